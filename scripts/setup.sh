@@ -1,0 +1,131 @@
+#!/bin/bash
+# Makes this machine ready: Debian's packages, a Python environment for the tests, and POX.
+# Run again at any time: it does only what is missing, and asks no network where nothing is.
+#
+# usage: [sudo] scripts/setup.sh
+set -u
+. "$(dirname "$0")/env.sh"
+
+# One set-up at a time. -o: a service that apt starts must not hold the lock for ever.
+if [ -z "${EDGE_SETUP_LOCKED:-}" ]; then
+    EDGE_SETUP_LOCKED=1 exec flock -o "$EDGE_ROOT/scripts" "$0" "$@"
+fi
+
+failed=0
+
+# missing WHAT WHAT-TO-DO: one line for something that could not be got.
+missing() {
+    echo "setup.sh: $1: $2" >&2
+    failed=1
+}
+
+# Each command that something here runs, and the Debian package that brings it.
+COMMANDS="
+    ovs-vswitchd:openvswitch-switch
+    ovs-vsctl:openvswitch-switch
+    mnexec:mininet
+    ovs-testcontroller:openvswitch-testcontroller
+    ip:iproute2
+    ethtool:ethtool
+    tcpdump:tcpdump
+    ping:iputils-ping
+    ifconfig:net-tools
+    git:git
+    unshare:util-linux
+    nsenter:util-linux
+    flock:util-linux
+    modprobe:kmod
+"
+
+# packages_missing: the names of the Debian packages whose commands are not there.
+packages_missing() {
+    local pair
+    for pair in $COMMANDS; do
+        # Daemons are in sbin, which a plain user's PATH leaves out.
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+    done | sort -u
+    # The documented command is `sudo python scripts/agg_net.py`; a plain Debian has only `python3`.
+    command -v python >/dev/null || echo python-is-python3
+    "$SYSTEM_PYTHON" -c "import mininet" 2>/dev/null || echo mininet
+    "$SYSTEM_PYTHON" -c "import ensurepip" 2>/dev/null || echo python3-venv
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+}
+
+install_packages() {
+    local wanted
+    wanted=$(packages_missing | sort -u | xargs)
+    [ -n "$wanted" ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        missing "no apt-get here to install $wanted" "install what brings the same commands, then run this again"
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        missing "not installed: $wanted" "sudo $0"
+        return
+    fi
+    echo "Installing $wanted"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends $wanted; } </dev/null >&2; then
+        missing "apt-get could not install $wanted" "see its messages above; it needs Debian's package servers"
+        return
+    fi
+    case " $wanted " in *" openvswitch-testcontroller "*)
+        # The package starts a controller as a service. The tests start their own.
+        { systemctl disable --now openvswitch-testcontroller || service openvswitch-testcontroller stop; } >/dev/null 2>&1
+        ;;
+    esac
+}
+
+install_python() {
+    local wanted stamp=$EDGE_ROOT/.venv/requirements.sha256
+    wanted=$(sha256sum <"$EDGE_ROOT/requirements-test.txt")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$EDGE_PYTHON" -c "import mininet, pytest" 2>/dev/null && return
+    echo "Making the Python environment $EDGE_ROOT/.venv"
+    # --system-site-packages: that is where Mininet is.
+    if ! "$SYSTEM_PYTHON" -m venv --clear --system-site-packages "$EDGE_ROOT/.venv"; then
+        missing "could not make $EDGE_ROOT/.venv" "see the message above"
+        return
+    fi
+    if ! "$EDGE_PYTHON" -m pip -q --disable-pip-version-check install -r "$EDGE_ROOT/requirements-test.txt" >&2; then
+        missing "pip could not install requirements-test.txt" "see its messages above; it needs PyPI"
+        return
+    fi
+    echo "$wanted" >"$stamp"
+    give_back "$EDGE_ROOT/.venv"
+}
+
+install_pox() {
+    find_pox && return
+    local part=$EDGE_ROOT/.pox.part
+    echo "Cloning POX ($POX_BRANCH, ${POX_COMMIT:0:12}) into $EDGE_ROOT/.pox"
+    rm -rf "$part"
+    if git clone -q --branch "$POX_BRANCH" "$POX_URL" "$part" </dev/null &&
+        git -C "$part" checkout -q --detach "$POX_COMMIT"; then
+        rm -rf "$EDGE_ROOT/.pox"
+        mv "$part" "$EDGE_ROOT/.pox"
+        give_back "$EDGE_ROOT/.pox"
+        find_pox
+    else
+        rm -rf "$part"
+        missing "could not clone POX" "needs $POX_URL, or a $POX_BRANCH checkout named by POX_HOME, in ~/pox or in ../pox"
+    fi
+}
+
+# give_back DIR: what sudo made belongs to the user whose checkout this is.
+give_back() {
+    if [ -n "${SUDO_UID:-}" ]; then
+        chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$1"
+    fi
+}
+
+install_packages
+# Without the packages the rest would only fail again, in more words.
+if [ "$failed" -eq 0 ]; then
+    install_python
+    install_pox
+fi
+if [ "$failed" -ne 0 ]; then
+    exit 1
+fi
+echo "Ready: $("$EDGE_PYTHON" --version), POX in $POX_HOME"
