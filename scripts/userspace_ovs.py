@@ -105,6 +105,9 @@ class UserspaceOVS:
         if not _alive(self.vswitchd):
             self.vswitchd = self._spawn("ovs-vswitchd", self.remote)
             self._wait_for_daemon("ovs-vswitchd", self.vswitchd)
+            bridges = set(self.vsctl("list-br").split())
+            wait_until(lambda: bridges <= set(self.appctl("ofproto/list").split()),
+                       "bridges %s" % bridges)
             for device, address in self._addresses.items():
                 self._set_address(device, address)
 
@@ -149,28 +152,30 @@ class UserspaceOVS:
         self.vswitchd.send_signal(signal.SIGCONT)
 
     def restart(self, keep_flows: bool = False, keep_db: bool = True) -> None:
-        """Stop and start both daemons as a service manager does.
+        """Kill and start both daemons.
 
-        keep_flows: save and restore the flows as `ovs-ctl restart` does: no controller is
-            connected before they are back.
+        keep_flows: put the flows back before a controller is connected, for a switch that comes
+            up as it went down.  (`ovs-ctl restart` tries the same with flow-restore-wait; Open
+            vSwitch 3.1 then flushes the flows of a bridge that has a controller.)
         keep_db: False starts with an empty database, that is without bridges.
         """
         flows: Dict[str, str] = {}
+        targets: Dict[str, str] = {}
         if keep_flows:
-            self.vsctl("set", "Open_vSwitch", ".", "other_config:flow-restore-wait=true")
             for bridge in self.vsctl("list-br").split():
                 flows[bridge] = self.ofctl("dump-flows", "--no-names", "--no-stats", bridge)
+            records = self.vsctl("--bare", "--columns=_uuid,target", "list", "controller").split()
+            targets = dict(zip(records[0::2], records[1::2]))
+            self._set_targets({record: "unix:" + self._path("nobody") for record in targets})
         self.kill_vswitchd()
         self.kill_ovsdb()
         if not keep_db:
             os.unlink(self.database)
             self._addresses.clear()
         self.start()
-        if keep_flows:
-            for bridge, text in flows.items():
-                wait_until(lambda b=bridge: os.path.exists(self._path(b + ".mgmt")), bridge)
-                self.ofctl("add-flows", bridge, "-", text=text)
-            self.vsctl("remove", "Open_vSwitch", ".", "other_config", "flow-restore-wait")
+        for bridge, text in flows.items():
+            self.ofctl("add-flows", bridge, "-", text=text)
+        self._set_targets(targets)
 
     # ---- commands ----
 
@@ -299,8 +304,10 @@ class UserspaceOVS:
 
     def _spawn(self, daemon: str, *args: str) -> subprocess.Popen:
         control = self._path(daemon + ".ctl")
-        if os.path.exists(control):
-            os.unlink(control)  # what a killed daemon leaves
+        if daemon == "ovs-vswitchd":
+            for socket_name in os.listdir(self.directory):  # what a killed daemon leaves
+                if socket_name.endswith((".mgmt", ".snoop")) or socket_name == daemon + ".ctl":
+                    os.unlink(self._path(socket_name))
         command = [daemon, *args, "--unixctl=" + control, "--no-chdir", "-vconsole:off",
                    "-vsyslog:off", "-vfile:info", "--log-file=" + self._path(daemon + ".log")]
         # A session of its own: Ctrl-C in the terminal is for the caller, not for the switch.
@@ -327,6 +334,10 @@ class UserspaceOVS:
                 return log.read()
         except OSError:
             return ""
+
+    def _set_targets(self, targets: Dict[str, str]) -> None:
+        for record, target in targets.items():
+            self.vsctl("set", "controller", record, 'target="%s"' % target)
 
     def _set_address(self, device: str, address: str) -> None:
         wait_until(lambda: self._has_device(device), "device %s" % device)
