@@ -1,0 +1,12 @@
+"""The test lab: real switches, real tunnels and a controller that does what the test says.
+
+Everything that sends a packet lives in network namespaces that the lab makes and that end with it.
+
+    namespaces.py   a network namespace held by a tiny process; sockets opened inside it
+    network.py      switches joined by GRE tunnels, a plain bridge, frames in and out of their ports
+    frames.py       Ethernet frames to send, and what they look like when a test fails
+    openflow10.py   OpenFlow 1.0 messages to and from bytes, independent of POX
+    controller.py   the upstream OpenFlow 1.0 controller in the test's hand
+    aggregator.py   POX with edge.aggregator as a process
+    bigswitch.py    all of it together, ready to use
+"""

@@ -1,0 +1,399 @@
+"""Switches for tests: several joined by GRE tunnels, or one plain bridge, and frames through them.
+
+The test holds the far end of every port: a tap device's file descriptor.  What it writes there
+arrives at the port byte for byte, and what the switch sends out of the port it reads, VLAN tags
+included (AF_PACKET would hide them) and nothing of the kernel's between.
+"""
+
+import fcntl
+import os
+import select
+import struct
+import tempfile
+import time
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+from userspace_ovs import UserspaceOVS, wait_until
+
+from .frames import describe
+from .namespaces import Namespace
+
+MAX_PORT_NUMBER = 16
+HOST_MTU = 2000
+"""Bytes.  More than Ethernet's 1500: tests send frames of that size and longer, with tags."""
+UNDERLAY_MTU = HOST_MTU + 100
+CONTROL_ADDRESS = "10.255.0.1"
+"""Where the switches of a `Network` reach what runs in its outer namespace."""
+
+BURST = 32
+"""Frames that may be on their way at once: Open vSwitch's receive sockets hold 50 long ones."""
+
+TUNSETIFF, TUNSETCARRIER = 0x400454ca, 0x400454e2
+IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+
+
+class HostPort:
+    """The cable end of one switch port, in the test's hand."""
+
+    def __init__(self, namespace: Namespace, name: str, mtu: int = HOST_MTU) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.fd: Optional[int] = namespace.call(self._open)
+        number = sum(byte << 8 * place for place, byte in enumerate(reversed(name.encode()[-4:])))
+        namespace.ip("link set %s address 02:00:%s mtu %d up" % (
+            name, ":".join("%02x" % byte for byte in struct.pack("!I", number)), mtu))
+
+    def _open(self) -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", self.name.encode(), IFF_TAP | IFF_NO_PI))
+        return fd
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame of at least 14 bytes on the cable towards the switch."""
+        os.write(self.fd, frame)
+
+    def receive(self, timeout: float = 0) -> Optional[bytes]:
+        """Return the next frame that the switch sent, or None when none came in `timeout` s."""
+        if timeout:
+            select.select([self.fd], [], [], timeout)
+        try:
+            return os.read(self.fd, 65536)
+        except BlockingIOError:
+            return None
+
+    def set_carrier(self, present: bool) -> None:
+        """Pull the cable out, or plug it in again."""
+        fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("i", present))
+
+    def set_up(self, up: bool) -> None:
+        """Set the interface administratively up or down, as `ip link set` does."""
+        self.namespace.ip("link set %s %s" % (self.name, "up" if up else "down"))
+
+    def close(self) -> None:
+        """Remove the device."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+class Wires:
+    """Frames in and out of a set of ports, known by the numbers that the controller uses."""
+
+    def __init__(self) -> None:
+        self.ports: Dict[int, HostPort] = {}
+        self._unsettled = 0
+
+    def daemons(self) -> Iterable[UserspaceOVS]:
+        """Return the Open vSwitches that a frame may cross."""
+        raise NotImplementedError
+
+    def send(self, port: int, *frames: bytes) -> None:
+        """Send frames into `port`, in this order."""
+        for frame in frames:
+            if self._unsettled == BURST:
+                self.settle()
+            self.ports[port].send(frame)
+            self._unsettled += 1
+
+    def receive(self, port: int, timeout: float = 5) -> bytes:
+        """Return the next frame that comes out of `port`; fail when none does in `timeout` s."""
+        frame = self.ports[port].receive(timeout)
+        assert frame is not None, "no frame out of port %d within %g s" % (port, timeout)
+        return frame
+
+    def settle(self) -> None:
+        """Return when all frames sent so far are where they go.
+
+        A frame written to a tap is in the switch's receive queue at once.  ovs-vswitchd takes up
+        to 32 from each queue in each round of its main loop, forwards them in that round, and
+        answers its control socket once a round: after two answers it is through.  All that twice,
+        because a frame may cross two switches.
+        """
+        self._unsettled = 0
+        for _ in range(2):
+            for ovs in self.daemons():
+                for _ in range(2):
+                    ovs.appctl("version")
+            _wait_for_softirq()
+
+    def capture(self) -> Dict[int, List[bytes]]:
+        """Settle; return and remove the frames that came out, by port, none for silent ports."""
+        self.settle()
+        captured = {}
+        for number, port in self.ports.items():
+            frames = list(iter(port.receive, None)) if port.fd is not None else []
+            if frames:
+                captured[number] = frames
+        return captured
+
+    def expect(self, expected: Dict[int, Sequence[bytes]], timeout: float = 5) -> None:
+        """Fail unless exactly these frames come out, in order, and nothing from any other port.
+
+        timeout: seconds to wait for what is expected; that nothing else comes needs no waiting.
+        """
+        wanted = {number: list(frames) for number, frames in expected.items() if frames}
+        got: Dict[int, List[bytes]] = {}
+        deadline = time.monotonic() + timeout
+        for number, frames in wanted.items():
+            for _ in frames:
+                frame = self.ports[number].receive(max(0, deadline - time.monotonic()))
+                if frame is not None:
+                    got.setdefault(number, []).append(frame)
+        for number, frames in self.capture().items():
+            got.setdefault(number, []).extend(frames)
+        assert got == wanted, "\nexpected\n%s\ngot\n%s" % (_listing(wanted), _listing(got))
+
+    def expect_nothing(self) -> None:
+        """Fail if any frame came out of any port."""
+        self.expect({})
+
+
+class Switch:
+    """One Open vSwitch of a `Network`, in a namespace of its own.
+
+    Its bridge is named sX, its ports sX-eth1.. and tunX, X being the dpid.
+    """
+
+    def __init__(self, network: "Network", dpid: int) -> None:
+        self.network = network
+        self.dpid = dpid
+        self.name = "s%d" % dpid
+        self.tunnel = "tun%d" % dpid
+        self.tunnel_ip = "172.16.%d.%d" % divmod(dpid, 256)
+        self.tunnel_mac = "02:ac:10:00:%02x:%02x" % divmod(dpid, 256)
+        self.namespace = Namespace()
+        self.ovs = UserspaceOVS(self.name, network.directory, self.namespace.pid)
+        self.ports: Dict[int, HostPort] = {}
+
+    def start(self, ports: int) -> None:
+        """Make the bridge with `ports` ports for hosts, numbered from 1, then the tunnel port."""
+        self.namespace.ip(
+            "address add 10.255.%d.%d/16 dev control" % divmod(256 + self.dpid, 256),
+            "link set control up")
+        for number in range(1, ports + 1):
+            self.ports[number] = HostPort(self.namespace, self.port_name(number))
+        self.ovs.start()
+        if self.network.flow_limit is not None:
+            self.ovs.vsctl("set", "Open_vSwitch", ".",
+                           "other_config:flow-limit=%d" % self.network.flow_limit)
+        self.ovs.add_underlay("under", self.tunnel_ip + "/16", UNDERLAY_MTU, self.tunnel_mac)
+        self.ovs.add_bridge(self.name, self.dpid, ports=[port.name for port in self.ports.values()])
+        self.ovs.add_tunnel(self.name, self.tunnel, self.tunnel_ip)
+
+    def port_name(self, number: int) -> str:
+        """Return the interface's name of port `number`."""
+        return "%s-eth%d" % (self.name, number)
+
+    def meet(self, others: Iterable["Switch"]) -> None:
+        """Tell the Ethernet addresses of the others' tunnel IPs.
+
+        Otherwise the first frame to each is lost: Open vSwitch sends an ARP request instead.
+        """
+        for other in others:
+            if other is not self:
+                self.ovs.appctl("tnl/neigh/set", "underlay", other.tunnel_ip, other.tunnel_mac)
+
+    def connect(self, target: Optional[str]) -> None:
+        """Set the bridge's OpenFlow controller, or none."""
+        if target is None:
+            self.ovs.vsctl("del-controller", self.name)
+        else:
+            self.ovs.set_controller(self.name, target)
+
+    def add_port(self, number: int) -> None:
+        """Add a port for a host while the switch runs."""
+        port = HostPort(self.namespace, self.port_name(number))
+        self.ports[number] = port
+        self.network.ports[self.network.number(self.dpid, number)] = port
+        self.ovs.vsctl("add-port", self.name, port.name,
+                       "--", "set", "interface", port.name, "ofport_request=%d" % number)
+
+    def remove_port(self, number: int) -> None:
+        """Take a port off the bridge and remove its device."""
+        port = self.ports.pop(number)
+        del self.network.ports[self.network.number(self.dpid, number)]
+        self.ovs.vsctl("del-port", self.name, port.name)
+        port.close()
+
+    def cut(self, control: bool = True, underlay: bool = True) -> None:
+        """Cut the cable that carries OpenFlow, the one that carries the tunnels, or both."""
+        self._set_cables("down", control, underlay)
+
+    def mend(self, control: bool = True, underlay: bool = True) -> None:
+        """Repair what `cut` cut."""
+        self._set_cables("up", control, underlay)
+
+    def _set_cables(self, state: str, control: bool, underlay: bool) -> None:
+        cables = ["c%d" % self.dpid] * control + ["u%d" % self.dpid] * underlay
+        self.network.outer.ip(*("link set %s %s" % (cable, state) for cable in cables))
+
+    def flows(self) -> List[str]:
+        """Return `ovs-ofctl dump-flows --no-stats` of the bridge, a line each."""
+        text = self.ovs.ofctl("dump-flows", self.name, "--no-stats", "--no-names")
+        return [line.strip() for line in text.splitlines()]
+
+    def stop(self) -> None:
+        """End the daemons and the namespace."""
+        self.ovs.stop()
+        for port in self.ports.values():
+            port.close()
+        self.namespace.close()
+
+
+class Network(Wires):
+    """Switches s1, s2, ... (dpids 1, 2, ...), each in its own namespace, joined by an underlay.
+
+    What controls them runs in `outer`, reachable for the switches at CONTROL_ADDRESS.
+
+    switches: how many.
+    ports: ports for hosts on each.
+    flow_limit: Open vSwitch's limit of cached datapath flows.  0: every packet is looked up in
+        the OpenFlow tables, so that a change holds for the next packet and counters are exact at
+        once.  None: as delivered, for measurements.
+    """
+
+    def __init__(self, switches: int = 2, ports: int = 2, flow_limit: Optional[int] = 0,
+                 max_ports: int = MAX_PORT_NUMBER) -> None:
+        super().__init__()
+        self.flow_limit = flow_limit
+        self.max_ports = max_ports
+        self.directory = tempfile.mkdtemp(prefix="lab-")
+        self.outer = Namespace(remove=[self.directory])
+        self.switches: Dict[int, Switch] = {}
+        try:
+            self.outer.ip(
+                "link add control type bridge", "link add underlay type bridge mcast_snooping 0",
+                "address add %s/16 dev control" % CONTROL_ADDRESS,
+                "link set control up", "link set underlay mtu %d up" % UNDERLAY_MTU)
+            for dpid in range(1, switches + 1):
+                self.add_switch(dpid, ports)
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_switch(self, dpid: int, ports: int) -> Switch:
+        """Start one more switch."""
+        switch = self.switches[dpid] = Switch(self, dpid)
+        batch = []
+        for inside, outside, bridge in (("control", "c%d" % dpid, "control"),
+                                        ("under", "u%d" % dpid, "underlay")):
+            batch += ["link add %s mtu %d type veth peer name %s netns %d"
+                      % (outside, UNDERLAY_MTU, inside, switch.namespace.pid),
+                      "link set %s master %s up" % (outside, bridge)]
+        self.outer.ip(*batch)
+        switch.start(ports)
+        for number, port in switch.ports.items():
+            self.ports[self.number(dpid, number)] = port
+        for other in self.switches.values():
+            other.meet([switch])
+        switch.meet(self.switches.values())
+        return switch
+
+    def number(self, dpid: int, port: int) -> int:
+        """Return the aggregator port number of a switch's port."""
+        return port + self.max_ports * (dpid - 1)
+
+    def locate(self, number: int) -> Tuple[Switch, int]:
+        """Return the switch of an aggregator port number, and its port number there."""
+        index, port = divmod(number - 1, self.max_ports)
+        return self.switches[index + 1], port + 1
+
+    def daemons(self) -> Iterable[UserspaceOVS]:
+        return [switch.ovs for switch in self.switches.values()]
+
+    def connect(self, target: str) -> None:
+        """Connect all switches to an OpenFlow controller ("tcp:10.255.0.1:6633")."""
+        for switch in self.switches.values():
+            switch.connect(target)
+
+    def stop(self) -> None:
+        """End everything."""
+        for switch in self.switches.values():
+            switch.stop()
+        self.outer.close()
+
+    def __enter__(self) -> "Network":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+class PlainBridge(Wires):
+    """One Open vSwitch bridge, in a namespace of its own: what the big switch is compared with.
+
+    numbers: its OpenFlow port numbers.  By default those of a big switch over two switches with
+        two ports each, so that the same messages mean the same on both.
+    """
+
+    name = "plain"
+
+    def __init__(self, numbers: Sequence[int] = (1, 2, 17, 18), dpid: int = 1,
+                 flow_limit: Optional[int] = 0) -> None:
+        super().__init__()
+        self.directory = tempfile.mkdtemp(prefix="lab-")
+        self.namespace = self.outer = Namespace(remove=[self.directory])
+        self.ovs = UserspaceOVS(self.name, self.directory, self.namespace.pid)
+        try:
+            self.ovs.start()
+            if flow_limit is not None:
+                self.ovs.vsctl("set", "Open_vSwitch", ".",
+                               "other_config:flow-limit=%d" % flow_limit)
+            self.ovs.add_bridge(self.name, dpid)
+            for number in numbers:
+                self.add_port(number)
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_port(self, number: int) -> None:
+        """Add a port for a host."""
+        port = self.ports[number] = HostPort(self.namespace, "p%d" % number)
+        self.ovs.vsctl("add-port", self.name, port.name,
+                       "--", "set", "interface", port.name, "ofport_request=%d" % number)
+
+    def remove_port(self, number: int) -> None:
+        """Take a port off the bridge and remove its device."""
+        port = self.ports.pop(number)
+        self.ovs.vsctl("del-port", self.name, port.name)
+        port.close()
+
+    def daemons(self) -> Iterable[UserspaceOVS]:
+        return [self.ovs]
+
+    def connect(self, target: str) -> None:
+        """Connect the bridge to an OpenFlow controller ("tcp:127.0.0.1:6653")."""
+        self.ovs.set_controller(self.name, target)
+
+    def stop(self) -> None:
+        """End everything."""
+        self.ovs.stop()
+        for port in self.ports.values():
+            port.close()
+        self.namespace.close()
+
+    def __enter__(self) -> "PlainBridge":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+def _wait_for_softirq() -> None:
+    """Wait until no packet waits for the kernel's soft interrupt, which moves them between veths.
+
+    Column 12 of softnet_stat is the length of a processor's backlog.
+    """
+    def empty() -> bool:
+        with open("/proc/net/softnet_stat") as table:
+            return not any(int(line.split()[11], 16) for line in table)
+    for _ in range(2):  # from one bridge port to the next a packet is queued anew
+        wait_until(empty, "empty packet backlog", interval=0)
+
+
+def _listing(frames: Dict[int, List[bytes]]) -> str:
+    lines = ["port %2d: %s" % (number, describe(frame))
+             for number in sorted(frames) for frame in frames[number]]
+    if len(lines) > 40:
+        lines[40:] = ["... %d in all" % len(lines)]
+    return "\n".join(lines) or "nothing"
