@@ -1,0 +1,96 @@
+"""Fixtures: the test lab, ready to use.  See lab/__init__.py for what is in it."""
+
+import os
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+for _directory in ("tests", "scripts", "pox_ext"):
+    sys.path.insert(0, os.path.join(ROOT, _directory))
+
+from lab.aggregator import Aggregator, find_pox  # noqa: E402
+from lab.bigswitch import BigSwitch, PlainSwitch  # noqa: E402
+from lab.network import Network  # noqa: E402
+
+# So that pure tests can import POX's own libraries (pox.openflow and so on).
+sys.path.append(find_pox())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show the end of the aggregators' logs with a test that failed."""
+    report = (yield).get_result()
+    if report.failed:
+        for aggregator in Aggregator.running:
+            title = "log of %s (pid %d)" % (aggregator.component, aggregator.pid)
+            report.sections.append((title, aggregator.log()[-8000:]))
+
+
+@pytest.fixture(scope="session")
+def root():
+    """What makes namespaces needs root; without, those tests are skipped."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: sudo scripts/test.sh")
+
+
+@pytest.fixture(scope="session")
+def _big_switch(root):
+    big_switch = BigSwitch()
+    yield big_switch
+    big_switch.stop()
+
+
+@pytest.fixture
+def big_switch(_big_switch):
+    """A big switch over two switches with two ports each: ports 1, 2, 17, 18; as new.
+
+    Shared by the session: a test that kills or misconfigures things makes one of its own, with
+    `make_big_switch`.
+    """
+    if _big_switch.aggregator.alive and not _big_switch.controller.closed:
+        _big_switch.reset()
+    else:
+        _big_switch.recover()
+    return _big_switch
+
+
+@pytest.fixture(scope="session")
+def _plain_switch(root):
+    plain_switch = PlainSwitch()
+    yield plain_switch
+    plain_switch.stop()
+
+
+@pytest.fixture
+def plain_switch(_plain_switch):
+    """A plain Open vSwitch bridge with ports 1, 2, 17, 18 and its controller, as new."""
+    _plain_switch.reset()
+    return _plain_switch
+
+
+@pytest.fixture(params=["plain", "big"])
+def bed(request):
+    """First the plain bridge, then the big switch: what is true of one must be of the other."""
+    return request.getfixturevalue(request.param + "_switch")
+
+
+def _factory(kind):
+    def fixture(root):
+        made = []
+
+        def make(*args, **kwargs):
+            thing = kind(*args, **kwargs)
+            made.append(thing)
+            return thing
+
+        yield make
+        for thing in reversed(made):
+            thing.stop()
+
+    return fixture
+
+
+make_big_switch = pytest.fixture(_factory(BigSwitch), name="make_big_switch")
+make_plain_switch = pytest.fixture(_factory(PlainSwitch), name="make_plain_switch")
+make_network = pytest.fixture(_factory(Network), name="make_network")

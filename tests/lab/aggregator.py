@@ -1,0 +1,150 @@
+"""POX with edge.aggregator, run as a user runs it: a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Dict, List, Optional, Sequence
+
+from .namespaces import Namespace
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def find_pox() -> str:
+    """Return the directory of the POX checkout; the same places as scripts/env.sh looks at."""
+    places = [os.environ.get("POX_HOME"), os.path.join(REPOSITORY, ".pox"),
+              os.path.expanduser("~/pox"), os.path.join(REPOSITORY, "..", "pox")]
+    for place in places:
+        if place and os.path.exists(os.path.join(place, "pox.py")):
+            return os.path.abspath(place)
+    raise RuntimeError("POX not found: run scripts/setup.sh or set POX_HOME")
+
+
+class Aggregator:
+    """One POX process in a network namespace.
+
+    namespace: where it runs.
+    log_path: file that collects what it prints, of all its lives.
+    options: of the component, such as "--ips=172.16.0.1".
+    component: what POX runs; any component will do.
+    python: the interpreter; by default $EDGE_PYTHON, else the one that runs the tests.
+    """
+
+    running: List["Aggregator"] = []
+    """Those that a failing test may want to show the log of."""
+
+    def __init__(self, namespace: Namespace, log_path: str, options: Sequence[str] = (),
+                 component: str = "edge.aggregator", python: Optional[str] = None,
+                 level: str = "DEBUG") -> None:
+        self.namespace = namespace
+        self.log_path = log_path
+        self.options = list(options)
+        self.component = component
+        self.level = level
+        self.python = python or os.environ.get("EDGE_PYTHON") or sys.executable
+        self.process: Optional[subprocess.Popen] = None
+        self._life_begins = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id, for /proc or a signal."""
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start the process.  Call from the main thread: it dies with the thread that started it.
+
+        It is not ready then; what ready means depends on the test.
+        """
+        assert not self.alive, "already running"
+        pox = find_pox()
+        command = [self.python, "-u", os.path.join(pox, "pox.py"), "log.level", "--" + self.level,
+                   self.component, *self.options]
+        environment: Dict[str, str] = dict(
+            os.environ, PYTHONPATH=os.path.join(REPOSITORY, "pox_ext"), PYTHONDONTWRITEBYTECODE="1")
+        self._life_begins = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.namespace.command(*command), cwd=pox, env=environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
+        self.running.append(self)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self, timeout: float = 10) -> int:
+        """Stop it as a service manager does (SIGTERM) and return its exit status."""
+        return self._end(signal.SIGTERM, timeout)
+
+    def interrupt(self, timeout: float = 10) -> int:
+        """Stop it with Ctrl-C (SIGINT) and return its exit status."""
+        return self._end(signal.SIGINT, timeout)
+
+    def wait(self, timeout: float = 10) -> int:
+        """Return the exit status when it has ended by itself."""
+        status = self.process.wait(timeout)
+        self._forget()
+        return status
+
+    def restart(self) -> None:
+        """kill -9 and start again with the same options."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """Stop the process without ending it (SIGSTOP)."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def log(self, all_lives: bool = False) -> str:
+        """Return what it has printed since it was started, or ever."""
+        with open(self.log_path, errors="replace") as log:
+            if not all_lives:
+                log.seek(self._life_begins)
+            return log.read()
+
+    def wait_for_log(self, pattern: str, timeout: float = 10) -> "re.Match[str]":
+        """Return the first match of a regular expression in the log since the start.
+
+        Fails when it does not come in `timeout` seconds or the process ends without it.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = not self.alive
+            found = re.search(pattern, self.log(), re.MULTILINE)
+            if found:
+                return found
+            assert not ended, "ended without %r in its log:\n%s" % (pattern, self.log()[-3000:])
+            assert time.monotonic() < deadline, "no %r in the log within %g s" % (pattern, timeout)
+            time.sleep(0.01)
+
+    def _end(self, signal_number: int, timeout: float = 10) -> int:
+        if self.alive:
+            self.process.send_signal(signal_number)
+            if signal_number != signal.SIGKILL:
+                self.process.send_signal(signal.SIGCONT)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("did not end within %g s after signal %d"
+                                 % (timeout, signal_number)) from None
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self in self.running:
+            self.running.remove(self)

@@ -1,0 +1,163 @@
+"""The whole thing: switches, edge.aggregator, and an upstream controller in the test's hand."""
+
+import os
+import time
+from typing import Dict, List, Optional, Sequence
+
+from . import frames
+from . import openflow10 as of
+from .aggregator import Aggregator
+from .controller import Controller
+from .network import CONTROL_ADDRESS, Network, PlainBridge, Wires
+
+OPENFLOW_PORT = 6633
+READY = 20.0
+"""Seconds until a big switch must be there."""
+
+
+class Bed:
+    """A datapath, the wires to its ports, and its controller: what a differential test needs.
+
+    `wires` sends and receives frames, `controller` speaks OpenFlow.
+    """
+
+    wires: Wires
+    controller: Controller
+
+    @property
+    def numbers(self) -> List[int]:
+        """The numbers of the ports for hosts."""
+        return sorted(self.wires.ports)
+
+    def settle(self) -> None:
+        """Return when every frame sent and everything about it has arrived.
+
+        Frames are out of the ports, and packet-ins in the controller's inbox.
+        """
+        self.wires.settle()
+        self.controller.barrier()
+
+    def expect(self, expected: Dict[int, Sequence[bytes]],
+               packet_ins: Sequence[of.PacketIn] = ()) -> None:
+        """Fail unless exactly these frames came out of the ports and these packet-ins came."""
+        self.wires.expect(expected)
+        self.settle()
+        got = self.controller.packet_ins()
+        assert got == list(packet_ins), got
+
+    def reset(self) -> None:
+        """Make it as new for the next test: no flows, default config, nothing left to read."""
+        self.controller.do(of.flow_mod(command=of.Command.DELETE))
+        self.controller.do(of.set_config())
+        for number, port in self.controller.features().ports.items():
+            if number < of.Port.MAX and port.config:
+                self.controller.do(of.port_mod(number, port.hw_addr, 0, port.config))
+        self.wires.capture()
+        self.controller.barrier()
+        self.controller.take()
+
+    def stop(self) -> None:
+        """End everything."""
+        raise NotImplementedError
+
+
+class PlainSwitch(Bed):
+    """One plain Open vSwitch bridge with its controller: the measure of all things."""
+
+    def __init__(self, numbers: Sequence[int] = (1, 2, 17, 18), flow_limit: Optional[int] = 0,
+                 record: bool = False) -> None:
+        self.wires = self.bridge = PlainBridge(numbers, flow_limit=flow_limit)
+        try:
+            self.controller = Controller(self.bridge.namespace, record=record)
+            self.bridge.connect(self.controller.target)
+            self.controller.wait_for_connection()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        if hasattr(self, "controller"):
+            self.controller.close()
+        self.bridge.stop()
+
+
+class BigSwitch(Bed):
+    """N switches with edge.aggregator over them, upstream connected to `controller`.
+
+    options: further options of the component; `--ips`, `--address` and `--port` are given.
+    flow_limit: see `Network`.
+    record: keep transcripts of the upstream connections.
+    ready: wait until all ports are there and every tunnel carries frames.
+    """
+
+    def __init__(self, switches: int = 2, ports: int = 2, options: Sequence[str] = (),
+                 flow_limit: Optional[int] = 0, record: bool = False, ready: bool = True,
+                 level: str = "DEBUG", python: Optional[str] = None) -> None:
+        self.wires = self.network = Network(switches, ports, flow_limit)
+        try:
+            self.controller = Controller(self.network.outer, record=record)
+            ips = ",".join(switch.tunnel_ip for switch in self.network.switches.values())
+            self.aggregator = Aggregator(
+                self.network.outer, os.path.join(self.network.directory, "aggregator.log"),
+                ["--ips=" + ips, "--address=" + self.controller.address,
+                 "--port=%d" % self.controller.port, *options], level=level, python=python)
+            self.aggregator.start()
+            self.network.connect("tcp:%s:%d" % (CONTROL_ADDRESS, OPENFLOW_PORT))
+            if ready:
+                self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_until_ready(self, timeout: float = READY) -> None:
+        """Return when the controller sees all ports and a frame gets from each switch to all."""
+        deadline = time.monotonic() + timeout
+        self.controller.wait_for_reconnection(timeout)
+        self.wait_for_ports(self.numbers, deadline - time.monotonic())
+        for switch in self.network.switches.values():
+            self._wait_for_tunnels(switch.dpid, deadline)
+        self.reset()
+
+    def wait_for_ports(self, numbers: Sequence[int], timeout: float = READY) -> None:
+        """Return when the big switch has these ports, their links up, and no others up."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ports = self.controller.features().ports
+            up = sorted(number for number, port in ports.items()
+                        if number < of.Port.MAX and not port.state & of.LINK_DOWN)
+            if up == sorted(numbers):
+                return
+            self.controller.expect(of.Type.PORT_STATUS, max(0, deadline - time.monotonic()))
+
+    def _wait_for_tunnels(self, dpid: int, deadline: float) -> None:
+        """A frame that enters switch `dpid` comes out of one port of every other switch."""
+        first: Dict[int, int] = {}
+        for number in self.numbers:
+            first.setdefault(self.network.locate(number)[0].dpid, number)
+        entry = first.pop(dpid)
+        match = of.match(in_port=entry)
+        self.controller.flow_mod(match, [of.output(number) for number in first.values()])
+        missing = set(first.values())
+        frame = frames.numbered(dpid)
+        while missing:
+            assert time.monotonic() < deadline, "no tunnel from s%d to ports %s" % (dpid, missing)
+            self.network.send(entry, frame)
+            for number, got in self.network.capture().items():
+                if frame in got:
+                    missing.discard(number)
+            if missing:
+                time.sleep(0.02)  # discovery goes on; there is no event that this side could see
+        self.controller.flow_mod(match, command=of.Command.DELETE_STRICT)
+
+    def recover(self) -> None:
+        """Make it ready again after a test that broke it, then as new."""
+        if not self.aggregator.alive:
+            self.aggregator.start()
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        if hasattr(self, "aggregator") and self.aggregator.process is not None:
+            self.aggregator.kill()
+        if hasattr(self, "controller"):
+            self.controller.close()
+        self.network.stop()
