@@ -1,0 +1,79 @@
+"""Every workaround for POX's defects, each with its reason.
+
+Lines of POX are those of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
+install() puts all of them in place; importing does nothing.
+
+    hub         recoco's select loop dies of one bad descriptor, and is slow to wake
+    listener    it dies of a failed accept(), waits for ever for handshakes, and has no TLS
+    connection  bad bytes drop a switch; a switch that connects again is lost
+    outbox      the thread that sends what did not fit dies of one closed switch
+    timers      a recurring timer dies of one exception
+"""
+
+import contextlib
+import os
+from typing import Any, Callable
+
+from pox.core import core
+from pox.openflow import of_01
+
+from .connection import EdgeConnection
+from .hub import RobustSelectHub
+from .listener import listen
+from .outbox import DeferredSends, Outbox
+from .timers import after, every
+
+__all__ = [
+    "EdgeConnection",
+    "Outbox",
+    "RobustSelectHub",
+    "after",
+    "end_of_turn",
+    "every",
+    "install",
+]
+
+
+def install() -> None:
+    """Repair the running POX; call it from launch(). Again does nothing.
+
+    Raises RuntimeError if openflow.of_01 listens already: its task cannot be replaced then.
+    """
+    scheduler = core.scheduler
+    if isinstance(scheduler._selectHub, RobustSelectHub):
+        return
+    listeners = [c for c in core.components.values() if isinstance(c, of_01.OpenFlow_01_Task)]
+    if any(component.started for component in listeners):
+        raise RuntimeError("edge.poxfixes.install() is for launch(): openflow.of_01 runs already")
+    RobustSelectHub(scheduler).install()
+    _unblock_call_later(scheduler)
+    of_01.Connection = EdgeConnection
+    of_01.deferredSender = DeferredSends()
+    of_01.OpenFlow_01_Task.run = listen
+    for component in listeners:
+        component.gen = component.run()  # it was made from POX's run()
+
+
+def end_of_turn(callback: Callable[[], None]) -> None:
+    """Call back as soon as the task that runs now has yielded."""
+    core.scheduler._selectHub.end_of_turn(callback)
+
+
+def _unblock_call_later(scheduler: Any) -> None:
+    """Make core.callLater safe to call any number of times in one turn.
+
+    POX: each call writes a byte to a blocking pipe (pox/lib/util.py:314) that only the scheduler
+    reads: 65,536 calls from one of its own tasks, and POX stands still for ever.
+
+    Here: the pipe does not block; when it is full, the reader has been woken anyway.
+    """
+    scheduler.callLater(lambda: None)  # POX makes the task for it at the first call
+    pinger = scheduler._callLaterTask._pinger
+    os.set_blocking(pinger._w, False)
+    ping = pinger.ping
+
+    def ping_unless_full() -> None:
+        with contextlib.suppress(BlockingIOError):
+            ping()
+
+    pinger.ping = ping_unless_full

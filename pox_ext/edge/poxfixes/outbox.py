@@ -1,0 +1,148 @@
+"""Bytes on their way out of a non-blocking socket."""
+
+import ssl
+from typing import Any, Callable
+
+from pox.core import core
+from pox.lib.recoco import Select, Task
+
+BACKLOG_LIMIT = 64 << 20
+GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
+
+
+class Outbox:
+    """Sends what it is given, in order, without ever blocking and without a thread.
+
+    POX: pox/openflow/of_01.py:881 makes one system call per message, and hands what the kernel does
+    not take to the DeferredSender (:410), one thread for all switches that cuts it up into 4 kB
+    pieces; its select() at :467 raises for good when one of the switches is closed.
+
+    Guaranteed: what is sent within one turn of a task leaves together when that turn ends, before
+    any other task runs (sooner, if it is 64 kB or more, or on flush()); what the kernel does not
+    take waits here for the socket to become writable. Never raises. Not for other threads than
+    POX's scheduler's: use core.call_later.
+
+    sock: non-blocking, plain or TLS.
+    failed: called once with the reason, when sending failed or more than `limit` bytes wait; the
+        outbox is closed then.
+    """
+
+    def __init__(
+        self, sock: Any, failed: Callable[[str], None], limit: int = BACKLOG_LIMIT
+    ) -> None:
+        self.limit = limit
+        self._sock = sock
+        self._failed = failed
+        self._end_of_turn = core.scheduler._selectHub.end_of_turn
+        self._parts: list[bytes] = []
+        self._parts_size = 0
+        self._first = memoryview(b"")  # being sent, before the parts
+        self._flush_due = False
+        self._blocked = False  # a task waits until the socket is writable
+        self._closed = False
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self._first) + self._parts_size
+
+    def send(self, data: bytes) -> None:
+        """Send it, now or later."""
+        if self._closed:
+            return
+        self._parts.append(data)
+        self._parts_size += len(data)
+        if self._blocked:
+            if self.backlog > self.limit:
+                self._fail(f"it does not take what we send: {self.backlog} bytes wait")
+        elif self._parts_size >= GATHERED:
+            self.flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            self._end_of_turn(self._turn_ended)
+
+    def flush(self) -> None:
+        """Hand the kernel now what it takes."""
+        while not self._closed and (self._first or self._parts):
+            if not self._first:
+                self._first = memoryview(b"".join(self._parts))
+                self._parts = []
+                self._parts_size = 0
+            try:
+                sent = self._sock.send(self._first)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                sent = 0
+            except (OSError, ValueError) as e:
+                self._fail(str(e))
+                return
+            self._first = self._first[sent:]
+            if self._first:
+                if not self._blocked:
+                    self._blocked = True
+                    _Drain(self).start(fast=True)
+                return
+
+    def close(self) -> None:
+        """Forget what was not sent; nothing is sent any more. The socket is left alone."""
+        self._closed = True
+        self._parts = []
+        self._parts_size = 0
+        self._first = memoryview(b"")
+
+    def _turn_ended(self) -> None:
+        self._flush_due = False
+        if not self._blocked:
+            self.flush()
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        self._failed(reason)
+
+
+class _Drain(Task):
+    """Lives while an outbox has to wait for its socket."""
+
+    def __init__(self, box: Outbox) -> None:
+        self._box = box
+        super().__init__()
+
+    def run(self) -> Any:
+        box = self._box
+        while box._first and not box._closed:
+            yield Select([], [box._sock], [])
+            box.flush()
+        box._blocked = False
+        yield False
+
+
+class DeferredSends:
+    """Takes the place of of_01.deferredSender for connections that are not ours.
+
+    POX: see Outbox. `sending` stays True once its thread has ended, and then nothing is sent to any
+    switch again (pox/openflow/of_01.py:877).
+
+    Here: an Outbox for each connection that has something waiting.
+    """
+
+    def __init__(self) -> None:
+        self._boxes: dict = {}
+
+    @property
+    def sending(self) -> bool:
+        """Whether something waits, so that what comes now has to wait behind it."""
+        for con, box in list(self._boxes.items()):
+            if not box.backlog:
+                del self._boxes[con]
+        return bool(self._boxes)
+
+    def send(self, con: Any, data: bytes) -> None:
+        """What the kernel did not take of this connection."""
+        if con not in self._boxes:
+            self._boxes[con] = Outbox(con.sock, lambda reason: con.disconnect(defer_event=True))
+        self._boxes[con].send(data)
+
+    def kill(self, con: Any) -> None:
+        """Forget what waits for this connection."""
+        box = self._boxes.pop(con, None)
+        if box is not None:
+            box.close()

@@ -1,0 +1,50 @@
+"""Timers that a mistake in their callback does not end."""
+
+import logging
+from typing import Callable, Optional
+
+from pox.core import core
+from pox.lib.recoco import Timer
+
+log = logging.getLogger("edge.pox")
+
+
+class GuardedTimer(Timer):
+    """A recoco Timer whose callback may raise.
+
+    POX: an exception in the callback de-schedules the timer's task (pox/lib/recoco/recoco.py:1078),
+    so a recurring timer never fires again; it is also ended by a callback that happens to return
+    False.
+
+    Here: the exception is logged in a line, and only cancel() ends the timer.
+    """
+
+    def __init__(
+        self, seconds: float, callback: Callable[[], object], recurring: bool, name: Optional[str]
+    ) -> None:
+        self._guarded = callback
+        self._title = name or getattr(callback, "__qualname__", str(callback))
+        super().__init__(
+            seconds, self._call, recurring=recurring, scheduler=core.scheduler, selfStoppable=False
+        )
+
+    def _call(self) -> None:
+        try:
+            self._guarded()
+        except Exception as e:
+            log.error("Timer %s: %s: %s", self._title, type(e).__name__, e)
+            log.debug("Details:", exc_info=True)
+
+
+def every(
+    seconds: float, callback: Callable[[], object], name: Optional[str] = None
+) -> GuardedTimer:
+    """Call back every so many seconds, first after that time, until .cancel()."""
+    return GuardedTimer(seconds, callback, True, name)
+
+
+def after(
+    seconds: float, callback: Callable[[], object], name: Optional[str] = None
+) -> GuardedTimer:
+    """Call back once after so many seconds, unless .cancel() comes first."""
+    return GuardedTimer(seconds, callback, False, name)
