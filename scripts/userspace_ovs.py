@@ -140,7 +140,10 @@ class UserspaceOVS:
         _kill(self.vswitchd)
 
     def kill_ovsdb(self) -> None:
-        """kill -9 ovsdb-server: forwarding goes on.  `start` brings it back, its contents kept."""
+        """kill -9 ovsdb-server: ovs-vswitchd does nothing more until `start` brings it back.
+
+        It has lost the database's lock, which says that it alone is the switch; flows stay.
+        """
         _kill(self.ovsdb)
 
     def sigstop(self) -> None:
@@ -243,8 +246,9 @@ class UserspaceOVS:
 
     def set_controller(self, bridge: str, target: str) -> None:
         """Connect `bridge` to the controller at `target`, trying again once a second for ever."""
-        self.vsctl("set-controller", bridge, target,
-                   "--", "set", "controller", bridge, "max_backoff=1000")
+        self.vsctl("set-controller", bridge, target)
+        # Not in one transaction: Open vSwitch 3.1 would go on with its default, 8 seconds.
+        self.vsctl("set", "controller", bridge, "max_backoff=1000")
 
     def add_underlay(self, interface: str, address: str, mtu: Optional[int] = None,
                      mac: Optional[str] = None, bridge: str = UNDERLAY_BRIDGE) -> None:
