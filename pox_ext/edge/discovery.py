@@ -1,0 +1,190 @@
+"""
+Which tunnel IP belongs to which switch, and which tunnels work.
+
+A probe is an LLDP frame that one switch sends into its tunnel, with tunnel key 0, to one of the
+IPs that the user gave.  The switch where it comes out hands it to us with its own IP as the
+tunnel's destination.
+
+Nothing here grows with the square of the switches for ever: an IP that nobody has answered for
+is probed by two switches at a time, in turn; once it has an owner, each other switch probes it
+until one probe has come through (which also resolves the tunnel's neighbour, so that the first
+frame of a host is not lost), and then one switch at a time, in turn, makes sure that it still is
+so.
+"""
+
+import logging
+import secrets
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from typing import Callable, Dict, List, Optional
+
+from edge import southbound as south
+from edge import translate
+from edge.member import Member, new_xid
+from edge.ports import KEY_DISCOVERY
+
+log = logging.getLogger("edge.discovery")
+
+FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0  # seconds
+SILENT = 5.0  # seconds after which an IP that nobody answers for is named to the operator
+
+_LLDP_HEADER = bytes.fromhex("0180c200000e 02000000007e 88cc")
+_SOURCE = struct.Struct("!L")
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!H", kind << 9 | len(value)) + value
+
+
+class _Target:
+    """One tunnel IP."""
+
+    def __init__(self, ip: int) -> None:
+        self.ip = ip
+        self.unreached: Dict[Member, None] = {}
+        self.turn = 0
+        self.retry = FIRST_RETRY
+        self.due = 0.0
+        self.asked_since: Optional[float] = None
+        self.reported = False
+
+
+class Discovery:
+    """
+    Finds the owners of the tunnel IPs.
+
+    ips: the candidates, as numbers
+    members: gives the switches that are ready
+    found: is called with a member and the IP that has turned out to be its own
+    """
+
+    def __init__(
+        self,
+        ips: Iterable[int],
+        members: Callable[[], List[Member]],
+        found: Callable[[Member, int], None],
+    ) -> None:
+        self._targets = {ip: _Target(ip) for ip in ips}
+        self._members = members
+        self._found = found
+        self._nonce = secrets.token_bytes(16)
+        self._announced = False
+
+    @property
+    def ips(self) -> List[int]:
+        """The candidates."""
+        return list(self._targets)
+
+    def owner(self, ip: int) -> Optional[Member]:
+        """The ready switch that has this tunnel IP, if that is known."""
+        return next((m for m in self._members() if m.tunnel_ip == ip), None)
+
+    @property
+    def complete(self) -> bool:
+        """True when every candidate has an owner."""
+        return len({m.tunnel_ip for m in self._members()} & self._targets.keys()) == len(
+            self._targets
+        )
+
+    def changed(self, member: Member) -> None:
+        """A switch has come, or has another tunnel port: find out soon how it is reached."""
+        for target in self._targets.values():
+            target.unreached[member] = None
+            target.retry, target.due = FIRST_RETRY, 0.0
+
+    def lost(self, member: Member) -> None:
+        """A switch is gone."""
+        for target in self._targets.values():
+            target.unreached.pop(member, None)
+
+    def unreached(self, ip: int) -> List[Member]:
+        """The switches from which no probe to this IP has come through yet."""
+        return [m for m in self._targets[ip].unreached if m.tunnel_ip != ip]
+
+    def tick(self, now: float) -> None:
+        """Send the probes that are due.  To be called some ten times a second."""
+        able = [m for m in self._members() if m.tunnel_port is not None]
+        owners = {m.tunnel_ip: m for m in able}
+        for target in self._targets.values():
+            if target.due > now or not able:
+                continue
+            owner = owners.get(target.ip)
+            if owner is None:
+                senders = self._in_turn(target, able, 2)
+                self._complain(target, able, now)
+            else:
+                target.asked_since, target.reported = None, False
+                senders = [m for m in target.unreached if m is not owner and m in able]
+                if not senders:
+                    senders = self._in_turn(target, [m for m in able if m is not owner], 1)
+                    target.retry = LONGEST_RETRY
+            for sender in senders:
+                self._probe(sender, target.ip)
+            target.due = now + target.retry
+            target.retry = min(target.retry * 2, LONGEST_RETRY)
+        self._announce()
+
+    @staticmethod
+    def _in_turn(target: _Target, members: List[Member], count: int) -> List[Member]:
+        target.turn += count
+        return [
+            members[(target.turn + step) % len(members)] for step in range(min(count, len(members)))
+        ]
+
+    def _complain(self, target: _Target, able: List[Member], now: float) -> None:
+        if len(able) < 2:
+            return  # nobody could hear the answer
+        if target.asked_since is None:
+            target.asked_since = now
+        elif now - target.asked_since >= SILENT and not target.reported:
+            target.reported = True
+            log.warning(
+                "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
+                "tunnel port, and can the switches reach it?",
+                IPv4Address(target.ip),
+            )
+
+    def _announce(self) -> None:
+        complete = self.complete
+        if complete and not self._announced:
+            log.info("All %d tunnel IPs are discovered", len(self._targets))
+        self._announced = complete
+
+    def _probe(self, sender: Member, ip: int) -> None:
+        frame = b"".join(
+            (
+                _LLDP_HEADER,
+                _tlv(1, b"\x07edge.aggregator"),
+                _tlv(2, b"\x07" + str(IPv4Address(ip)).encode()),
+                _tlv(3, struct.pack("!H", 120)),
+                # Ours: an organisationally specific TLV, with what only this process knows.
+                _tlv(127, b"\x02\0\0\x7e" + self._nonce + _SOURCE.pack(sender.index)),
+                _tlv(0, b""),
+            )
+        )
+        actions = (
+            translate.load_tunnel_key(KEY_DISCOVERY)
+            + translate.load_tunnel_destination(ip)
+            + translate.output(sender.tunnel_port)
+        )
+        sender.send(south.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0")))
+
+    def received(self, member: Member, packet: south.PacketIn) -> None:
+        """A frame came out of a switch's tunnel with the key of discovery."""
+        place = packet.data.find(self._nonce)
+        ip = packet.tunnel_destination
+        if place < 0 or ip not in self._targets:
+            log.debug("%s: a foreign probe came out of the tunnel", member)
+            return
+        target = self._targets[ip]
+        (sender,) = _SOURCE.unpack_from(packet.data, place + len(self._nonce))
+        for other in list(target.unreached):
+            if other.index == sender:
+                del target.unreached[other]
+        if member.tunnel_ip != ip:
+            target.retry, target.due = FIRST_RETRY, 0.0
+            for other in self._members():
+                target.unreached[other] = None
+            log.info("%s: tunnel IP is %s", member, IPv4Address(ip))
+            self._found(member, ip)

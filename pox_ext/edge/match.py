@@ -1,0 +1,294 @@
+"""
+OpenFlow 1.0 matches as Open vSwitch understands them.
+
+An ofp_match can say the same thing in many ways: bits under a wildcard, fields that cannot be
+there (a TCP port without TCP), host bits below a prefix.  Open vSwitch brings all of them to one
+form (ofputil_match_from_ofp10_match and ofputil_normalize_match in its lib/ofp-match.c), by which
+it tells whether two flows have the same match and which it reports.  Match is that form.
+"""
+
+import functools
+import struct
+from typing import NamedTuple, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+LENGTH = 40
+
+ETH_IP, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+ETH_NONE = 0x05FF  # dl_type of a frame that has none (OFP_DL_TYPE_NOT_ETH_TYPE)
+VLAN_NONE = 0xFFFF  # dl_vlan of a frame without a tag (OFP_VLAN_NONE)
+
+# After the wildcards: in_port, dl_src, dl_dst, dl_vlan, dl_vlan_pcp, pad, dl_type, nw_tos,
+# nw_proto, pad, nw_src, nw_dst, tp_src, tp_dst (OpenFlow 1.0.0, 5.2.3).
+_WIRE = struct.Struct("!L36s")
+_LOOK = struct.Struct("!L2x6x6xHBxHBB2x")
+_FIELDS = struct.Struct("!H6s6sHBxHBB2xLLHH")
+_FIELD_BITS = _FIELDS.size * 8
+
+_PORTS_PROTOCOLS = frozenset((1, 6, 17, 132))  # ICMP, TCP, UDP, SCTP: those with tp_src, tp_dst
+_IPV6_PORTS_PROTOCOLS = frozenset((58, 6, 17, 132))
+
+_NW_SRC_ALL = 32 << of.OFPFW_NW_SRC_SHIFT
+_NW_DST_ALL = 32 << of.OFPFW_NW_DST_SHIFT
+
+# A match that names any field but in_port, be it one that cannot be there, is one of Ethernet
+# frames to Open vSwitch: another match than one that names none, though both match every frame.
+_ETHERNET = 1 << _FIELD_BITS
+_SAYS_NOTHING = of.OFPFW_ALL & ~(of.OFPFW_NW_SRC_MASK | of.OFPFW_NW_DST_MASK) | (
+    _NW_SRC_ALL | _NW_DST_ALL
+)
+
+# The tag is compared as OVS's TCI: vid, priority, and the bit that says that there is a tag.
+_TCI_PRESENT = 0x1000
+
+
+class Match(NamedTuple):
+    """
+    A match in its one form.
+
+    wire: the 40 bytes of it, as Open vSwitch reports them
+    south: 40 bytes that are the same match again when an Open vSwitch reads them
+    value, mask: the fields as one number and the bits of it that count
+    in_port: the ingress port if it is matched, else None
+    """
+
+    wire: bytes
+    south: bytes
+    value: int
+    mask: int
+    in_port: Optional[int]
+
+    def covers(self, other: "Match") -> bool:
+        """True if all that other matches, this one matches too."""
+        return not self.mask & ~other.mask and not (self.value ^ other.value) & self.mask
+
+    def overlaps(self, other: "Match") -> bool:
+        """True if one packet can match both."""
+        return not (self.value ^ other.value) & self.mask & other.mask
+
+
+class _Shape(NamedTuple):
+    """What the wildcards of a match, with its protocol, make of its fields."""
+
+    wildcards: bytes
+    south_wildcards: bytes
+    wire_mask: int  # the bits of the wire's fields that stay
+    mask: int  # the bits of Match.value that count
+
+
+def _clamp(wildcards: int) -> int:
+    """The wildcards without unused bits, and with 32 for 32 to 63 ignored address bits."""
+    wildcards &= of.OFPFW_ALL
+    if wildcards & _NW_SRC_ALL:
+        wildcards = wildcards & ~of.OFPFW_NW_SRC_MASK | _NW_SRC_ALL
+    if wildcards & _NW_DST_ALL:
+        wildcards = wildcards & ~of.OFPFW_NW_DST_MASK | _NW_DST_ALL
+    return wildcards
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(wildcards: int, has_tag: bool, kind: int, has_ports: bool) -> _Shape:
+    """
+    The shape of a match with these (clamped) wildcards.
+
+    has_tag: False where dl_vlan asks for frames without a tag
+    kind: the dl_type if it is IP, ARP, RARP or IPv6, otherwise 0
+    has_ports: whether the nw_proto has tp_src and tp_dst
+    """
+    ethernet = _ETHERNET if wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING else 0
+    if wildcards & of.OFPFW_DL_TYPE:
+        kind = 0
+    if kind != ETH_IP and kind != ETH_IPV6:
+        wildcards |= of.OFPFW_NW_TOS
+        has_ports = False
+    if kind == 0:
+        wildcards |= of.OFPFW_NW_PROTO
+    if kind == 0 or kind == ETH_IPV6:
+        wildcards = wildcards | _NW_SRC_ALL | _NW_DST_ALL
+    if wildcards & of.OFPFW_NW_PROTO or not has_ports:
+        wildcards |= of.OFPFW_TP_SRC | of.OFPFW_TP_DST
+    wildcards = _clamp(wildcards)
+
+    def bits(flag: int, ones: int) -> int:
+        return 0 if wildcards & flag else ones
+
+    vid = bits(of.OFPFW_DL_VLAN, 0xFFFF)
+    pcp = bits(of.OFPFW_DL_VLAN_PCP, 7)
+    if vid and not has_tag:
+        # "No tag" says everything about the priority bits too.
+        tci_mask, vid_wire, pcp_wire = 0xFFFF, 0xFFFF, 0
+        wildcards &= ~of.OFPFW_DL_VLAN_PCP
+    else:
+        vid_wire, pcp_wire = vid & 0x0FFF, pcp
+        tci_mask = vid_wire | pcp << 13
+        if tci_mask:
+            tci_mask |= _TCI_PRESENT
+
+    src = (wildcards & of.OFPFW_NW_SRC_MASK) >> of.OFPFW_NW_SRC_SHIFT
+    dst = (wildcards & of.OFPFW_NW_DST_MASK) >> of.OFPFW_NW_DST_SHIFT
+
+    def fields(tag: int, priority: int) -> int:
+        return int.from_bytes(
+            _FIELDS.pack(
+                bits(of.OFPFW_IN_PORT, 0xFFFF),
+                b"\xff" * 6 if not wildcards & of.OFPFW_DL_SRC else bytes(6),
+                b"\xff" * 6 if not wildcards & of.OFPFW_DL_DST else bytes(6),
+                tag,
+                priority,
+                bits(of.OFPFW_DL_TYPE, 0xFFFF),
+                bits(of.OFPFW_NW_TOS, 0xFC),
+                bits(of.OFPFW_NW_PROTO, 0xFF),
+                0xFFFFFFFF << src & 0xFFFFFFFF,
+                0xFFFFFFFF << dst & 0xFFFFFFFF,
+                bits(of.OFPFW_TP_SRC, 0xFFFF),
+                bits(of.OFPFW_TP_DST, 0xFFFF),
+            ),
+            "big",
+        )
+
+    south_wildcards = wildcards
+    if ethernet and wildcards | of.OFPFW_IN_PORT == _SAYS_NOTHING:
+        south_wildcards &= ~of.OFPFW_TP_DST
+    return _Shape(
+        struct.pack("!L", wildcards),
+        struct.pack("!L", south_wildcards),
+        fields(vid_wire, pcp_wire),
+        fields(tci_mask, 0) | ethernet,
+    )
+
+
+# Where dl_vlan and dl_vlan_pcp stand in the number made of the fields.
+_VLAN_SHIFT = _FIELD_BITS - 16 * 8
+_PCP_SHIFT = _FIELD_BITS - 17 * 8
+_TAG_CLEAR = ~(0xFFFF << _VLAN_SHIFT | 0xFF << _PCP_SHIFT)
+
+
+def parse(raw: bytes) -> Match:
+    """The Match that the 40 bytes of an ofp_match mean to Open vSwitch."""
+    wildcards, dl_vlan, pcp, dl_type, _, nw_proto = _LOOK.unpack_from(raw)
+    has_tag = dl_vlan != VLAN_NONE or bool(wildcards & of.OFPFW_DL_VLAN)
+    if dl_type == ETH_IPV6:
+        has_ports = nw_proto in _IPV6_PORTS_PROTOCOLS
+    elif dl_type == ETH_IP:
+        has_ports = nw_proto in _PORTS_PROTOCOLS
+    else:
+        has_ports = False
+        if dl_type != ETH_ARP and dl_type != ETH_RARP:
+            dl_type = 0
+    shape = _shape(_clamp(wildcards), has_tag, dl_type, has_ports)
+    fields = int.from_bytes(raw[4:LENGTH], "big") & shape.wire_mask
+    tci_mask = shape.mask >> _VLAN_SHIFT & 0xFFFF
+    value = fields
+    if tci_mask:
+        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | _TCI_PRESENT) & tci_mask if has_tag else 0
+        value = fields & _TAG_CLEAR | tci << _VLAN_SHIFT
+    if shape.mask & _ETHERNET:
+        value |= _ETHERNET
+    in_port = None
+    if not wildcards & of.OFPFW_IN_PORT:
+        in_port = fields >> _FIELD_BITS - 16
+    wire_fields = fields.to_bytes(36, "big")
+    wire = shape.wildcards + wire_fields
+    south = wire
+    if shape.south_wildcards != shape.wildcards:
+        south = shape.south_wildcards + wire_fields
+    return Match(wire, south, value, shape.mask, in_port)
+
+
+ANY = parse(_WIRE.pack(of.OFPFW_ALL, b""))
+
+
+def with_in_port(wire: bytes, port: int) -> bytes:
+    """The same 40 bytes with another ingress port."""
+    return b"%b%b%b" % (wire[:4], port.to_bytes(2, "big"), wire[6:])
+
+
+def of_frame(frame: bytes, in_port: int) -> int:
+    """
+    The fields of a frame as a number that compares with Match.value under Match.mask.
+
+    This is what flow_extract (OVS, lib/flow.c) and OpenFlow 1.0.0, 3.4 say of a frame; a frame
+    that is cut short has zeros for what is missing.
+    """
+    tci = nw_tos = nw_proto = nw_src = nw_dst = tp_src = tp_dst = 0
+    offset = 12
+    kind = int.from_bytes(frame[12:14], "big")
+    if kind in (0x8100, 0x88A8) and len(frame) >= 18:
+        tci = int.from_bytes(frame[14:16], "big") | _TCI_PRESENT
+        offset = 16
+        kind = int.from_bytes(frame[16:18], "big")
+    offset += 2
+    if kind < 0x0600:
+        # 802.3: only an LLC/SNAP header with OUI 0 has a type.
+        if frame[offset : offset + 6] == b"\xaa\xaa\x03\0\0\0" and len(frame) >= offset + 8:
+            kind = int.from_bytes(frame[offset + 6 : offset + 8], "big")
+            offset += 8
+            if kind < 0x0600:
+                kind = ETH_NONE
+        else:
+            kind = ETH_NONE
+    body = frame[offset:]
+    if kind == ETH_IP and len(body) >= 20 and body[0] >> 4 == 4:
+        header = (body[0] & 15) * 4
+        nw_tos, nw_proto = body[1] & 0xFC, body[9]
+        nw_src, nw_dst = struct.unpack_from("!LL", body, 12)
+        fragment = int.from_bytes(body[6:8], "big") & 0x3FFF
+        if not fragment and header >= 20:
+            tp_src, tp_dst = _transport_ports(nw_proto, body[header:], 1)
+    elif kind == ETH_IPV6 and len(body) >= 40:
+        nw_tos = int.from_bytes(body[:2], "big") >> 4 & 0xFC
+        nw_proto, payload, fragment = _after_ipv6_headers(body)
+        if not fragment:
+            tp_src, tp_dst = _transport_ports(nw_proto, payload, 58)
+    elif kind in (ETH_ARP, ETH_RARP) and len(body) >= 28 and body[:6] == b"\0\1\x08\0\6\4":
+        opcode = int.from_bytes(body[6:8], "big")
+        nw_proto = opcode if opcode <= 0xFF else 0
+        nw_src = int.from_bytes(body[14:18], "big")
+        nw_dst = int.from_bytes(body[24:28], "big")
+    return _ETHERNET | int.from_bytes(
+        _FIELDS.pack(
+            in_port,
+            frame[6:12],
+            frame[0:6],
+            tci,
+            0,
+            kind,
+            nw_tos,
+            nw_proto,
+            nw_src,
+            nw_dst,
+            tp_src,
+            tp_dst,
+        ),
+        "big",
+    )
+
+
+def _transport_ports(nw_proto: int, payload: bytes, icmp: int) -> "tuple[int, int]":
+    """tp_src and tp_dst: ports, or ICMP's type and code (OpenFlow 1.0.0, table 3)."""
+    if nw_proto == icmp and len(payload) >= 8:
+        return payload[0], payload[1]
+    least = {6: 20, 17: 8, 132: 12}.get(nw_proto)
+    if least is not None and len(payload) >= least:
+        return struct.unpack_from("!HH", payload)
+    return 0, 0
+
+
+def _after_ipv6_headers(packet: bytes) -> "tuple[int, bytes, bool]":
+    """The upper protocol of an IPv6 packet, its payload, and whether it is a fragment."""
+    nw_proto, rest, fragment = packet[6], packet[40:], False
+    while len(rest) >= 8:
+        if nw_proto in (0, 43, 60):  # hop-by-hop, routing, destination options
+            length = (rest[1] + 1) * 8
+        elif nw_proto == 51:  # authentication
+            length = (rest[1] + 2) * 4
+        elif nw_proto == 44:
+            length = 8
+            fragment = fragment or int.from_bytes(rest[2:4], "big") & 0xFFF9 != 0
+            if int.from_bytes(rest[2:4], "big") & 0xFFF8:
+                return rest[0], b"", True
+        else:
+            break
+        nw_proto, rest = rest[0], rest[length:]
+    return nw_proto, rest, fragment

@@ -1,0 +1,525 @@
+"""
+One real switch: its connection, its ports, and what is installed on it.
+
+Nothing here knows of controllers.  A Member turns what the switch says into calls of its owner
+(the big switch), and keeps on the switch what has to be there: the service rules, and a copy of
+each flow that concerns it.
+"""
+
+import itertools
+import logging
+import re
+import time
+from collections.abc import Iterable
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import nicira as nx
+from edge import southbound as south
+from edge import translate
+from edge.cookies import SERVICE
+from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
+
+log = logging.getLogger("edge.member")
+
+TABLE_INGRESS, TABLE_REMOTE, TABLE_OPENFLOW, TABLE_LOWEST = range(4)
+
+_TUNNEL_NAME = re.compile(rb"tun\d+$")
+_SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
+# A flow of the controller's with priority 0 is in a table of its own, above that table's miss
+# rule (see service_rules).
+_LOWEST_PRIORITY = 1
+
+_xids = itertools.count(1)
+
+
+def new_xid() -> int:
+    """A transaction id for the switches.  One may go to several of them."""
+    return next(_xids) & 0xFFFFFFFF or new_xid()
+
+
+class Rule(NamedTuple):
+    """Where a service rule is: with its actions it is the whole rule."""
+
+    table: int
+    priority: int
+    match: bytes
+
+
+def service_rules(
+    tunnel_port: Optional[int],
+    ports: Iterable[int],
+    left_out: Iterable[int],
+    queue_keys: Dict[Tuple[int, int], int],
+    lowest: bool,
+) -> Dict[Rule, bytes]:
+    """
+    The rules that a switch has whatever the controller does.
+
+    tunnel_port: the switch's tunnel port, None if it has none
+    ports: the ports that the big switch has
+    left_out: the ports that it has not: nothing comes in there, and MALL does not go there
+    queue_keys: (port, queue) -> tunnel key, for queues that other switches' flows use
+    lowest: True if there are flows of priority 0, which have a table of their own, since their
+        priority is that of the table-miss rule
+    """
+    ports, left_out = sorted(ports), sorted(left_out)
+    controller = translate.output(of.OFPP_CONTROLLER, 0xFFFF)
+    rules = {
+        Rule(TABLE_INGRESS, 0, b""): translate.resubmit(TABLE_OPENFLOW),
+        Rule(TABLE_OPENFLOW, 0, b""): translate.resubmit(TABLE_LOWEST) if lowest else controller,
+    }
+    if lowest:
+        rules[Rule(TABLE_LOWEST, 0, b"")] = controller
+    for port in left_out:
+        rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, south.match_in_port(port))] = b""
+    if tunnel_port is None:
+        return rules
+
+    def remote(key: int, actions: bytes) -> None:
+        rules[Rule(TABLE_REMOTE, _SERVICE_PRIORITY, south.match_tunnel_key(key))] = actions
+
+    rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, south.match_in_port(tunnel_port))] = (
+        translate.resubmit(TABLE_REMOTE)
+    )
+    remote(KEY_DISCOVERY, controller)
+    for port in ports:
+        remote(port, translate.output(port))
+    for (port, queue), key in queue_keys.items():
+        remote(key, translate.enqueue(port, queue))
+    everywhere = [of.OFPP_ALL] if not left_out else ports
+    remote(KEY_ALL, b"".join(map(translate.output, everywhere)))
+    remote(KEY_FLOOD, translate.output(of.OFPP_FLOOD))
+    return rules
+
+
+class Copy(NamedTuple):
+    """A flow as it has to be on one switch."""
+
+    cookie: int
+    table: int
+    match: bytes
+    priority: int
+    idle_timeout: int
+    hard_timeout: int
+    flags: int
+    actions: bytes
+
+    def add(self, xid: int) -> bytes:
+        """The flow-mod that adds it."""
+        return south.add_flow(
+            xid,
+            self.table,
+            self.match,
+            self.cookie,
+            self.idle_timeout,
+            self.hard_timeout,
+            self.priority,
+            self.flags,
+            self.actions,
+        )
+
+
+def table_and_priority(priority: int) -> Tuple[int, int]:
+    """Where on a switch a flow of this priority is."""
+    if priority:
+        return TABLE_OPENFLOW, priority
+    return TABLE_LOWEST, _LOWEST_PRIORITY
+
+
+class Pending(NamedTuple):
+    """A request that the switch has not answered: what to do with an answer, and without one."""
+
+    answer: Callable[[int, bytes], bool]
+    lost: Callable[[], None]
+
+
+class Member:
+    """
+    One real switch.
+
+    owner: the big switch
+    index: the number by which its ports are numbered
+    ports: all its ports but OFPP_LOCAL, by number
+    tunnel_port: the number of its tunnel port, None while there is none (or more than one)
+    tunnel_ip: the address at which the others reach it, None while that is not known
+    ready: True while it is connected and has what it has to have
+    counters: cookie -> (packets, octets) as the switch last said, for the copies on it
+    """
+
+    def __init__(self, owner: Any, index: int, dpid: int) -> None:
+        self.owner = owner
+        self.index = index
+        self.dpid = dpid
+        self.connection: Any = None
+        self.ports: Dict[int, south.PhyPort] = {}
+        self.tunnel_port: Optional[int] = None
+        self.tunnel_ip: Optional[int] = None
+        self.ready = False
+        self.counters: Dict[int, Tuple[int, int]] = {}
+        self.port_stats: Dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
+        self.looked_up: Dict[int, Tuple[int, int]] = {}  # table -> (lookups, matches)
+        self.missed: Dict[int, int] = {}  # table -> packets that its table-miss rule took
+        self.heard = 0.0
+        self._pending: Dict[int, Pending] = {}
+        self._rules: Dict[Rule, bytes] = {}
+        self._queue_keys: Dict[Tuple[int, int], int] = {}
+        self._translated: Dict[bytes, bytes] = {}
+        self._ingress: Optional[translate.Ingress] = None
+        self._warned: Set[str] = set()
+        self._dump: List[south.FlowStats] = []
+        # port -> (config, mask): what the controller has made of it
+        self._port_mods: Dict[int, Tuple[int, int]] = {}
+
+    def __str__(self) -> str:
+        return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
+
+    # --- ports ---------------------------------------------------------------------------------
+
+    def numbered(self, port: int) -> bool:
+        """True if the big switch has this port."""
+        return (
+            port in self.ports
+            and 1 <= port <= self.owner.numbers.max_ports
+            and not _TUNNEL_NAME.match(self.ports[port].name)
+        )
+
+    def own_ports(self) -> List[int]:
+        """The ports that the big switch has."""
+        return [port for port in self.ports if self.numbered(port)]
+
+    def left_out(self) -> List[int]:
+        """The ports that the big switch has not, but for the tunnel in use."""
+        return [port for port in self.ports if port != self.tunnel_port and not self.numbered(port)]
+
+    def warn_once(self, text: str) -> None:
+        """Tell the operator something about this switch, the first time that it is so."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s: %s", self, text)
+
+    def _find_tunnel(self) -> None:
+        """Decide which port is the tunnel, and say so if that cannot be decided."""
+        tunnels = sorted(
+            number for number, port in self.ports.items() if _TUNNEL_NAME.match(port.name)
+        )
+        names = ", ".join(self.ports[number].name.decode() for number in tunnels)
+        if not tunnels:
+            self.warn_once(
+                "has no tunnel port (one named tunN): only its own ports reach each other; "
+                "add one, for example with scripts/aggregator.sh"
+            )
+        elif len(tunnels) > 1:
+            self.warn_once(
+                f"has more than one tunnel port ({names}): none is used, and only its own ports "
+                "reach each other; leave one of them"
+            )
+        tunnel = tunnels[0] if len(tunnels) == 1 else None
+        if tunnel != self.tunnel_port:
+            self.tunnel_port = tunnel
+            self.owner.tunnel_changed(self)
+        for number in set(self.left_out()) - set(tunnels):
+            self.warn_once(
+                f"port {number} ({self.ports[number].name.decode(errors='replace')}) is above "
+                f"{self.owner.numbers.max_ports} and is left out; give it a lower number "
+                "(ofport_request), or start with a larger --max_ports"
+            )
+
+    def _hold_back_floods(self) -> None:
+        """FLOOD on the switch must not go where the big switch's FLOOD does not."""
+        for number, port in self.ports.items():
+            if not self.numbered(number) and not port.config & of.OFPPC_NO_FLOOD:
+                self.send(
+                    south.port_mod(
+                        new_xid(),
+                        number,
+                        port.hw_addr,
+                        of.OFPPC_NO_FLOOD,
+                        of.OFPPC_NO_FLOOD,
+                    )
+                )
+                self.ports[number] = port._replace(config=port.config | of.OFPPC_NO_FLOOD)
+
+    def modify_port(self, number: int, config: int, mask: int, xid: Optional[int] = None) -> None:
+        """
+        Change a port's OFPPC_* bits, now and whenever the switch comes back.
+
+        The switch does not tell the one who asked; so the port's new bits are noted here.
+        """
+        port = self.ports[number]
+        old_config, old_mask = self._port_mods.get(number, (0, 0))
+        self._port_mods[number] = (old_config & ~mask | config & mask, old_mask | mask)
+        self.send(south.port_mod(xid or new_xid(), number, port.hw_addr, config, mask))
+        self.ports[number] = port._replace(config=port.config & ~mask | config & mask)
+
+    # --- connection ----------------------------------------------------------------------------
+
+    def connect(self, connection: Any) -> None:
+        """Take over a connection whose handshake is done, and read what is on the switch."""
+        self.connection = connection
+        connection.intercept = self._received
+        self._warned.clear()
+        self.send(south.set_packet_in_format(new_xid()) + south.use_table_ids(new_xid()))
+        self.configure(self.owner.fragments)
+        # Asked again, though POX has: what has changed since then would be missed.
+        self.request(south.features_request, self._features, lambda: None)
+
+    def _features(self, kind: int, message: bytes) -> bool:
+        self.ports = {
+            port.port_no: port
+            for port in south.parse_features(message)
+            if port.port_no < of.OFPP_MAX
+        }
+        self._find_tunnel()
+        self._hold_back_floods()
+        for number, (config, mask) in self._port_mods.items():
+            if number in self.ports:
+                self.modify_port(number, config, mask)
+        self.request(south.dump_flows, self._sync_part, lambda: None)
+        return True
+
+    def configure(self, fragments: int) -> None:
+        """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
+        self.send(south.set_config(new_xid(), fragments, 0xFFFF))
+
+    def disconnected(self) -> None:
+        """The connection is gone."""
+        self.connection = None
+        was_ready, self.ready = self.ready, False
+        self._rules = {}
+        self._dump = []
+        self.forget_translations()
+        pending, self._pending = self._pending, {}
+        for request in pending.values():
+            request.lost()
+        if was_ready:
+            self.owner.member_lost(self)
+
+    def send(self, data: bytes) -> None:
+        """Send messages to the switch; without effect if it is not connected."""
+        if self.connection is not None:
+            self.connection.send(data)
+
+    def request(
+        self,
+        build: Callable[[int], bytes],
+        answer: Callable[[int, bytes], bool],
+        lost: Callable[[], None],
+    ) -> None:
+        """
+        Send a request.
+
+        build: makes the message of a transaction id
+        answer: is given the type and the bytes of each message that answers it, and says
+            whether that was the last
+        lost: is called instead if the connection goes before that
+        """
+        if self.connection is None:
+            lost()
+            return
+        if not self._pending:
+            # It has until now said all that it was asked for.
+            self.heard = time.monotonic()
+        xid = new_xid()
+        self._pending[xid] = Pending(answer, lost)
+        self.send(build(xid))
+
+    def barrier(self, done: Callable[[], None]) -> None:
+        """Call done() when all that was sent before has been done, or when the switch is lost."""
+
+        def answer(kind: int, message: bytes) -> bool:
+            done()
+            return True
+
+        self.request(south.barrier_request, answer, done)
+
+    def watch(self, now: float, timeout: float) -> None:
+        """Give up a switch that has not said anything for timeout seconds, though it was asked."""
+        silence = now - self.heard
+        if self.connection is None or silence < timeout / 3:
+            return
+        if not self._pending:
+            self.request(south.echo_request, lambda kind, message: True, lambda: None)
+        elif silence >= timeout:
+            log.warning("%s: no answer for %.0f s, its connection is closed", self, silence)
+            self.connection.disconnect("no answer")
+
+    def _received(self, kind: int, message: bytes) -> bool:
+        """Every message from the switch comes by here first; False leaves it to POX."""
+        self.heard = time.monotonic()
+        xid = int.from_bytes(message[4:8], "big")
+        if kind == of.OFPT_VENDOR:
+            if message[8:16] == _NXT_PACKET_IN:
+                self.owner.packet_in(self, south.parse_packet_in(message))
+            return True
+        pending = self._pending.get(xid)
+        if pending is not None and kind in _ANSWERS:
+            if pending.answer(kind, message):
+                self._pending.pop(xid, None)
+        elif kind == of.OFPT_FLOW_REMOVED:
+            self.owner.flow_removed(self, south.parse_flow_removed(message))
+        elif kind == of.OFPT_PORT_STATUS:
+            self._port_status(message[8], south.parse_phy_port(message, 16))
+        elif kind == of.OFPT_ERROR:
+            self.owner.refused(self, xid, message)
+        elif kind == of.OFPT_ECHO_REQUEST:
+            return False
+        return True
+
+    def _port_status(self, reason: int, port: south.PhyPort) -> None:
+        number = port.port_no
+        if number >= of.OFPP_MAX:
+            return
+        reach = self.reach()
+        if reason == of.OFPPR_DELETE:
+            self.ports.pop(number, None)
+        else:
+            self.ports[number] = port
+        self._find_tunnel()
+        self._hold_back_floods()
+        if self.ready:
+            self.update_service_rules()
+            self.owner.ports_changed(self)
+            if reach != self.reach():
+                self.owner.topology_changed()
+
+    def reach(self) -> Tuple[Optional[int], Optional[int], Tuple[int, ...]]:
+        """All of this switch that other switches' flows, or its own, are translated with."""
+        return self.tunnel_port, self.tunnel_ip, tuple(sorted(self.own_ports()))
+
+    # --- what is installed ---------------------------------------------------------------------
+
+    def update_service_rules(self) -> None:
+        """Make the service rules right by their difference."""
+        rules = self._wanted_rules()
+        # Deepest table first: a rule must not send packets where nothing is ready for them.
+        for rule in sorted(rules, reverse=True):
+            if self._rules.get(rule) != rules[rule]:
+                command = of.OFPFC_MODIFY_STRICT if rule in self._rules else of.OFPFC_ADD
+                self._change_rule(command, rule, rules[rule])
+        for rule in sorted(self._rules.keys() - rules.keys()):
+            self._change_rule(of.OFPFC_DELETE_STRICT, rule)
+        self._rules = rules
+
+    def _wanted_rules(self) -> Dict[Rule, bytes]:
+        return service_rules(
+            self.tunnel_port,
+            self.own_ports(),
+            self.left_out(),
+            self._queue_keys,
+            self.owner.has_lowest,
+        )
+
+    def _change_rule(self, command: int, rule: Rule, actions: bytes = b"") -> None:
+        self.send(
+            south.nicira_flow_mod(
+                new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, actions
+            )
+        )
+
+    def queue_key(self, port: int, queue: int) -> int:
+        """The tunnel key that stands for this queue of this port."""
+        key = self._queue_keys.get((port, queue))
+        if key is None:
+            key = self._queue_keys[port, queue] = KEY_QUEUES + len(self._queue_keys)
+            if self.ready:
+                self.update_service_rules()
+        return key
+
+    def _sync_part(self, kind: int, message: bytes) -> bool:
+        if kind != of.OFPT_STATS_REPLY:
+            log.error("%s: does not tell its flows; it is not an Open vSwitch", self)
+            self.connection.disconnect("not an Open vSwitch")
+            return True
+        self._dump.extend(south.parse_flows(message))
+        if int.from_bytes(message[10:12], "big") & 1:  # OFPSF_REPLY_MORE
+            return False
+        dump, self._dump = self._dump, []
+        self._sync(dump)
+        return True
+
+    def _sync(self, dump: List[south.FlowStats]) -> None:
+        """
+        Bring the switch up to date by the difference between what it has and what it has to have.
+        """
+        stale: List[south.FlowStats] = []
+        present: Dict[int, south.FlowStats] = {}
+        wanted = self._wanted_rules()
+        self._rules = {}
+        for flow in dump:
+            rule = Rule(flow.table, flow.priority, flow.match)
+            if flow.cookie == SERVICE and rule in wanted:
+                self._rules[rule] = flow.actions
+            elif self.owner.has_cookie(flow.cookie) and flow.cookie not in present:
+                present[flow.cookie] = flow
+            else:
+                stale.append(flow)
+        self.update_service_rules()
+        kept = added = changed = 0
+        self.ready = True
+        for copy in self.owner.copies_for(self, present):
+            flow = present.pop(copy.cookie, None)
+            if flow is None:
+                self.send(copy.add(new_xid()))
+                added += 1
+            elif flow.actions != copy.actions:
+                self.send(south.modify_flow(new_xid(), copy.table, copy.cookie, copy.actions))
+                changed += 1
+            else:
+                kept += 1
+        stale.extend(present.values())
+        for flow in stale:
+            # By its cookie too: what has just been added in its place stays.
+            self.send(
+                south.nicira_flow_mod(
+                    new_xid(),
+                    of.OFPFC_DELETE_STRICT,
+                    flow.table,
+                    flow.match + south.match_cookie(flow.cookie),
+                    priority=flow.priority,
+                )
+            )
+        log.info(
+            "%s: up, %d ports; flows: %d kept, %d added, %d changed, %d removed",
+            self,
+            len(self.own_ports()),
+            kept,
+            added,
+            changed,
+            len(stale),
+        )
+        self.owner.member_ready(self)
+
+    def ingress(self) -> translate.Ingress:
+        """What the translation has to know of this switch."""
+        if self._ingress is None:
+            self._ingress = self.owner.ingress_of(self)
+        return self._ingress
+
+    def forget_translations(self) -> None:
+        """The ports or the other switches have changed: what was translated holds no more."""
+        self._ingress = None
+        self._translated.clear()
+
+    def translated(self, actions: translate.Actions) -> bytes:
+        """The actions as this switch has to do them on a packet that enters here."""
+        out = self._translated.get(actions.wire)
+        if out is None:
+            if len(self._translated) >= 8192:
+                self._translated.clear()
+            out = self._translated[actions.wire] = translate.translate(actions, self.ingress())
+        return out
+
+
+_NXT_PACKET_IN = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXT_PACKET_IN.to_bytes(4, "big")
+_ANSWERS = frozenset(
+    (
+        of.OFPT_ERROR,
+        of.OFPT_FEATURES_REPLY,
+        of.OFPT_ECHO_REPLY,
+        of.OFPT_STATS_REPLY,
+        of.OFPT_BARRIER_REPLY,
+        of.OFPT_QUEUE_GET_CONFIG_REPLY,
+    )
+)

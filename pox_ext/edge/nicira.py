@@ -1,0 +1,48 @@
+"""
+Numbers of the Nicira extensions that are used here.
+
+From Open vSwitch's include/openflow/nicira-ext.h.  They stand in pox.openflow.nicira as well, but
+that module can only be imported inside a running POX.
+"""
+
+NX_VENDOR_ID = 0x00002320
+
+NXT_FLOW_MOD = 13
+NXT_FLOW_MOD_TABLE_ID = 15
+NXT_SET_PACKET_IN_FORMAT = 16
+NXT_PACKET_IN = 17
+
+NXPIF_NXM = 1
+
+NXST_FLOW = 0
+
+NXAST_REG_MOVE = 6
+NXAST_REG_LOAD = 7
+NXAST_NOTE = 8
+NXAST_RESUBMIT_TABLE = 14
+NXAST_EXIT = 17
+NXAST_DEC_TTL = 18
+NXAST_CONTROLLER = 20
+NXAST_DEC_TTL_CNT_IDS = 21
+NXAST_PUSH_MPLS = 23
+NXAST_POP_MPLS = 24
+NXAST_SET_MPLS_TTL = 25
+NXAST_DEC_MPLS_TTL = 26
+NXAST_STACK_PUSH = 27
+NXAST_STACK_POP = 28
+NXAST_SET_MPLS_LABEL = 30
+NXAST_SET_MPLS_TC = 31
+NXAST_REG_LOAD2 = 33
+
+# Headers of NXM fields: class, field, whether there is a mask, length.
+NXM_OF_IN_PORT = 0x00000002
+NXM_NX_TUN_ID = 0x00012008
+NXM_NX_COOKIE = 0x00013C08
+NXM_NX_COOKIE_W = 0x00013D10
+NXM_NX_TUN_IPV4_DST = 0x00014004
+
+# Errors for which OpenFlow 1.0 has no number: a vendor error of this type, with these inside.
+NXET_VENDOR = 0xB0C2
+NXBRC_BAD_IN_PORT = (1, 514)
+NXBRC_UNENCODABLE_ERROR = (1, 521)
+NXFMFC_BAD_FLAGS = (3, 258)

@@ -1,0 +1,284 @@
+"""
+What a controller's messages do to the big switch.
+
+One function a message type.  The order of the checks, and the errors, are Open vSwitch's.
+"""
+
+import logging
+import struct
+import time
+from typing import Callable, Dict, List
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import match as matches
+from edge import southbound as south
+from edge import statistics, translate
+from edge.bigswitch import BigSwitch
+from edge.errors import NiciraError, OpenFlowError
+from edge.flowtable import FlowEntry
+from edge.nicira import (
+    NX_VENDOR_ID,
+    NXBRC_BAD_IN_PORT,
+    NXBRC_UNENCODABLE_ERROR,
+    NXFMFC_BAD_FLAGS,
+)
+from edge.upstream import Peer
+
+log = logging.getLogger("edge.north")
+
+_HEADER = struct.Struct("!BBHL")
+_FEATURES = struct.Struct("!BBHLQLB3xLL")
+_FLOW_MOD = struct.Struct("!QHHHHLHH")
+_PORT_MOD = struct.Struct("!H6sLLL4x")
+
+# What Open vSwitch says of itself: as many tables, no buffers, all statistics (but no spanning
+# tree), all actions.
+_TABLES = 254
+_CAPABILITIES = (
+    of.OFPC_FLOW_STATS
+    | of.OFPC_TABLE_STATS
+    | of.OFPC_PORT_STATS
+    | of.OFPC_QUEUE_STATS
+    | of.OFPC_ARP_MATCH_IP
+)
+_ACTIONS = 0xFFF
+
+_KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
+_KNOWN_FLAGS = of.OFPFF_SEND_FLOW_REM | of.OFPFF_CHECK_OVERLAP | of.OFPFF_EMERG
+_ONF_VENDOR_ID = 0x4F4E4600
+_FRAGMENT_FLAGS = 0x0007
+# All that a port of an OpenFlow 1.0 switch can be told (OFPPC_*).
+_PORT_CONFIG = 0x7F
+
+
+def _bad_request(code: int) -> OpenFlowError:
+    return OpenFlowError(of.OFPET_BAD_REQUEST, code)
+
+
+class Northbound:
+    """The big switch as its controllers see it."""
+
+    def __init__(self, switch: BigSwitch) -> None:
+        self.switch = switch
+        self._handlers: Dict[int, Callable[[Peer, bytes], None]] = {
+            of.OFPT_ERROR: self._unexpected,
+            of.OFPT_ECHO_REQUEST: self._echo_request,
+            of.OFPT_ECHO_REPLY: lambda peer, message: None,
+            of.OFPT_VENDOR: self._vendor,
+            of.OFPT_FEATURES_REQUEST: self._features_request,
+            of.OFPT_GET_CONFIG_REQUEST: self._get_config_request,
+            of.OFPT_SET_CONFIG: self._set_config,
+            of.OFPT_PACKET_OUT: self._packet_out,
+            of.OFPT_FLOW_MOD: self.flow_mod,
+            of.OFPT_PORT_MOD: self._port_mod,
+            of.OFPT_STATS_REQUEST: lambda peer, message: statistics.answer(
+                self.switch, peer, message
+            ),
+            of.OFPT_BARRIER_REQUEST: self._barrier_request,
+            of.OFPT_QUEUE_GET_CONFIG_REQUEST: self._queue_get_config_request,
+        }
+
+    def handle(self, peer: Peer, message: bytes) -> None:
+        """Do what a message says.  Raises OpenFlowError if it is refused."""
+        self._handlers.get(message[1], self._unexpected)(peer, message)
+
+    def _unexpected(self, peer: Peer, message: bytes) -> None:
+        raise _bad_request(of.OFPBRC_BAD_TYPE)
+
+    # --- the connection ------------------------------------------------------------------------
+
+    def _echo_request(self, peer: Peer, message: bytes) -> None:
+        peer.send(message[:1] + bytes([of.OFPT_ECHO_REPLY]) + message[2:])
+
+    def _vendor(self, peer: Peer, message: bytes) -> None:
+        if len(message) < 16:
+            raise _bad_request(of.OFPBRC_BAD_LEN)
+        vendor = int.from_bytes(message[8:12], "big")
+        if vendor in (NX_VENDOR_ID, _ONF_VENDOR_ID):
+            raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
+        raise _bad_request(of.OFPBRC_BAD_VENDOR)
+
+    def _features_request(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 8)
+        ports = b"".join(port.pack() for port in self.switch.ports.values())
+        peer.send(
+            _FEATURES.pack(
+                of.OFP_VERSION,
+                of.OFPT_FEATURES_REPLY,
+                _FEATURES.size + len(ports),
+                xid_of(message),
+                self.switch.datapath_id,
+                0,
+                _TABLES,
+                _CAPABILITIES,
+                _ACTIONS,
+            )
+            + ports
+        )
+
+    def _get_config_request(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 8)
+        body = struct.pack("!HH", self.switch.fragments, peer.miss_send_len)
+        peer.send(reply(message, of.OFPT_GET_CONFIG_REPLY, body))
+
+    def _set_config(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 12)
+        flags, miss_send_len = struct.unpack_from("!HH", message, 8)
+        if flags & ~_FRAGMENT_FLAGS:
+            raise NiciraError(*NXBRC_UNENCODABLE_ERROR)
+        if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
+            # Open vSwitch does not reassemble, and stays with what it did.
+            flags = flags & ~of.OFPC_FRAG_MASK | self.switch.fragments & of.OFPC_FRAG_MASK
+        peer.miss_send_len = miss_send_len
+        self.switch.set_fragments(flags)
+
+    def _barrier_request(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 8)
+        answer_later(peer, self.switch.barrier, lambda: reply(message, of.OFPT_BARRIER_REPLY, b""))
+
+    # --- flows ---------------------------------------------------------------------------------
+
+    def flow_mod(self, peer: Peer, message: bytes) -> None:
+        """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
+        if len(message) < 72 or len(message) % 8:
+            raise _bad_request(of.OFPBRC_BAD_LEN)
+        cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
+            message, 48
+        )
+        if command > of.OFPFC_DELETE_STRICT:
+            raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_BAD_COMMAND)
+        actions = translate.parse(message[72:])
+        if flags & ~of.OFPFF_SEND_FLOW_REM:
+            _check_flags(flags, idle or hard)
+        match = matches.parse(message[8:48])
+        if not int.from_bytes(message[8:12], "big") & of.OFPFW_ALL:
+            # An exact match has the highest priority, whatever is asked for (OpenFlow 1.0.0, 3.4).
+            priority = 0xFFFF
+        table = self.switch.table
+
+        if command == of.OFPFC_DELETE:
+            self.switch.delete(table.covered(match, out_port))
+            return
+        if command == of.OFPFC_DELETE_STRICT:
+            self.switch.delete(table.exact(match, priority, out_port))
+            return
+        if buffer_id != south.NO_BUFFER:
+            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+        if command != of.OFPFC_ADD:
+            if command == of.OFPFC_MODIFY:
+                entries = table.covered(match)
+            else:
+                entries = table.exact(match, priority)
+            if entries:
+                kept = cookie if cookie != _KEEP_COOKIE else None
+                self.switch.modify(entries, kept, actions, peer, message)
+            if entries or cookie == _KEEP_COOKIE:
+                return
+        if flags & of.OFPFF_CHECK_OVERLAP and table.overlapped(match, priority):
+            raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
+        entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
+        self.switch.add(entry, peer, message)
+
+    def _packet_out(self, peer: Peer, message: bytes) -> None:
+        if len(message) < 16:
+            raise _bad_request(of.OFPBRC_BAD_LEN)
+        buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
+        end = 16 + actions_len
+        if end > len(message) or actions_len % 8:
+            raise _bad_request(of.OFPBRC_BAD_LEN)
+        actions = translate.parse(message[16:end])
+        ordinary = in_port < of.OFPP_MAX
+        if not ordinary and in_port not in (of.OFPP_CONTROLLER, of.OFPP_LOCAL, of.OFPP_NONE):
+            raise NiciraError(*NXBRC_BAD_IN_PORT)
+        if buffer_id != south.NO_BUFFER:
+            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+        self.switch.packet_out(peer, message, in_port, actions, message[end:])
+
+    # --- ports and queues ----------------------------------------------------------------------
+
+    def _port_mod(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 32)
+        number, hw_addr, config, mask, _ = _PORT_MOD.unpack_from(message, 8)
+        port = self.switch.ports.get(number)
+        if port is None:
+            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
+        if hw_addr != port.hw_addr:
+            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
+        self.switch.modify_port(peer, number, config, mask & _PORT_CONFIG, message)
+
+    def _queue_get_config_request(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 12)
+        number = int.from_bytes(message[8:10], "big")
+        where = self.switch.port(number)
+        if where is None:
+            raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
+        member, port = where
+        answers: List[bytes] = []
+
+        def ask(done: Callable[[], None]) -> None:
+            def answer(kind: int, south_message: bytes) -> bool:
+                if kind == of.OFPT_QUEUE_GET_CONFIG_REPLY:
+                    answers.append(south_message[16:])
+                done()
+                return True
+
+            member.request(
+                lambda xid: (
+                    _HEADER.pack(of.OFP_VERSION, of.OFPT_QUEUE_GET_CONFIG_REQUEST, 12, xid)
+                    + struct.pack("!H2x", port)
+                ),
+                answer,
+                done,
+            )
+
+        def build() -> bytes:
+            queues = answers[0] if answers else b""
+            body = struct.pack("!H6x", number) + queues
+            return reply(message, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)
+
+        answer_later(peer, ask, build)
+
+
+def _check_flags(flags: int, timeouts: int) -> None:
+    if flags & ~_KNOWN_FLAGS:
+        raise NiciraError(*NXFMFC_BAD_FLAGS)
+    if flags & of.OFPFF_EMERG:
+        # Open vSwitch has no room for emergency flows.
+        code = of.OFPFMFC_BAD_EMERG_TIMEOUT if timeouts else of.OFPFMFC_ALL_TABLES_FULL
+        raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, code)
+
+
+def check_length(message: bytes, length: int) -> None:
+    """Raise OpenFlowError (OFPBRC_BAD_LEN) unless the message has this length."""
+    if len(message) != length:
+        raise _bad_request(of.OFPBRC_BAD_LEN)
+
+
+def xid_of(message: bytes) -> int:
+    """The transaction id of a message."""
+    return int.from_bytes(message[4:8], "big")
+
+
+def reply(request: bytes, kind: int, body: bytes) -> bytes:
+    """A message that answers another: it has its xid."""
+    return _HEADER.pack(of.OFP_VERSION, kind, 8 + len(body), xid_of(request)) + body
+
+
+def answer_later(
+    peer: Peer, ask: Callable[[Callable[[], None]], None], build: Callable[[], bytes]
+) -> None:
+    """
+    Answer when the switches have.
+
+    Open vSwitch answers in the order of the requests, so the peer's next messages wait.
+    ask: is given the function to call when all is there
+    build: makes the answer
+    """
+    peer.hold()
+
+    def done() -> None:
+        peer.send(build())
+        peer.release()
+
+    ask(done)

@@ -1,0 +1,373 @@
+"""
+Statistics of the big switch, gathered from the real ones.
+
+One function a statistics type (OpenFlow 1.0.0, 5.3.5).  What a switch says is noted on its
+Member, so that what is known of a lost switch still counts.
+"""
+
+import struct
+import time
+from collections.abc import Iterable
+from typing import Callable, Dict, List, Tuple
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import match as matches
+from edge import southbound as south
+from edge.bigswitch import BigSwitch, is_more, split_seconds
+from edge.cookies import RUN_MASK
+from edge.errors import OpenFlowError
+from edge.flowtable import FlowEntry
+from edge.gather import Gather
+from edge.member import TABLE_LOWEST, TABLE_OPENFLOW, Member
+from edge.nicira import NX_VENDOR_ID
+from edge.upstream import Peer
+
+_REPLY = struct.Struct("!BBHLHH")
+_FLOW = struct.Struct("!HBx40sLLHHH6xQQQ")
+_TABLE = struct.Struct("!B3x32sLLLQQ")
+_QUEUE = struct.Struct("!H2xLQQQ")
+_LONGEST = 0xFFFF
+_PORT_STATS_LEN = 104
+_QUEUE_STATS_LEN = 32
+_OFPST_PORT_DESC = 13
+
+_TABLES = 254
+_MOST_FLOWS = 1000000
+# Up to so many flows are asked for one by one; beyond, a switch is asked for all of them.
+_ONE_BY_ONE = 8
+
+_EVERY_TABLE = 0xFF
+_ALL_PORTS = (of.OFPP_ALL, of.OFPP_NONE)
+
+
+def _bad_request(code: int) -> OpenFlowError:
+    return OpenFlowError(of.OFPET_BAD_REQUEST, code)
+
+
+def answer(switch: BigSwitch, peer: Peer, message: bytes) -> None:
+    """Answer an OFPT_STATS_REQUEST.  Raises OpenFlowError if it is refused."""
+    if len(message) < 12:
+        raise _bad_request(of.OFPBRC_BAD_LEN)
+    kind = int.from_bytes(message[8:10], "big")
+    body = message[12:]
+    if kind == of.OFPST_VENDOR:
+        _refuse_vendor(body)
+    if kind not in _KINDS:
+        raise _bad_request(of.OFPBRC_BAD_STAT)
+    length, build = _KINDS[kind]
+    if len(body) != length:
+        raise _bad_request(of.OFPBRC_BAD_LEN)
+    xid = int.from_bytes(message[4:8], "big")
+    peer.hold()
+
+    def done(entries: Iterable[bytes]) -> None:
+        for part in parts(xid, kind, entries):
+            peer.send(part)
+        peer.release()
+
+    def refused(error: OpenFlowError) -> None:
+        peer.send(error.reply(message))
+        peer.release()
+
+    try:
+        build(switch, body, done, refused)
+    except OpenFlowError as e:
+        refused(e)
+
+
+Done = Callable[[Iterable[bytes]], None]
+Refused = Callable[[OpenFlowError], None]
+
+
+def _refuse_vendor(body: bytes) -> None:
+    if len(body) < 4:
+        raise _bad_request(of.OFPBRC_BAD_LEN)
+    if int.from_bytes(body[:4], "big") != NX_VENDOR_ID:
+        raise _bad_request(of.OFPBRC_BAD_VENDOR)
+    raise _bad_request(of.OFPBRC_BAD_LEN if len(body) < 12 else of.OFPBRC_BAD_SUBTYPE)
+
+
+def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
+    """OFPT_STATS_REPLY messages, as many as these entries need (OFPSF_REPLY_MORE)."""
+
+    def message(body: List[bytes], size: int, flags: int) -> bytes:
+        head = _REPLY.pack(of.OFP_VERSION, of.OFPT_STATS_REPLY, 12 + size, xid, kind, flags)
+        return head + b"".join(body)
+
+    body: List[bytes] = []
+    size = 0
+    for entry in entries:
+        if size + len(entry) > _LONGEST - 12:
+            yield message(body, size, of.OFPSF_REPLY_MORE)
+            body, size = [], 0
+        body.append(entry)
+        size += len(entry)
+    yield message(body, size, 0)
+
+
+def _ask(
+    members: Iterable[Tuple[Member, Callable[[int], bytes]]],
+    take: Callable[[Member, int, bytes], None],
+    done: Callable[[], None],
+) -> None:
+    """
+    Send requests to switches and wait for all replies.
+
+    members: whom to ask, and the request (a function of its xid); a switch may stand there again
+    take: is called with the switch, the type and the bytes of each message that answers
+    """
+    requests = list(members)
+    gather: Gather[int] = Gather(range(len(requests)), done)
+
+    def ask(number: int, member: Member, build: Callable[[int], bytes]) -> None:
+        def part(kind: int, message: bytes) -> bool:
+            take(member, kind, message)
+            if kind == of.OFPT_STATS_REPLY and is_more(message):
+                return False
+            gather.answered(number)
+            return True
+
+        member.request(build, part, lambda: gather.answered(number))
+
+    for number, (member, build) in enumerate(requests):
+        ask(number, member, build)
+    gather.start()
+
+
+# --- flows -----------------------------------------------------------------------------------------
+
+
+def _count(switch: BigSwitch, entries: List[FlowEntry], done: Callable[[], None]) -> None:
+    """Bring the counters of these flows up to date."""
+    requests: List[Tuple[Member, Callable[[int], bytes]]] = []
+    if len(entries) <= _ONE_BY_ONE:
+        for entry in entries:
+            cookie = switch.cookies.cookie(entry)
+            for member in switch.holders(entry):
+                requests.append((member, lambda xid, cookie=cookie: south.dump_flows(xid, cookie)))
+    else:
+        for member in switch.ready_members():
+            requests.append(
+                (member, lambda xid: south.dump_flows(xid, switch.cookies.run, RUN_MASK))
+            )
+
+    def take(member: Member, kind: int, message: bytes) -> None:
+        if kind == of.OFPT_STATS_REPLY:
+            counters = member.counters
+            for cookie, packets, octets in south.parse_counters(message):
+                counters[cookie] = packets, octets
+
+    _ask(requests, take, done)
+
+
+def _selected(switch: BigSwitch, body: bytes) -> List[FlowEntry]:
+    table, out_port = struct.unpack_from("!BxH", body, 40)
+    if table not in (0, _EVERY_TABLE):
+        return []
+    return switch.table.covered(matches.parse(body[:40]), out_port)
+
+
+def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    entries = _selected(switch, body)
+
+    def flows() -> Iterable[bytes]:
+        now = time.monotonic()
+        for entry in entries:
+            if entry not in switch.table:
+                continue
+            packets, octets = switch.counted(entry)
+            seconds, nanoseconds = split_seconds(now - entry.created)
+            actions = entry.actions.wire
+            yield (
+                _FLOW.pack(
+                    _FLOW.size + len(actions),
+                    0,
+                    entry.match.wire,
+                    seconds,
+                    nanoseconds,
+                    entry.priority,
+                    entry.idle_timeout,
+                    entry.hard_timeout,
+                    entry.cookie,
+                    packets,
+                    octets,
+                )
+                + actions
+            )
+
+    _count(switch, entries, lambda: done(flows()))
+
+
+def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    entries = _selected(switch, body)
+
+    def sums() -> bytes:
+        counted = [switch.counted(entry) for entry in entries if entry in switch.table]
+        packets = sum(each[0] for each in counted)
+        octets = sum(each[1] for each in counted)
+        return struct.pack("!QQL4x", packets, octets, len(counted))
+
+    _count(switch, entries, lambda: done([sums()]))
+
+
+def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    """
+    All is in table 0, as on an Open vSwitch whose controller speaks OpenFlow 1.0.
+
+    Packets are looked up in TABLE_OPENFLOW of the switch where they enter; those that its
+    table-miss rule takes have not matched.
+    """
+
+    def take(member: Member, kind: int, message: bytes) -> None:
+        if kind != of.OFPT_STATS_REPLY:
+            return
+        if message[8:10] == b"\xff\xff":
+            for flow in south.parse_flows(message):
+                if flow.priority == 0 and flow.table in (TABLE_OPENFLOW, TABLE_LOWEST):
+                    member.missed[flow.table] = flow.packets
+        else:
+            for offset in range(12, len(message) - _TABLE.size + 1, _TABLE.size):
+                table, _, _, _, _, lookups, matched = _TABLE.unpack_from(message, offset)
+                member.looked_up[table] = (lookups, matched)
+
+    def entries() -> Iterable[bytes]:
+        lookups = matched = 0
+        for member in switch.members.values():
+            lookups += member.looked_up.get(TABLE_OPENFLOW, (0, 0))[0]
+            for table in (TABLE_OPENFLOW, TABLE_LOWEST):
+                hits = member.looked_up.get(table, (0, 0))[1] - member.missed.get(table, 0)
+                matched += max(hits, 0)
+        for table in range(_TABLES):
+            first = table == 0
+            yield _TABLE.pack(
+                table,
+                b"",
+                of.OFPFW_ALL,
+                _MOST_FLOWS,
+                len(switch.table) if first else 0,
+                lookups if first else 0,
+                matched if first else 0,
+            )
+
+    members = switch.ready_members()
+    requests: List[Tuple[Member, Callable[[int], bytes]]] = []
+    for member in members:
+        requests.append((member, lambda xid: south.stats_request(xid, of.OFPST_TABLE, b"")))
+        for table in (TABLE_OPENFLOW, TABLE_LOWEST):
+            requests.append(
+                (member, lambda xid, table=table: south.dump_flows(xid, 0, table=table))
+            )
+    _ask(requests, take, lambda: done(entries()))
+
+
+# --- ports and queues ------------------------------------------------------------------------------
+
+
+def _port(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    number = int.from_bytes(body[:2], "big")
+    if number == of.OFPP_NONE:
+        wanted = list(switch.ports)
+        asked = [(member, of.OFPP_NONE) for member in switch.ready_members()]
+    else:
+        where = switch.port(number)
+        wanted = [number] if where is not None else []
+        asked = [where] if where is not None else []
+
+    def take(member: Member, kind: int, message: bytes) -> None:
+        if kind == of.OFPT_STATS_REPLY:
+            for offset in range(12, len(message) - _PORT_STATS_LEN + 1, _PORT_STATS_LEN):
+                port = int.from_bytes(message[offset : offset + 2], "big")
+                member.port_stats[port] = message[offset + 2 : offset + _PORT_STATS_LEN]
+
+    def entries() -> Iterable[bytes]:
+        for each in wanted:
+            where = switch.port(each)
+            if where is not None:
+                member, port = where
+                stats = member.port_stats.get(port, bytes(_PORT_STATS_LEN - 2))
+                yield each.to_bytes(2, "big") + stats
+
+    requests = [
+        (
+            member,
+            lambda xid, port=port: south.stats_request(
+                xid, of.OFPST_PORT, struct.pack("!H6x", port)
+            ),
+        )
+        for member, port in asked
+    ]
+    _ask(requests, take, lambda: done(entries()))
+
+
+def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    number, queue = struct.unpack("!H2xL", body)
+    if number in _ALL_PORTS:
+        asked = [(member, of.OFPP_ALL) for member in switch.ready_members()]
+    else:
+        where = switch.port(number)
+        if where is None:
+            raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
+        asked = [where]
+    found: Dict[Tuple[int, int], bytes] = {}
+
+    def take(member: Member, kind: int, message: bytes) -> None:
+        if kind != of.OFPT_STATS_REPLY:
+            return
+        for offset in range(12, len(message) - _QUEUE_STATS_LEN + 1, _QUEUE_STATS_LEN):
+            port, each, *counters = _QUEUE.unpack_from(message, offset)
+            if member.numbered(port):
+                north = switch.numbers.number(member.index, port)
+                found[north, each] = _QUEUE.pack(north, each, *counters)
+
+    def finish() -> None:
+        if not found and queue != of.OFPQ_ALL:
+            refused(OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_QUEUE))
+        else:
+            done(found.values())
+
+    requests = [
+        (
+            member,
+            lambda xid, port=port: south.stats_request(
+                xid, of.OFPST_QUEUE, struct.pack("!H2xL", port, queue)
+            ),
+        )
+        for member, port in asked
+    ]
+    _ask(requests, take, finish)
+
+
+# --- the switch itself -----------------------------------------------------------------------------
+
+
+def _desc(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    done(
+        [
+            struct.pack(
+                "!256s256s256s32s256s",
+                b"edge.aggregator",
+                b"Open vSwitch, %d switches" % len(switch.ready_members()),
+                b"POX",
+                b"None",
+                b"one big switch",
+            )
+        ]
+    )
+
+
+def _port_desc(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
+    done([port.pack() for port in switch.ports.values()])
+
+
+# Type -> the length of the request's body, and what answers it.
+_KINDS: Dict[int, Tuple[int, Callable[[BigSwitch, bytes, Done, Refused], None]]] = {
+    of.OFPST_DESC: (0, _desc),
+    of.OFPST_FLOW: (44, _flow),
+    of.OFPST_AGGREGATE: (44, _aggregate),
+    of.OFPST_TABLE: (0, _table),
+    of.OFPST_PORT: (8, _port),
+    of.OFPST_QUEUE: (8, _queue),
+    # Not of OpenFlow 1.0, but Open vSwitch answers it there too.
+    _OFPST_PORT_DESC: (0, _port_desc),
+}

@@ -1,0 +1,339 @@
+"""
+Actions, from the big switch's ports to those of one real switch.
+
+Pure functions: bytes in, bytes out.  parse() checks a controller's actions as Open vSwitch does
+and splits them into what every switch does alike and what depends on the switch; translate()
+makes of that the actions for one ingress switch.
+"""
+
+import functools
+import struct
+from collections.abc import Iterable
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import nicira as nx
+from edge.errors import OpenFlowError
+from edge.ports import KEY_ALL, KEY_FLOOD
+
+_HEADER = struct.Struct("!HH")
+_OUTPUT = struct.Struct("!HHHH")
+_ENQUEUE = struct.Struct("!HHH6xL")
+_REG_LOAD = struct.Struct("!HHLHHLQ")
+
+# The whole length of each OpenFlow 1.0 action (OpenFlow 1.0.0, 5.2.4).
+_LENGTHS = {
+    of.OFPAT_OUTPUT: 8,
+    of.OFPAT_SET_VLAN_VID: 8,
+    of.OFPAT_SET_VLAN_PCP: 8,
+    of.OFPAT_STRIP_VLAN: 8,
+    of.OFPAT_SET_DL_SRC: 16,
+    of.OFPAT_SET_DL_DST: 16,
+    of.OFPAT_SET_NW_SRC: 8,
+    of.OFPAT_SET_NW_DST: 8,
+    of.OFPAT_SET_NW_TOS: 8,
+    of.OFPAT_SET_TP_SRC: 8,
+    of.OFPAT_SET_TP_DST: 8,
+    of.OFPAT_ENQUEUE: 16,
+}
+
+# Nicira actions that do the same on every switch: subtype -> (offset of each field that the
+# action names).  Left out are those that name ports, queues, tables or the tunnel.
+_NICIRA: Dict[int, Tuple[int, ...]] = {
+    nx.NXAST_REG_MOVE: (16, 20),
+    nx.NXAST_REG_LOAD: (12,),
+    nx.NXAST_NOTE: (),
+    nx.NXAST_EXIT: (),
+    nx.NXAST_DEC_TTL: (),
+    nx.NXAST_CONTROLLER: (),
+    nx.NXAST_DEC_TTL_CNT_IDS: (),
+    nx.NXAST_PUSH_MPLS: (),
+    nx.NXAST_POP_MPLS: (),
+    nx.NXAST_SET_MPLS_TTL: (),
+    nx.NXAST_DEC_MPLS_TTL: (),
+    nx.NXAST_STACK_PUSH: (12,),
+    nx.NXAST_STACK_POP: (12,),
+    nx.NXAST_SET_MPLS_LABEL: (),
+    nx.NXAST_SET_MPLS_TC: (),
+    nx.NXAST_REG_LOAD2: (16,),
+}
+
+
+class Output(NamedTuple):
+    """An output to a port of the big switch, or to OFPP_FLOOD or OFPP_ALL."""
+
+    port: int
+
+
+class Enqueue(NamedTuple):
+    """An output to a queue of a port of the big switch."""
+
+    port: int
+    queue: int
+
+
+Step = Union[bytes, Output, Enqueue]
+
+
+class Actions:
+    """
+    A controller's actions.  Immutable; flows with the same actions share one.
+
+    wire: the bytes as Open vSwitch reports them
+    steps: bytes that hold on any switch, and the outputs that do not
+    outputs: the ports that an out_port filter finds
+    """
+
+    __slots__ = ("wire", "steps", "outputs")
+
+    def __init__(self, wire: bytes, steps: Iterable[Step], outputs: FrozenSet[int]) -> None:
+        self.wire = wire
+        self.steps = tuple(steps)
+        self.outputs = outputs
+
+    @property
+    def floods(self) -> bool:
+        """True if what they do depends on which switches there are."""
+        return of.OFPP_FLOOD in self.outputs or of.OFPP_ALL in self.outputs
+
+
+def _bad_action(code: int) -> OpenFlowError:
+    return OpenFlowError(of.OFPET_BAD_ACTION, code)
+
+
+def _check_output(port: int) -> None:
+    """
+    Refuse the ports that one cannot output to, or that the big switch has not.
+
+    Any ordinary number will do: a port that is not there (yet) is no error.
+    """
+    if port < of.OFPP_MAX:
+        return
+    if port in (
+        of.OFPP_IN_PORT,
+        of.OFPP_TABLE,
+        of.OFPP_FLOOD,
+        of.OFPP_ALL,
+        of.OFPP_CONTROLLER,
+    ):
+        return
+    raise _bad_action(of.OFPBAC_BAD_OUT_PORT)
+
+
+def _check_nicira(action: bytes) -> int:
+    """The action's subtype.  Refuse Nicira actions that would not mean the same everywhere."""
+    if int.from_bytes(action[4:8], "big") != nx.NX_VENDOR_ID:
+        raise _bad_action(of.OFPBAC_BAD_VENDOR)
+    if len(action) < 16:
+        raise _bad_action(of.OFPBAC_BAD_LEN)
+    subtype = int.from_bytes(action[8:10], "big")
+    fields = _NICIRA.get(subtype)
+    if fields is None:
+        raise _bad_action(of.OFPBAC_BAD_VENDOR_TYPE)
+    for offset in fields:
+        if len(action) < offset + 4:
+            raise _bad_action(of.OFPBAC_BAD_LEN)
+        if not _same_everywhere(*struct.unpack_from("!HB", action, offset)):
+            raise _bad_action(of.OFPBAC_BAD_ARGUMENT)
+    return subtype
+
+
+def _same_everywhere(nxm_class: int, field: int) -> bool:
+    """False for the NXM and OXM fields that hold a port or belong to a tunnel."""
+    field >>= 1
+    if nxm_class == 0x0000:
+        return field != 0  # NXM_OF_IN_PORT
+    if nxm_class == 0x0001:
+        return field < 30 and field != 16  # not NXM_NX_TUN_ID, nor cookie, tun_* and what follows
+    if nxm_class == 0x8000:
+        return field not in (0, 1, 38)  # in_port, in_phy_port, tunnel_id
+    return nxm_class == 0x8001  # OXM_OF_PKT_REG*
+
+
+def _check_argument(kind: int, action: bytes) -> None:
+    """Refuse values that do not fit their field, as Open vSwitch does."""
+    if kind == of.OFPAT_SET_VLAN_VID:
+        bad = action[4] & 0xF0
+    elif kind == of.OFPAT_SET_VLAN_PCP:
+        bad = action[4] & 0xF8
+    elif kind == of.OFPAT_SET_NW_TOS:
+        bad = action[4] & 0x03
+    else:
+        return
+    if bad:
+        raise _bad_action(of.OFPBAC_BAD_ARGUMENT)
+
+
+# Where the bytes of an action that mean nothing begin, and where they end.
+_PADDING = {
+    of.OFPAT_SET_VLAN_VID: (6, 8),
+    of.OFPAT_SET_VLAN_PCP: (5, 8),
+    of.OFPAT_STRIP_VLAN: (4, 8),
+    of.OFPAT_SET_DL_SRC: (10, 16),
+    of.OFPAT_SET_DL_DST: (10, 16),
+    of.OFPAT_SET_NW_TOS: (5, 8),
+    of.OFPAT_SET_TP_SRC: (6, 8),
+    of.OFPAT_SET_TP_DST: (6, 8),
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(raw: bytes) -> Actions:
+    """
+    The Actions in these bytes.
+
+    Raises OpenFlowError with OFPET_BAD_ACTION and the code that Open vSwitch gives for what is
+    wrong with the first wrong action.
+    """
+    wire: List[bytes] = []
+    steps: List[Step] = []
+    outputs: List[int] = []
+    offset = 0
+    while offset < len(raw):
+        if len(raw) - offset < 8:
+            raise _bad_action(of.OFPBAC_BAD_LEN)
+        kind, length = _HEADER.unpack_from(raw, offset)
+        if length < 8 or length % 8 or length > len(raw) - offset:
+            raise _bad_action(of.OFPBAC_BAD_LEN)
+        action = raw[offset : offset + length]
+        offset += length
+        if kind == of.OFPAT_VENDOR:
+            subtype = _check_nicira(action)
+            if subtype == nx.NXAST_CONTROLLER:
+                outputs.append(of.OFPP_CONTROLLER)
+        elif kind not in _LENGTHS:
+            raise _bad_action(of.OFPBAC_BAD_TYPE)
+        elif length != _LENGTHS[kind]:
+            raise _bad_action(of.OFPBAC_BAD_LEN)
+        step: Step = action
+        if kind == of.OFPAT_OUTPUT:
+            port = int.from_bytes(action[4:6], "big")
+            _check_output(port)
+            outputs.append(port)
+            if port < of.OFPP_MAX or port in (of.OFPP_FLOOD, of.OFPP_ALL):
+                step = Output(port)
+        elif kind == of.OFPAT_ENQUEUE:
+            _, _, port, queue = _ENQUEUE.unpack(action)
+            if port != of.OFPP_IN_PORT and port >= of.OFPP_MAX:
+                raise _bad_action(of.OFPBAC_BAD_OUT_PORT)
+            outputs.append(port)
+            step = action = _ENQUEUE.pack(kind, length, port, queue)
+            if port != of.OFPP_IN_PORT:
+                step = Enqueue(port, queue)
+        else:
+            _check_argument(kind, action)
+            if kind in _PADDING:
+                start, end = _PADDING[kind]
+                step = action = action[:start] + bytes(end - start)
+        wire.append(action)
+        if steps and isinstance(step, bytes) and isinstance(steps[-1], bytes):
+            steps[-1] += step
+        else:
+            steps.append(step)
+    return Actions(b"".join(wire), steps, frozenset(outputs))
+
+
+def output(port: int, max_len: int = 0) -> bytes:
+    """An output action."""
+    return _OUTPUT.pack(of.OFPAT_OUTPUT, 8, port, max_len)
+
+
+def enqueue(port: int, queue: int) -> bytes:
+    """An enqueue action."""
+    return _ENQUEUE.pack(of.OFPAT_ENQUEUE, 16, port, queue)
+
+
+def resubmit(table: int) -> bytes:
+    """NXAST_RESUBMIT_TABLE: look in another table, with the same ingress port."""
+    return struct.pack(
+        "!HHLHHB3x",
+        of.OFPAT_VENDOR,
+        16,
+        nx.NX_VENDOR_ID,
+        nx.NXAST_RESUBMIT_TABLE,
+        of.OFPP_IN_PORT,
+        table,
+    )
+
+
+def load_tunnel_key(key: int) -> bytes:
+    """NXAST_REG_LOAD into the whole of tun_id."""
+    return _REG_LOAD.pack(
+        of.OFPAT_VENDOR, 24, nx.NX_VENDOR_ID, nx.NXAST_REG_LOAD, 63, nx.NXM_NX_TUN_ID, key
+    )
+
+
+def load_tunnel_destination(ip: int) -> bytes:
+    """NXAST_REG_LOAD into the whole of tun_ipv4_dst."""
+    return _REG_LOAD.pack(
+        of.OFPAT_VENDOR, 24, nx.NX_VENDOR_ID, nx.NXAST_REG_LOAD, 31, nx.NXM_NX_TUN_IPV4_DST, ip
+    )
+
+
+class Ingress(NamedTuple):
+    """
+    What the translation has to know of the switch that a packet enters and of the others.
+
+    index: the switch's own index
+    tunnel_port: its tunnel port, None if it has none
+    ports: its ports that the big switch has
+    remote_ips: the tunnel IP (as a number) of every other switch for which it is known, by index
+    flood_ips: the tunnel IPs of those that are connected: only they are flooded to
+    locate: aggregator port -> (index, port) or None
+    queue_key: (index, port, queue) -> the tunnel key for that queue of another switch's port
+    """
+
+    index: int
+    tunnel_port: Optional[int]
+    ports: Tuple[int, ...]
+    remote_ips: Dict[int, int]
+    flood_ips: Tuple[int, ...]
+    locate: Callable[[int], Optional[Tuple[int, int]]]
+    queue_key: Callable[[int, int, int], int]
+
+
+def translate(actions: Actions, ingress: Ingress) -> bytes:
+    """
+    The actions that do on the ingress switch what the controller's actions do on the big switch.
+
+    An output to a switch that cannot be reached now is left out.
+    """
+    out: List[bytes] = []
+    loaded_key: Optional[int] = None
+
+    def send(key: int, ips: Iterable[int]) -> None:
+        nonlocal loaded_key
+        if ingress.tunnel_port is None:
+            return
+        for ip in ips:
+            if loaded_key != key:
+                out.append(load_tunnel_key(key))
+                loaded_key = key
+            out.append(load_tunnel_destination(ip))
+            out.append(output(ingress.tunnel_port))
+
+    for step in actions.steps:
+        if isinstance(step, bytes):
+            out.append(step)
+        elif step.port == of.OFPP_FLOOD:
+            # The tunnel port has OFPPC_NO_FLOOD.
+            out.append(output(of.OFPP_FLOOD))
+            send(KEY_FLOOD, ingress.flood_ips)
+        elif step.port == of.OFPP_ALL:
+            out.extend(output(port) for port in ingress.ports)
+            send(KEY_ALL, ingress.flood_ips)
+        else:
+            where = ingress.locate(step.port)
+            if where is None:
+                continue
+            index, port = where
+            queue = step.queue if isinstance(step, Enqueue) else None
+            if index == ingress.index:
+                # A port that the big switch does not have, such as the tunnel, is no output.
+                if port != ingress.tunnel_port:
+                    out.append(output(port) if queue is None else enqueue(port, queue))
+            elif index in ingress.remote_ips:
+                key = port if queue is None else ingress.queue_key(index, port, queue)
+                send(key, (ingress.remote_ips[index],))
+    return b"".join(out)

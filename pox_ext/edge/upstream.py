@@ -1,0 +1,304 @@
+"""
+Connections to OpenFlow 1.0 controllers, as a switch has them.
+
+Bytes and their order: framing, the hello, and the barrier, behind which a controller's messages
+wait.  What the messages mean is northbound.py's.
+"""
+
+import errno
+import logging
+import os
+import socket
+import struct
+import time
+from typing import Any, Callable, Optional, Tuple
+
+import pox.openflow.libopenflow_01 as of
+from pox.core import core
+from pox.lib.recoco import Select, Sleep, Task
+
+from edge.errors import OpenFlowError
+from edge.poxfixes import Outbox
+
+log = logging.getLogger("edge.upstream")
+
+_READ = 1 << 16
+_PATIENCE = 1 << 20  # bytes read ahead while a barrier is waited for
+_HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
+_VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
+_ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 10.0  # seconds
+
+
+class Peer:
+    """
+    One OpenFlow connection to a controller.
+
+    handle: is called with the peer and each whole message of version 1 after the hello; raises
+        OpenFlowError to have it answered with that error
+    miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
+    """
+
+    def __init__(
+        self, sock: socket.socket, name: str, handle: Callable[["Peer", bytes], None]
+    ) -> None:
+        self.sock = sock
+        self.name = name
+        self.miss_send_len = of.OFP_DEFAULT_MISS_SEND_LEN
+        self.greeted = False
+        self.closed = False
+        self.heard = 0.0
+        self._handle = handle
+        self._received = bytearray()
+        self._held = False
+        self._processing = False
+        self._outbox = Outbox(sock, self.close)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send(_HELLO)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def send(self, data: bytes) -> None:
+        """Send whole messages; without effect once the connection is closed."""
+        self._outbox.send(data)
+
+    def close(self, reason: str = "closed") -> None:
+        """Close the connection."""
+        if not self.closed:
+            self.closed = True
+            log.info("%s: connection closed: %s", self, reason)
+            self._outbox.flush()
+            self._outbox.close()
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def hold(self) -> None:
+        """Handle no more messages until release(): a barrier is waited for."""
+        self._held = True
+
+    def release(self) -> None:
+        """Go on with the messages that have come meanwhile."""
+        self._held = False
+        if not self._processing:
+            self._process()
+
+    @property
+    def wants_more(self) -> bool:
+        """False while enough waits behind a barrier."""
+        return not self._held or len(self._received) < _PATIENCE
+
+    def read(self) -> None:
+        """Read what there is, and handle it."""
+        try:
+            data = self.sock.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as e:
+            self.close(e.strerror or str(e))
+            return
+        if not data:
+            self.close("by the controller")
+            return
+        self.heard = time.monotonic()
+        self._received += data
+        self._process()
+
+    def _process(self) -> None:
+        buffer, offset = self._received, 0
+        available = len(buffer)
+        self._processing = True
+        while available - offset >= 8 and not self._held and not self.closed:
+            length = buffer[offset + 2] << 8 | buffer[offset + 3]
+            if length < 8:
+                self.close("a message that claims less than its header's length")
+                break
+            if available - offset < length:
+                break
+            message = bytes(buffer[offset : offset + length])
+            offset += length
+            self._message(message)
+        self._processing = False
+        if offset:
+            del self._received[:offset]
+
+    def _message(self, message: bytes) -> None:
+        version, kind = message[0], message[1]
+        try:
+            if not self.greeted:
+                self._greeting(version, kind, message)
+            elif version != of.OFP_VERSION:
+                self._other_version(version, kind, message)
+            else:
+                self._handle(self, message)
+        except OpenFlowError as e:
+            log.debug("%s: refused message type %d: %s", self, kind, e)
+            self.send(e.reply(message))
+        except Exception as e:
+            # A mistake of ours must not cost more than this message.
+            log.error("%s: cannot handle message type %d: %s: %s", self, kind, type(e).__name__, e)
+            log.debug("Details:", exc_info=True)
+            self.send(OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_EPERM).reply(message))
+
+    def _greeting(self, version: int, kind: int, message: bytes) -> None:
+        if kind == of.OFPT_ECHO_REQUEST:
+            return
+        if kind != of.OFPT_HELLO or version == 0:
+            self.close("its first message is no hello")
+            return
+        theirs = _version_bitmap(message)
+        if theirs is not None and not theirs & 1 << of.OFP_VERSION:
+            text = (
+                f"We support version 0x01, you support version 0x{theirs.bit_length() - 1:02x}, "
+                "no common versions."
+            )
+            self.send(
+                struct.pack(
+                    "!BBHLHH",
+                    min(theirs.bit_length() - 1, 0xFF) if theirs else of.OFP_VERSION,
+                    of.OFPT_ERROR,
+                    12 + len(text),
+                    0,
+                    of.OFPET_HELLO_FAILED,
+                    of.OFPHFC_INCOMPATIBLE,
+                )
+                + text.encode()
+            )
+            self.close("it does not speak OpenFlow 1.0")
+            return
+        self.greeted = True
+        log.info("%s: connected", self)
+
+    def _other_version(self, version: int, kind: int, message: bytes) -> None:
+        """What Open vSwitch says to a message of another version than was agreed on."""
+        if kind == of.OFPT_ECHO_REQUEST and version:
+            self.send(message[:1] + bytes([of.OFPT_ECHO_REPLY]) + message[2:])
+            return
+        known = version in _VERSIONS_WITH_ERRORS
+        code = of.OFPBRC_BAD_VERSION
+        if known and kind in (of.OFPT_HELLO, of.OFPT_ERROR):
+            code = of.OFPBRC_BAD_TYPE
+        error = OpenFlowError(of.OFPET_BAD_REQUEST, code)
+        self.send(error.reply(message, version if known else of.OFP_VERSION))
+
+
+def _version_bitmap(hello: bytes) -> Optional[int]:
+    """The versions in a hello's OFPHET_VERSIONBITMAP element, None if it has none."""
+    offset = 8
+    while offset + 4 <= len(hello):
+        kind, length = struct.unpack_from("!HH", hello, offset)
+        if length < 4 or offset + length > len(hello):
+            return None
+        if kind == 1 and length >= 8:
+            return int.from_bytes(hello[offset + 4 : offset + 8], "big")
+        offset += -(-length // 8) * 8
+    return None
+
+
+class Controller(Task):
+    """
+    Keeps a connection to one controller: connects, serves, and connects again.
+
+    address: its host name or IP, and its TCP port
+    max_retry_delay: the longest time between two attempts, in seconds; they start at one second
+        and double
+    opened, closed: are called with the Peer when it is connected (before any message), and when
+        it is not any more
+    """
+
+    def __init__(
+        self,
+        address: Tuple[str, int],
+        max_retry_delay: float,
+        handle: Callable[[Peer, bytes], None],
+        opened: Callable[[Peer], None],
+        closed: Callable[[Peer], None],
+    ) -> None:
+        super().__init__()
+        self.address = address
+        self.peer: Optional[Peer] = None
+        self._max_retry_delay = max_retry_delay
+        self._handle = handle
+        self._opened = opened
+        self._closed = closed
+
+    def __str__(self) -> str:
+        return f"controller {self.address[0]}:{self.address[1]}"
+
+    def run(self) -> Any:
+        delay = 1.0
+        complained = False
+        while core.running:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            problem = _start_connecting(sock, self.address)
+            if problem == errno.EINPROGRESS:
+                yield Select([], [sock], [sock], 5.0)
+                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not problem and not _is_connected(sock):
+                    problem = errno.ETIMEDOUT
+            if problem:
+                if not complained:
+                    log.info(
+                        "%s: cannot connect (%s); trying again, at least every %g s",
+                        self,
+                        os.strerror(problem),
+                        self._max_retry_delay,
+                    )
+                    complained = True
+            else:
+                peer = self.peer = Peer(sock, str(self), self._handle)
+                self._opened(peer)
+                yield from serve(peer)
+                self.peer = None
+                self._closed(peer)
+                if peer.greeted:
+                    delay = 1.0
+                complained = False
+            sock.close()
+            yield Sleep(delay)
+            delay = min(delay * 2, self._max_retry_delay)
+
+
+def serve(peer: Peer) -> Any:
+    """
+    Read a peer's messages until its connection is closed (to be delegated to by a Task).
+
+    A controller that has not said anything for _ECHO_INTERVAL is asked for an echo, and given up
+    after _ECHO_TIMEOUT more.
+    """
+    peer.heard = time.monotonic()
+    asked = False
+    while core.running and not peer.closed:
+        wants = [peer.sock] if peer.wants_more else []
+        readable, _, broken = yield Select(wants, [], [peer.sock], 1.0 if wants else 0.05)
+        if readable:
+            asked = False
+            peer.read()
+        elif broken:
+            peer.close("connection error")
+        elif wants:
+            silence = time.monotonic() - peer.heard
+            if silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
+                peer.close("no answer to an echo request")
+            elif silence > _ECHO_INTERVAL and not asked:
+                asked = True
+                peer.send(struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_ECHO_REQUEST, 8, 0))
+
+
+def _start_connecting(sock: socket.socket, address: Tuple[str, int]) -> int:
+    """Begin to connect; the errno of it, 0 if it is done already."""
+    try:
+        return sock.connect_ex(address)
+    except OSError as e:  # a name that cannot be resolved
+        return e.errno if e.errno and e.errno > 0 else errno.EHOSTUNREACH
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+        return True
+    except OSError:
+        return False
