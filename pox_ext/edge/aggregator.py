@@ -11,7 +11,7 @@ upstream controller on port 7744:
 
 import ipaddress
 import logging
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 from pox.core import core
 
@@ -52,13 +52,13 @@ def _seconds(option: str, text: Any) -> float:
     return number
 
 
-def _tunnel_ips(text: Any) -> List[int]:
+def _tunnel_ips(text: Any) -> list[int]:
     if not isinstance(text, str) or not text:
         raise BadOption(
             "--ips is missing: give the tunnel IP (local_ip) of every switch, such as "
             "--ips=172.16.0.1,172.16.0.2"
         )
-    ips: List[int] = []
+    ips: list[int] = []
     for each in text.split(","):
         try:
             ip = ipaddress.IPv4Address(each.strip())
@@ -129,7 +129,7 @@ def launch(
     north = Northbound(switch)
     controller = Controller(upstream, delay, north.handle, switch.opened, switch.closed)
     core.register("aggregator", switch)
-    started: List[bool] = []
+    started: list[bool] = []
 
     def start_upstream() -> None:
         if not started:

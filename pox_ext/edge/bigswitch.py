@@ -13,7 +13,7 @@ import math
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
@@ -80,24 +80,24 @@ class BigSwitch:
         self.switch_timeout = switch_timeout
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
-        self.members: Dict[int, Member] = {}
-        self.peers: List[Peer] = []
+        self.members: dict[int, Member] = {}
+        self.peers: list[Peer] = []
         self.fragments = of.OFPC_FRAG_NORMAL
         self.discovery = Discovery(ips, self.ready_members, self._tunnel_found)
-        self.ports: Dict[int, south.PhyPort] = {}  # as the controllers know them
+        self.ports: dict[int, south.PhyPort] = {}  # as the controllers know them
         self._lowest = 0  # flows of priority 0
         self._shared_idle = 0  # flows with an idle timeout that may be on several switches
-        self._origins: Dict[int, Origin] = {}
+        self._origins: dict[int, Origin] = {}
         self._undone = False
-        self._unheld: Dict[FlowEntry, float] = {}
-        self._deadlines: List[Tuple[float, int, FlowEntry]] = []
+        self._unheld: dict[FlowEntry, float] = {}
+        self._deadlines: list[tuple[float, int, FlowEntry]] = []
         self._serials = itertools.count()
         self._topology_due = False
-        self._refused_dpids: Set[int] = set()
+        self._refused_dpids: set[int] = set()
 
     # --- the switches --------------------------------------------------------------------------
 
-    def ready_members(self) -> List[Member]:
+    def ready_members(self) -> list[Member]:
         """The switches that are connected and up to date."""
         return [member for member in self.members.values() if member.ready]
 
@@ -246,7 +246,7 @@ class BigSwitch:
 
     # --- ports ---------------------------------------------------------------------------------
 
-    def port(self, number: int) -> Optional[Tuple[Member, int]]:
+    def port(self, number: int) -> Optional[tuple[Member, int]]:
         """The switch and the port on it behind a port that the big switch has."""
         where = self.numbers.locate(number)
         if number not in self.ports or where is None:
@@ -324,7 +324,7 @@ class BigSwitch:
         where = self.numbers.locate(in_port)
         return self.members.get(where[0]) if where is not None else None
 
-    def holders(self, entry: FlowEntry) -> List[Member]:
+    def holders(self, entry: FlowEntry) -> list[Member]:
         """The ready switches that hold a copy of a flow."""
         if entry.match.in_port is None:
             return self.ready_members()
@@ -362,7 +362,7 @@ class BigSwitch:
             member.translated(entry.actions),
         )
 
-    def copies_for(self, member: Member, present: Dict[int, south.FlowStats]) -> Iterator[Copy]:
+    def copies_for(self, member: Member, present: dict[int, south.FlowStats]) -> Iterator[Copy]:
         """
         All flows as they have to be on a switch that has come (back) with the present ones.
 
@@ -413,7 +413,7 @@ class BigSwitch:
             flags = of.OFPFF_SEND_FLOW_REM
         table, priority = table_and_priority(entry.priority)
         match = self._local_match(entry, members[0])
-        packed: Dict[bytes, bytes] = {}
+        packed: dict[bytes, bytes] = {}
         for member in members:
             actions = member.translated(entry.actions)
             data = packed.get(actions)
@@ -431,7 +431,7 @@ class BigSwitch:
 
     def modify(
         self,
-        entries: List[FlowEntry],
+        entries: list[FlowEntry],
         cookie: Optional[int],
         actions: translate.Actions,
         peer: Peer,
@@ -454,7 +454,7 @@ class BigSwitch:
     def _send_actions(self, entry: FlowEntry, xid: int) -> None:
         table, _ = table_and_priority(entry.priority)
         cookie = self.cookies.cookie(entry)
-        packed: Dict[bytes, bytes] = {}
+        packed: dict[bytes, bytes] = {}
         for member in self.holders(entry):
             actions = member.translated(entry.actions)
             data = packed.get(actions)
@@ -462,17 +462,17 @@ class BigSwitch:
                 data = packed[actions] = south.modify_flow(xid, table, cookie, actions)
             member.send(data)
 
-    def _undo_modify(self, before: List[Tuple[FlowEntry, translate.Actions]]) -> None:
+    def _undo_modify(self, before: list[tuple[FlowEntry, translate.Actions]]) -> None:
         for entry, actions in before:
             if entry in self.table:
                 entry.actions = actions
                 self._send_actions(entry, new_xid())
 
-    def delete(self, entries: List[FlowEntry]) -> None:
+    def delete(self, entries: list[FlowEntry]) -> None:
         """DELETE: the controllers are told where they had asked for that."""
         self._end(entries, of.OFPRR_DELETE)
 
-    def _end(self, entries: List[FlowEntry], reason: int) -> None:
+    def _end(self, entries: list[FlowEntry], reason: int) -> None:
         """
         Flows have come to their end: take them from the table and the switches, and tell the
         controllers when the switches have told what they had counted.
@@ -501,7 +501,7 @@ class BigSwitch:
 
         self.barrier(done)
 
-    def _delete_copies(self, entries: List[FlowEntry]) -> None:
+    def _delete_copies(self, entries: list[FlowEntry]) -> None:
         if len(entries) == len(self.table) > 1:
             for member in self.ready_members():
                 for table in (TABLE_OPENFLOW, TABLE_LOWEST):
@@ -562,7 +562,7 @@ class BigSwitch:
         for member in self.ready_members():
             member.update_service_rules()
 
-    def counted(self, entry: FlowEntry) -> Tuple[int, int]:
+    def counted(self, entry: FlowEntry) -> tuple[int, int]:
         """The packets and octets of a flow, over all its copies, as far as they are known."""
         packets, octets = entry.packets, entry.octets
         cookie = self.cookies.cookie(entry)
@@ -820,7 +820,7 @@ def is_more(message: bytes) -> bool:
     return bool(message[11] & of.OFPSF_REPLY_MORE)
 
 
-def split_seconds(duration: float) -> Tuple[int, int]:
+def split_seconds(duration: float) -> tuple[int, int]:
     """Whole seconds and nanoseconds."""
     seconds = int(duration)
     return seconds, int((duration - seconds) * 1e9)

@@ -10,7 +10,7 @@ from those of another run, and lets one message delete them all.  Service rules 
 
 import itertools
 import secrets
-from typing import Dict, Generic, Optional, TypeVar
+from typing import Generic, Optional, TypeVar
 
 E = TypeVar("E")
 
@@ -25,8 +25,8 @@ class Cookies(Generic[E]):
         # Never 0 nor all ones: 0 is what everybody else uses, and OVS reserves ~0.
         self.run = (1 + secrets.randbelow(0xFFFFFFFE)) << 32
         self._numbers = itertools.count(1)
-        self._entry_of: Dict[int, E] = {}
-        self._cookie_of: Dict[E, int] = {}
+        self._entry_of: dict[int, E] = {}
+        self._cookie_of: dict[E, int] = {}
 
     def __len__(self) -> int:
         return len(self._entry_of)

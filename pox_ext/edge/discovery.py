@@ -17,7 +17,7 @@ import secrets
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Optional
 
 from edge import southbound as south
 from edge import translate
@@ -42,7 +42,7 @@ class _Target:
 
     def __init__(self, ip: int) -> None:
         self.ip = ip
-        self.unreached: Dict[Member, None] = {}
+        self.unreached: dict[Member, None] = {}
         self.turn = 0
         self.retry = FIRST_RETRY
         self.due = 0.0
@@ -62,7 +62,7 @@ class Discovery:
     def __init__(
         self,
         ips: Iterable[int],
-        members: Callable[[], List[Member]],
+        members: Callable[[], list[Member]],
         found: Callable[[Member, int], None],
     ) -> None:
         self._targets = {ip: _Target(ip) for ip in ips}
@@ -72,7 +72,7 @@ class Discovery:
         self._announced = False
 
     @property
-    def ips(self) -> List[int]:
+    def ips(self) -> list[int]:
         """The candidates."""
         return list(self._targets)
 
@@ -98,7 +98,7 @@ class Discovery:
         for target in self._targets.values():
             target.unreached.pop(member, None)
 
-    def unreached(self, ip: int) -> List[Member]:
+    def unreached(self, ip: int) -> list[Member]:
         """The switches from which no probe to this IP has come through yet."""
         return [m for m in self._targets[ip].unreached if m.tunnel_ip != ip]
 
@@ -126,13 +126,13 @@ class Discovery:
         self._announce()
 
     @staticmethod
-    def _in_turn(target: _Target, members: List[Member], count: int) -> List[Member]:
+    def _in_turn(target: _Target, members: list[Member], count: int) -> list[Member]:
         target.turn += count
         return [
             members[(target.turn + step) % len(members)] for step in range(min(count, len(members)))
         ]
 
-    def _complain(self, target: _Target, able: List[Member], now: float) -> None:
+    def _complain(self, target: _Target, able: list[Member], now: float) -> None:
         if len(able) < 2:
             return  # nobody could hear the answer
         if target.asked_since is None:

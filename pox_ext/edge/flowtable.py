@@ -8,7 +8,7 @@ groups first and skips those that cannot matter.
 """
 
 from collections.abc import Iterator
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -71,7 +71,7 @@ class FlowTable:
     """The flows of the big switch."""
 
     def __init__(self) -> None:
-        self._groups: Dict[Tuple[int, int], Dict[int, FlowEntry]] = {}
+        self._groups: dict[tuple[int, int], dict[int, FlowEntry]] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -112,13 +112,13 @@ class FlowTable:
         if not group:
             del self._groups[key]
 
-    def covered(self, match: Match, out_port: int = of.OFPP_NONE) -> List[FlowEntry]:
+    def covered(self, match: Match, out_port: int = of.OFPP_NONE) -> list[FlowEntry]:
         """
         The flows that a loose MODIFY or DELETE, or a stats request, with this match is about:
         those that match nothing beyond it (OpenFlow 1.0.0, 4.6), and that output to out_port
         unless that is OFPP_NONE.
         """
-        found: List[FlowEntry] = []
+        found: list[FlowEntry] = []
         for (mask, _), group in self._groups.items():
             if match.mask & ~mask:
                 continue
@@ -136,7 +136,7 @@ class FlowTable:
                 )
         return with_output(found, out_port)
 
-    def exact(self, match: Match, priority: int, out_port: int = of.OFPP_NONE) -> List[FlowEntry]:
+    def exact(self, match: Match, priority: int, out_port: int = of.OFPP_NONE) -> list[FlowEntry]:
         """The flow (or none) that a strict MODIFY or DELETE is about."""
         entry = self.find(match, priority)
         return with_output([entry], out_port) if entry is not None else []
@@ -167,7 +167,7 @@ class FlowTable:
         return best
 
 
-def with_output(entries: List[FlowEntry], out_port: int) -> List[FlowEntry]:
+def with_output(entries: list[FlowEntry], out_port: int) -> list[FlowEntry]:
     """Those of the flows that output to out_port; all of them if that is OFPP_NONE."""
     if out_port == of.OFPP_NONE:
         return entries

@@ -1,7 +1,7 @@
 """One request to many switches, one answer."""
 
 from collections.abc import Iterable
-from typing import Callable, Generic, List, Set, TypeVar
+from typing import Callable, Generic, TypeVar
 
 M = TypeVar("M")
 
@@ -15,11 +15,11 @@ class Gather(Generic[M]):
     """
 
     def __init__(self, members: Iterable[M], done: Callable[[], None]) -> None:
-        self._waiting: Set[M] = set(members)
+        self._waiting: set[M] = set(members)
         self._done = done
 
     @property
-    def members(self) -> List[M]:
+    def members(self) -> list[M]:
         """Those that have not answered."""
         return list(self._waiting)
 

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -51,9 +51,9 @@ def service_rules(
     tunnel_port: Optional[int],
     ports: Iterable[int],
     left_out: Iterable[int],
-    queue_keys: Dict[Tuple[int, int], int],
+    queue_keys: dict[tuple[int, int], int],
     lowest: bool,
-) -> Dict[Rule, bytes]:
+) -> dict[Rule, bytes]:
     """
     The rules that a switch has whatever the controller does.
 
@@ -121,7 +121,7 @@ class Copy(NamedTuple):
         )
 
 
-def table_and_priority(priority: int) -> Tuple[int, int]:
+def table_and_priority(priority: int) -> tuple[int, int]:
     """Where on a switch a flow of this priority is."""
     if priority:
         return TABLE_OPENFLOW, priority
@@ -153,24 +153,24 @@ class Member:
         self.index = index
         self.dpid = dpid
         self.connection: Any = None
-        self.ports: Dict[int, south.PhyPort] = {}
+        self.ports: dict[int, south.PhyPort] = {}
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
         self.ready = False
-        self.counters: Dict[int, Tuple[int, int]] = {}
-        self.port_stats: Dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
-        self.looked_up: Dict[int, Tuple[int, int]] = {}  # table -> (lookups, matches)
-        self.missed: Dict[int, int] = {}  # table -> packets that its table-miss rule took
+        self.counters: dict[int, tuple[int, int]] = {}
+        self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
+        self.looked_up: dict[int, tuple[int, int]] = {}  # table -> (lookups, matches)
+        self.missed: dict[int, int] = {}  # table -> packets that its table-miss rule took
         self.heard = 0.0
-        self._pending: Dict[int, Pending] = {}
-        self._rules: Dict[Rule, bytes] = {}
-        self._queue_keys: Dict[Tuple[int, int], int] = {}
-        self._translated: Dict[bytes, bytes] = {}
+        self._pending: dict[int, Pending] = {}
+        self._rules: dict[Rule, bytes] = {}
+        self._queue_keys: dict[tuple[int, int], int] = {}
+        self._translated: dict[bytes, bytes] = {}
         self._ingress: Optional[translate.Ingress] = None
-        self._warned: Set[str] = set()
-        self._dump: List[south.FlowStats] = []
+        self._warned: set[str] = set()
+        self._dump: list[south.FlowStats] = []
         # port -> (config, mask): what the controller has made of it
-        self._port_mods: Dict[int, Tuple[int, int]] = {}
+        self._port_mods: dict[int, tuple[int, int]] = {}
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -185,11 +185,11 @@ class Member:
             and not _TUNNEL_NAME.match(self.ports[port].name)
         )
 
-    def own_ports(self) -> List[int]:
+    def own_ports(self) -> list[int]:
         """The ports that the big switch has."""
         return [port for port in self.ports if self.numbered(port)]
 
-    def left_out(self) -> List[int]:
+    def left_out(self) -> list[int]:
         """The ports that the big switch has not, but for the tunnel in use."""
         return [port for port in self.ports if port != self.tunnel_port and not self.numbered(port)]
 
@@ -384,7 +384,7 @@ class Member:
             if reach != self.reach():
                 self.owner.topology_changed()
 
-    def reach(self) -> Tuple[Optional[int], Optional[int], Tuple[int, ...]]:
+    def reach(self) -> tuple[Optional[int], Optional[int], tuple[int, ...]]:
         """All of this switch that other switches' flows, or its own, are translated with."""
         return self.tunnel_port, self.tunnel_ip, tuple(sorted(self.own_ports()))
 
@@ -402,7 +402,7 @@ class Member:
             self._change_rule(of.OFPFC_DELETE_STRICT, rule)
         self._rules = rules
 
-    def _wanted_rules(self) -> Dict[Rule, bytes]:
+    def _wanted_rules(self) -> dict[Rule, bytes]:
         return service_rules(
             self.tunnel_port,
             self.own_ports(),
@@ -439,12 +439,12 @@ class Member:
         self._sync(dump)
         return True
 
-    def _sync(self, dump: List[south.FlowStats]) -> None:
+    def _sync(self, dump: list[south.FlowStats]) -> None:
         """
         Bring the switch up to date by the difference between what it has and what it has to have.
         """
-        stale: List[south.FlowStats] = []
-        present: Dict[int, south.FlowStats] = {}
+        stale: list[south.FlowStats] = []
+        present: dict[int, south.FlowStats] = {}
         wanted = self._wanted_rules()
         self._rules = {}
         for flow in dump:

@@ -7,7 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
-from typing import Callable, Dict, List
+from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
 
@@ -61,7 +61,7 @@ class Northbound:
 
     def __init__(self, switch: BigSwitch) -> None:
         self.switch = switch
-        self._handlers: Dict[int, Callable[[Peer, bytes], None]] = {
+        self._handlers: dict[int, Callable[[Peer, bytes], None]] = {
             of.OFPT_ERROR: self._unexpected,
             of.OFPT_ECHO_REQUEST: self._echo_request,
             of.OFPT_ECHO_REPLY: lambda peer, message: None,
@@ -214,7 +214,7 @@ class Northbound:
         if where is None:
             raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
         member, port = where
-        answers: List[bytes] = []
+        answers: list[bytes] = []
 
         def ask(done: Callable[[], None]) -> None:
             def answer(kind: int, south_message: bytes) -> bool:

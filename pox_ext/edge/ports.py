@@ -9,7 +9,7 @@ numbering) and by its number on that switch.  The big switch numbers it
 so with the default of 16 ports, s1 has 1 to 16, s2 has 17 to 32, and so on.
 """
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -62,7 +62,7 @@ class PortNumbers:
             raise Unnumbered(f"port {port} is not 1 to {self.max_ports}")
         return port + self.max_ports * (index - 1)
 
-    def locate(self, number: int) -> Optional[Tuple[int, int]]:
+    def locate(self, number: int) -> Optional[tuple[int, int]]:
         """The (index, port) behind an aggregator port, None for a number that can have none."""
         if not 1 <= number < of.OFPP_MAX:
             return None

@@ -9,7 +9,7 @@ vSwitch's include/openflow/nicira-ext.h.
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -212,7 +212,7 @@ def parse_flows(message: bytes) -> Iterator[FlowStats]:
 _COUNTERS = struct.Struct("!H22xQQQ")
 
 
-def parse_counters(message: bytes) -> Iterator[Tuple[int, int, int]]:
+def parse_counters(message: bytes) -> Iterator[tuple[int, int, int]]:
     """(cookie, packets, octets) of the flows in one part of an NXST_FLOW reply."""
     offset, end = 24, len(message)
     unpack = _COUNTERS.unpack_from
@@ -354,7 +354,7 @@ def parse_phy_port(raw: bytes, offset: int = 0) -> PhyPort:
     return port._replace(name=port.name.split(b"\0", 1)[0])
 
 
-def parse_features(message: bytes) -> Tuple[PhyPort, ...]:
+def parse_features(message: bytes) -> tuple[PhyPort, ...]:
     """The ports of an OFPT_FEATURES_REPLY (the whole message)."""
     return tuple(
         parse_phy_port(message, offset)

@@ -8,7 +8,7 @@ Member, so that what is known of a lost switch still counts.
 import struct
 import time
 from collections.abc import Iterable
-from typing import Callable, Dict, List, Tuple
+from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
 
@@ -91,11 +91,11 @@ def _refuse_vendor(body: bytes) -> None:
 def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
     """OFPT_STATS_REPLY messages, as many as these entries need (OFPSF_REPLY_MORE)."""
 
-    def message(body: List[bytes], size: int, flags: int) -> bytes:
+    def message(body: list[bytes], size: int, flags: int) -> bytes:
         head = _REPLY.pack(of.OFP_VERSION, of.OFPT_STATS_REPLY, 12 + size, xid, kind, flags)
         return head + b"".join(body)
 
-    body: List[bytes] = []
+    body: list[bytes] = []
     size = 0
     for entry in entries:
         if size + len(entry) > _LONGEST - 12:
@@ -107,7 +107,7 @@ def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _ask(
-    members: Iterable[Tuple[Member, Callable[[int], bytes]]],
+    members: Iterable[tuple[Member, Callable[[int], bytes]]],
     take: Callable[[Member, int, bytes], None],
     done: Callable[[], None],
 ) -> None:
@@ -138,9 +138,9 @@ def _ask(
 # --- flows -----------------------------------------------------------------------------------------
 
 
-def _count(switch: BigSwitch, entries: List[FlowEntry], done: Callable[[], None]) -> None:
+def _count(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None]) -> None:
     """Bring the counters of these flows up to date."""
-    requests: List[Tuple[Member, Callable[[int], bytes]]] = []
+    requests: list[tuple[Member, Callable[[int], bytes]]] = []
     if len(entries) <= _ONE_BY_ONE:
         for entry in entries:
             cookie = switch.cookies.cookie(entry)
@@ -161,7 +161,7 @@ def _count(switch: BigSwitch, entries: List[FlowEntry], done: Callable[[], None]
     _ask(requests, take, done)
 
 
-def _selected(switch: BigSwitch, body: bytes) -> List[FlowEntry]:
+def _selected(switch: BigSwitch, body: bytes) -> list[FlowEntry]:
     table, out_port = struct.unpack_from("!BxH", body, 40)
     if table not in (0, _EVERY_TABLE):
         return []
@@ -251,7 +251,7 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
             )
 
     members = switch.ready_members()
-    requests: List[Tuple[Member, Callable[[int], bytes]]] = []
+    requests: list[tuple[Member, Callable[[int], bytes]]] = []
     for member in members:
         requests.append((member, lambda xid: south.stats_request(xid, of.OFPST_TABLE, b"")))
         for table in (TABLE_OPENFLOW, TABLE_LOWEST):
@@ -309,7 +309,7 @@ def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
         if where is None:
             raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
         asked = [where]
-    found: Dict[Tuple[int, int], bytes] = {}
+    found: dict[tuple[int, int], bytes] = {}
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind != of.OFPT_STATS_REPLY:
@@ -361,7 +361,7 @@ def _port_desc(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> 
 
 
 # Type -> the length of the request's body, and what answers it.
-_KINDS: Dict[int, Tuple[int, Callable[[BigSwitch, bytes, Done, Refused], None]]] = {
+_KINDS: dict[int, tuple[int, Callable[[BigSwitch, bytes, Done, Refused], None]]] = {
     of.OFPST_DESC: (0, _desc),
     of.OFPST_FLOW: (44, _flow),
     of.OFPST_AGGREGATE: (44, _aggregate),

@@ -9,7 +9,7 @@ makes of that the actions for one ingress switch.
 import functools
 import struct
 from collections.abc import Iterable
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 import pox.openflow.libopenflow_01 as of
 
@@ -40,7 +40,7 @@ _LENGTHS = {
 
 # Nicira actions that do the same on every switch: subtype -> (offset of each field that the
 # action names).  Left out are those that name ports, queues, tables or the tunnel.
-_NICIRA: Dict[int, Tuple[int, ...]] = {
+_NICIRA: dict[int, tuple[int, ...]] = {
     nx.NXAST_REG_MOVE: (16, 20),
     nx.NXAST_REG_LOAD: (12,),
     nx.NXAST_NOTE: (),
@@ -87,7 +87,7 @@ class Actions:
 
     __slots__ = ("wire", "steps", "outputs")
 
-    def __init__(self, wire: bytes, steps: Iterable[Step], outputs: FrozenSet[int]) -> None:
+    def __init__(self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int]) -> None:
         self.wire = wire
         self.steps = tuple(steps)
         self.outputs = outputs
@@ -186,9 +186,9 @@ def parse(raw: bytes) -> Actions:
     Raises OpenFlowError with OFPET_BAD_ACTION and the code that Open vSwitch gives for what is
     wrong with the first wrong action.
     """
-    wire: List[bytes] = []
-    steps: List[Step] = []
-    outputs: List[int] = []
+    wire: list[bytes] = []
+    steps: list[Step] = []
+    outputs: list[int] = []
     offset = 0
     while offset < len(raw):
         if len(raw) - offset < 8:
@@ -286,10 +286,10 @@ class Ingress(NamedTuple):
 
     index: int
     tunnel_port: Optional[int]
-    ports: Tuple[int, ...]
-    remote_ips: Dict[int, int]
-    flood_ips: Tuple[int, ...]
-    locate: Callable[[int], Optional[Tuple[int, int]]]
+    ports: tuple[int, ...]
+    remote_ips: dict[int, int]
+    flood_ips: tuple[int, ...]
+    locate: Callable[[int], Optional[tuple[int, int]]]
     queue_key: Callable[[int, int, int], int]
 
 
@@ -299,7 +299,7 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
 
     An output to a switch that cannot be reached now is left out.
     """
-    out: List[bytes] = []
+    out: list[bytes] = []
     loaded_key: Optional[int] = None
 
     def send(key: int, ips: Iterable[int]) -> None:

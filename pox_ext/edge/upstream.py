@@ -5,13 +5,14 @@ Bytes and their order: framing, the hello, and the barrier, behind which a contr
 wait.  What the messages mean is northbound.py's.
 """
 
+import contextlib
 import errno
 import logging
 import os
 import socket
 import struct
 import time
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
@@ -70,10 +71,8 @@ class Peer:
             log.info("%s: connection closed: %s", self, reason)
             self._outbox.flush()
             self._outbox.close()
-            try:
+            with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def hold(self) -> None:
         """Handle no more messages until release(): a barrier is waited for."""
@@ -210,7 +209,7 @@ class Controller(Task):
 
     def __init__(
         self,
-        address: Tuple[str, int],
+        address: tuple[str, int],
         max_retry_delay: float,
         handle: Callable[[Peer, bytes], None],
         opened: Callable[[Peer], None],
@@ -288,7 +287,7 @@ def serve(peer: Peer) -> Any:
                 peer.send(struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_ECHO_REQUEST, 8, 0))
 
 
-def _start_connecting(sock: socket.socket, address: Tuple[str, int]) -> int:
+def _start_connecting(sock: socket.socket, address: tuple[str, int]) -> int:
     """Begin to connect; the errno of it, 0 if it is done already."""
     try:
         return sock.connect_ex(address)
