@@ -1,4 +1,4 @@
-"""A private Open vSwitch in user space: one ovsdb-server and one ovs-vswitchd in a network namespace.
+"""A private Open vSwitch in user space: its own daemons in a network namespace.
 
 Open vSwitch can forward without its kernel module (``datapath_type=netdev``), GRE with addresses
 taken from the flow included.  One ovs-vswitchd cannot tunnel to itself, though: all tunnel
@@ -29,11 +29,12 @@ import signal
 import socket
 import subprocess
 import time
-from typing import Callable, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Callable, Optional
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 UNDERLAY_BRIDGE = "underlay"
-DEADLINE = 20.0
+DEADLINE = 20
 """Seconds after which a daemon that does not do what it should counts as failed."""
 
 
@@ -41,28 +42,29 @@ class OVSError(RuntimeError):
     """A daemon did not start or a command was refused; the text holds what it said."""
 
 
-def in_netns(netns_pid: Optional[int], command: Sequence[str]) -> List[str]:
+def in_netns(netns_pid: Optional[int], command: Sequence[str]) -> list[str]:
     """Return `command` so that it runs in the network namespace of process `netns_pid`.
 
     None means the caller's own namespace.
     """
     if netns_pid is None:
         return list(command)
-    return ["nsenter", "--net=/proc/%d/ns/net" % netns_pid, "--", *command]
+    return ["nsenter", f"--net=/proc/{netns_pid}/ns/net", "--", *command]
 
 
-def dying_with_parent(command: Sequence[str]) -> List[str]:
+def dying_with_parent(command: Sequence[str]) -> list[str]:
     """Return `command` so that the kernel kills it when the thread that started it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "--", *command]
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = DEADLINE,
-               interval: float = 0.005) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, timeout: float = DEADLINE, interval: float = 0.005
+) -> None:
     """Return when `condition()` is true; raise OVSError naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise OVSError("no %s within %g seconds" % (what, timeout))
+            raise OVSError(f"no {what} within {timeout:g} seconds")
         time.sleep(interval)
 
 
@@ -82,9 +84,14 @@ class UserspaceOVS:
         self.remote = "unix:" + os.path.join(self.directory, "db.sock")
         self.ovsdb: Optional[subprocess.Popen] = None
         self.vswitchd: Optional[subprocess.Popen] = None
-        self._addresses: Dict[str, str] = {}  # LOCAL ports go with ovs-vswitchd, so does their IP
-        self._env = dict(os.environ, OVS_RUNDIR=self.directory, OVS_DBDIR=self.directory,
-                         OVS_LOGDIR=self.directory, OVS_SYSCONFDIR=self.directory)
+        self._addresses: dict[str, str] = {}  # LOCAL ports go with ovs-vswitchd, so does their IP
+        self._env = dict(
+            os.environ,
+            OVS_RUNDIR=self.directory,
+            OVS_DBDIR=self.directory,
+            OVS_LOGDIR=self.directory,
+            OVS_SYSCONFDIR=self.directory,
+        )
 
     # ---- life ----
 
@@ -98,16 +105,20 @@ class UserspaceOVS:
             self._run(["ovsdb-tool", "create", self.database, SCHEMA])
         if not _alive(self.ovsdb):
             self.ovsdb = self._spawn(
-                "ovsdb-server", self.database,
-                "--remote=p" + self.remote, "--remote=db:Open_vSwitch,Open_vSwitch,manager_options")
+                "ovsdb-server",
+                self.database,
+                "--remote=p" + self.remote,
+                "--remote=db:Open_vSwitch,Open_vSwitch,manager_options",
+            )
             self._wait_for_daemon("ovsdb-server", self.ovsdb)
             self._run(["ovs-vsctl", "--db=" + self.remote, "--no-wait", "init"])
         if not _alive(self.vswitchd):
             self.vswitchd = self._spawn("ovs-vswitchd", self.remote)
             self._wait_for_daemon("ovs-vswitchd", self.vswitchd)
             bridges = set(self.vsctl("list-br").split())
-            wait_until(lambda: bridges <= set(self.appctl("ofproto/list").split()),
-                       "bridges %s" % bridges)
+            wait_until(
+                lambda: bridges <= set(self.appctl("ofproto/list").split()), f"bridges {bridges}"
+            )
             for device, address in self._addresses.items():
                 self._set_address(device, address)
 
@@ -136,7 +147,7 @@ class UserspaceOVS:
     # ---- faults ----
 
     def kill_vswitchd(self) -> None:
-        """kill -9 ovs-vswitchd: forwarding stops and the flows are lost.  `start` brings it back."""
+        """kill -9 ovs-vswitchd: forwarding stops, flows are lost.  `start` brings it back."""
         _kill(self.vswitchd)
 
     def kill_ovsdb(self) -> None:
@@ -162,8 +173,8 @@ class UserspaceOVS:
             vSwitch 3.1 then flushes the flows of a bridge that has a controller.)
         keep_db: False starts with an empty database, that is without bridges.
         """
-        flows: Dict[str, str] = {}
-        targets: Dict[str, str] = {}
+        flows: dict[str, str] = {}
+        targets: dict[str, str] = {}
         if keep_flows:
             for bridge in self.vsctl("list-br").split():
                 flows[bridge] = self.ofctl("dump-flows", "--no-names", "--no-stats", bridge)
@@ -184,18 +195,18 @@ class UserspaceOVS:
 
     def vsctl(self, *args: str) -> str:
         """Run ovs-vsctl on this switch; returns when ovs-vswitchd has done what was asked."""
-        return self._run(["ovs-vsctl", "--db=" + self.remote, "--timeout=%d" % DEADLINE, *args])
+        return self._run(["ovs-vsctl", "--db=" + self.remote, f"--timeout={DEADLINE}", *args])
 
     def ofctl(self, command: str, bridge: str, *args: str, text: Optional[str] = None) -> str:
         """Run `ovs-ofctl COMMAND BRIDGE ARGS...`, with `text` as its standard input.
 
         Options may stand before the command or among `args`; a bridge is named, not a path.
         """
-        return self._run(["ovs-ofctl", "--timeout=%d" % DEADLINE, command, bridge, *args],
-                         text=text)
+        return self._run(["ovs-ofctl", f"--timeout={DEADLINE}", command, bridge, *args], text=text)
 
-    def appctl(self, command: str, *args: str, target: str = "ovs-vswitchd",
-               timeout: float = DEADLINE) -> str:
+    def appctl(
+        self, command: str, *args: str, target: str = "ovs-vswitchd", timeout: float = DEADLINE
+    ) -> str:
         """Run `ovs-appctl -t TARGET COMMAND ARGS...` over the daemon's control socket.
 
         Spoken here (JSON-RPC, ovs-appctl(8)) instead of through the program: 0.1 ms, not 5.
@@ -216,30 +227,54 @@ class UserspaceOVS:
                     break
                 except ValueError:
                     if not chunk:
-                        raise OVSError("%s %s: connection closed" % (target, command)) from None
+                        raise OVSError(f"{target} {command}: connection closed") from None
         if reply["error"] is not None:
-            raise OVSError("%s %s: %s" % (target, command, reply["error"]))
+            raise OVSError(f"{target} {command}: {reply['error']}")
         return reply["result"]
 
     # ---- configuration ----
 
-    def add_bridge(self, name: str, dpid: Optional[int] = None, controller: Optional[str] = None,
-                   fail_mode: str = "secure", protocols: str = "OpenFlow10",
-                   ports: Sequence[str] = ()) -> None:
+    def add_bridge(
+        self,
+        name: str,
+        dpid: Optional[int] = None,
+        controller: Optional[str] = None,
+        fail_mode: str = "secure",
+        protocols: str = "OpenFlow10",
+        ports: Sequence[str] = (),
+    ) -> None:
         """Add a bridge with the userspace datapath.
 
         controller: a target such as "tcp:10.255.0.1:6633"; see `set_controller`.
         ports: interfaces in this namespace that become its ports 1, 2, ...
         """
-        transaction = ["add-br", name, "--", "set", "bridge", name, "datapath_type=netdev",
-                       "fail_mode=" + fail_mode, "protocols=" + protocols,
-                       # In-band control would add flows of its own that no controller sees.
-                       "other_config:disable-in-band=true"]
+        transaction = [
+            "add-br",
+            name,
+            "--",
+            "set",
+            "bridge",
+            name,
+            "datapath_type=netdev",
+            "fail_mode=" + fail_mode,
+            "protocols=" + protocols,
+            # In-band control would add flows of its own that no controller sees.
+            "other_config:disable-in-band=true",
+        ]
         if dpid is not None:
-            transaction.append("other_config:datapath-id=%016x" % dpid)
+            transaction.append(f"other_config:datapath-id={dpid:016x}")
         for number, port in enumerate(ports, 1):
-            transaction += ["--", "add-port", name, port, "--", "set", "interface", port,
-                            "ofport_request=%d" % number]
+            transaction += [
+                "--",
+                "add-port",
+                name,
+                port,
+                "--",
+                "set",
+                "interface",
+                port,
+                f"ofport_request={number}",
+            ]
         self.vsctl(*transaction)
         if controller is not None:
             self.set_controller(name, controller)
@@ -250,8 +285,14 @@ class UserspaceOVS:
         # Not in one transaction: Open vSwitch 3.1 would go on with its default, 8 seconds.
         self.vsctl("set", "controller", bridge, "max_backoff=1000")
 
-    def add_underlay(self, interface: str, address: str, mtu: Optional[int] = None,
-                     mac: Optional[str] = None, bridge: str = UNDERLAY_BRIDGE) -> None:
+    def add_underlay(
+        self,
+        interface: str,
+        address: str,
+        mtu: Optional[int] = None,
+        mac: Optional[str] = None,
+        bridge: str = UNDERLAY_BRIDGE,
+    ) -> None:
         """Make `interface` the way to the other switches, with the tunnel IP `address`.
 
         The interface becomes a port of a bridge of its own, and the address belongs to that
@@ -262,31 +303,53 @@ class UserspaceOVS:
         mac: the LOCAL port's address; None lets Open vSwitch choose.
         """
         # Frames that the kernel leaves without a checksum would go out so: TCP would hang.
-        commands = [["ethtool", "-K", interface, "tx", "off"], ["ip", "link", "set", interface,
-                                                                "up"]]
+        commands = [
+            ["ethtool", "-K", interface, "tx", "off"],
+            ["ip", "link", "set", interface, "up"],
+        ]
         if mtu is not None:
             commands.append(["ip", "link", "set", interface, "mtu", str(mtu)])
         for command in commands:
             self.run(*command)
-        transaction = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev",
-                       "fail_mode=standalone", "other_config:disable-in-band=true"]
+        transaction = [
+            "add-br",
+            bridge,
+            "--",
+            "set",
+            "bridge",
+            bridge,
+            "datapath_type=netdev",
+            "fail_mode=standalone",
+            "other_config:disable-in-band=true",
+        ]
         if mac is not None:
-            transaction.append('other_config:hwaddr="%s"' % mac)
+            transaction.append(f'other_config:hwaddr="{mac}"')
         transaction += ["--", "add-port", bridge, interface]
         if mtu is not None:
-            transaction += ["--", "set", "interface", bridge, "mtu_request=%d" % mtu]
+            transaction += ["--", "set", "interface", bridge, f"mtu_request={mtu}"]
         self.vsctl(*transaction)
         self._addresses[bridge] = address
         self._set_address(bridge, address)
 
-    def add_tunnel(self, bridge: str, port: str, local_ip: str, type: str = "gre",
-                   ofport: Optional[int] = None) -> None:
+    def add_tunnel(
+        self, bridge: str, port: str, local_ip: str, type: str = "gre", ofport: Optional[int] = None
+    ) -> None:
         """Add a tunnel port whose remote address and key are taken from the flow."""
-        transaction = ["add-port", bridge, port, "--", "set", "interface", port, "type=" + type,
-                       "options:remote_ip=flow", "options:local_ip=" + local_ip,
-                       "options:key=flow"]
+        transaction = [
+            "add-port",
+            bridge,
+            port,
+            "--",
+            "set",
+            "interface",
+            port,
+            "type=" + type,
+            "options:remote_ip=flow",
+            "options:local_ip=" + local_ip,
+            "options:key=flow",
+        ]
         if ofport is not None:
-            transaction.append("ofport_request=%d" % ofport)
+            transaction.append(f"ofport_request={ofport}")
         self.vsctl(*transaction)
 
     def run(self, *command: str) -> str:
@@ -299,11 +362,17 @@ class UserspaceOVS:
         return os.path.join(self.directory, file_name)
 
     def _run(self, command: Sequence[str], text: Optional[str] = None) -> str:
-        done = subprocess.run(command, env=self._env, input=text, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, check=False,
-                              stdin=None if text is not None else subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            env=self._env,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=None if text is not None else subprocess.DEVNULL,
+        )
         if done.returncode != 0:
-            raise OVSError("%s: %s" % (" ".join(command), (done.stderr or done.stdout).strip()))
+            raise OVSError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
     def _spawn(self, daemon: str, *args: str) -> subprocess.Popen:
@@ -312,24 +381,39 @@ class UserspaceOVS:
             for socket_name in os.listdir(self.directory):  # what a killed daemon leaves
                 if socket_name.endswith((".mgmt", ".snoop")) or socket_name == daemon + ".ctl":
                     os.unlink(self._path(socket_name))
-        command = [daemon, *args, "--unixctl=" + control, "--no-chdir", "-vconsole:off",
-                   "-vsyslog:off", "-vfile:info", "--log-file=" + self._path(daemon + ".log")]
+        command = [
+            daemon,
+            *args,
+            "--unixctl=" + control,
+            "--no-chdir",
+            "-vconsole:off",
+            "-vsyslog:off",
+            "-vfile:info",
+            "--log-file=" + self._path(daemon + ".log"),
+        ]
         # A session of its own: Ctrl-C in the terminal is for the caller, not for the switch.
-        return subprocess.Popen(dying_with_parent(in_netns(self.netns_pid, command)),
-                                env=self._env, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                start_new_session=True)
+        return subprocess.Popen(
+            dying_with_parent(in_netns(self.netns_pid, command)),
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _wait_for_daemon(self, daemon: str, process: subprocess.Popen) -> None:
         def answers() -> bool:
             if process.poll() is not None:
-                raise OVSError("%s of %s ended with status %d:\n%s"
-                               % (daemon, self.name, process.returncode, self.log(daemon)[-2000:]))
+                said = self.log(daemon)[-2000:]
+                raise OVSError(
+                    f"{daemon} of {self.name} ended with status {process.returncode}:\n{said}"
+                )
             try:
                 return bool(self.appctl("version", target=daemon))
             except (OSError, OVSError):
                 return False
-        wait_until(answers, "answer from %s of %s" % (daemon, self.name))
+
+        wait_until(answers, f"answer from {daemon} of {self.name}")
 
     def log(self, daemon: str = "ovs-vswitchd") -> str:
         """Return the log of a daemon so far."""
@@ -339,18 +423,17 @@ class UserspaceOVS:
         except OSError:
             return ""
 
-    def _set_targets(self, targets: Dict[str, str]) -> None:
+    def _set_targets(self, targets: dict[str, str]) -> None:
         for record, target in targets.items():
-            self.vsctl("set", "controller", record, 'target="%s"' % target)
+            self.vsctl("set", "controller", record, f'target="{target}"')
 
     def _set_address(self, device: str, address: str) -> None:
-        wait_until(lambda: self._has_device(device), "device %s" % device)
+        wait_until(lambda: self._has_device(device), f"device {device}")
         self.run("ethtool", "-K", device, "tx", "off")
         self.run("ip", "address", "replace", address, "dev", device)
         self.run("ip", "link", "set", device, "up")
         # Open vSwitch hears of the route from the kernel; before that it cannot tunnel.
-        wait_until(lambda: ("dev %s" % device) in self.appctl("ovs/route/show"),
-                   "route by %s" % device)
+        wait_until(lambda: f"dev {device}" in self.appctl("ovs/route/show"), f"route by {device}")
 
     def _has_device(self, device: str) -> bool:
         try:

@@ -23,7 +23,7 @@ def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
         for aggregator in Aggregator.running:
-            title = "log of %s (pid %d)" % (aggregator.component, aggregator.pid)
+            title = f"log of {aggregator.component} (pid {aggregator.pid})"
             report.sections.append((title, aggregator.log()[-8000:]))
 
 

@@ -56,8 +56,12 @@ def test_long_bursts_arrive_complete_and_in_order(plain_switch):
 def test_expect_fails_on_a_frame_too_many_too_few_or_different(plain_switch):
     wires = plain_switch.wires
     plain_switch.controller.flow_mod(of.match(in_port=1), [of.output(2), of.output(17)])
-    for wrong in ({2: [frames.udp()]}, {2: [frames.udp()], 17: [frames.tcp()]}, {},
-                  {2: [frames.udp()], 17: [frames.udp()] * 2}):
+    for wrong in (
+        {2: [frames.udp()]},
+        {2: [frames.udp()], 17: [frames.tcp()]},
+        {},
+        {2: [frames.udp()], 17: [frames.udp()] * 2},
+    ):
         wires.send(1, frames.udp())
         with pytest.raises(AssertionError):
             wires.expect(wrong, timeout=0.1)
@@ -77,8 +81,9 @@ def test_packet_ins_are_there_after_settling(plain_switch):
         plain_switch.wires.send(1, frames.numbered(number))
         plain_switch.settle()
         (packet_in,) = plain_switch.controller.packet_ins()
-        assert packet_in == of.PacketIn(of.NO_BUFFER, 60, 1, of.PacketInReason.NO_MATCH,
-                                        frames.numbered(number))
+        assert packet_in == of.PacketIn(
+            of.NO_BUFFER, 60, 1, of.PacketInReason.NO_MATCH, frames.numbered(number)
+        )
 
 
 def test_a_port_whose_cable_is_pulled_says_so(plain_switch):
@@ -92,20 +97,33 @@ def test_a_port_whose_cable_is_pulled_says_so(plain_switch):
 def test_statistics_in_parts_are_joined(plain_switch):
     controller = plain_switch.controller
     matches = [of.match(dl_src=frames.host_mac(number)) for number in range(2000)]
-    controller.send(*(of.flow_mod(match, of.output(1), cookie=number)
-                      for number, match in enumerate(matches)))
+    controller.send(
+        *(of.flow_mod(match, of.output(1), cookie=number) for number, match in enumerate(matches))
+    )
     controller.barrier()
     flows = controller.flow_stats()
     assert sorted(flow.cookie for flow in flows) == list(range(2000))
     assert {flow.match["dl_src"] for flow in flows} == {
-        frames.host_mac(number) for number in range(2000)}
+        frames.host_mac(number) for number in range(2000)
+    }
     assert controller.aggregate().flow_count == 2000
 
 
 def test_a_match_is_read_back_as_it_was_written():
-    fields = dict(in_port=3, dl_src="00:00:00:00:00:01", dl_dst="00:00:00:00:00:02", dl_vlan=5,
-                  dl_vlan_pcp=6, dl_type=0x800, nw_tos=8, nw_proto=6, nw_src="10.0.0.0/8",
-                  nw_dst="10.1.2.3", tp_src=80, tp_dst=81)
+    fields = {
+        "in_port": 3,
+        "dl_src": "00:00:00:00:00:01",
+        "dl_dst": "00:00:00:00:00:02",
+        "dl_vlan": 5,
+        "dl_vlan_pcp": 6,
+        "dl_type": 0x800,
+        "nw_tos": 8,
+        "nw_proto": 6,
+        "nw_src": "10.0.0.0/8",
+        "nw_dst": "10.1.2.3",
+        "tp_src": 80,
+        "tp_dst": 81,
+    }
     assert of.unpack_match(of.match(**fields)) == fields
     assert of.unpack_match(of.match()) == {}
     for name, value in fields.items():
@@ -117,7 +135,7 @@ def test_an_error_is_given_to_whom_it_belongs(plain_switch):
     bad_out_port = of.flow_mod(actions=of.output(of.Port.NONE))
     error = controller.error_for(bad_out_port)
     assert (error.type, error.code) == (2, 4)  # OFPET_BAD_ACTION, OFPBAC_BAD_OUT_PORT
-    assert of.with_xid(error.data, 0) == bad_out_port[:len(error.data)]
+    assert of.with_xid(error.data, 0) == bad_out_port[: len(error.data)]
     with pytest.raises(AssertionError, match="refused"):
         controller.do(bad_out_port)
     assert controller.take() == []
@@ -126,14 +144,15 @@ def test_an_error_is_given_to_whom_it_belongs(plain_switch):
 def test_a_controller_that_goes_is_found_again(make_plain_switch):
     plain_switch = make_plain_switch()
     controller = plain_switch.controller
-    for count, end in enumerate((lambda connection: connection.close(),
-                                 lambda connection: connection.close(reset=True)), 2):
+    for count, end in enumerate(
+        (lambda connection: connection.close(), lambda connection: connection.close(reset=True)), 2
+    ):
         end(controller.connection)
         controller.wait_for_connection(count)
         assert controller.features().datapath_id == 1
     controller.close()
     controller.listen()
-    controller.wait_for_reconnection()
+    controller.wait_until_connected()
 
 
 def test_two_controller_connections_meet():
@@ -141,7 +160,7 @@ def test_two_controller_connections_meet():
     with Namespace() as namespace, Controller(namespace, record=True) as listening:
         caller = Connection.open(namespace, listening.port)
         called = listening.wait_for_connection()
-        caller.expect(Type.HELLO)
+        assert caller.wait_for_hello().version == 1
         caller.send(of.message(Type.ECHO_REQUEST, b"ping", 5))
         assert caller.expect(Type.ECHO_REPLY) == Message(1, Type.ECHO_REPLY, 5, b"ping")
         assert ("received", Message(1, Type.ECHO_REQUEST, 5, b"ping")) in called.transcript
@@ -153,18 +172,20 @@ def wire_by_hand(network):
     """Host flows from every port of s1 to the port of the same number on s2, and the tables."""
     for switch in network.switches.values():
         tunnel = len(switch.ports) + 1
-        flows = ["in_port=%d,actions=resubmit(,1)" % tunnel]
-        flows += ["table=1,tun_id=%d,actions=output:%d" % (port, port) for port in switch.ports]
+        flows = [f"in_port={tunnel},actions=resubmit(,1)"]
+        flows += [f"table=1,tun_id={port},actions=output:{port}" for port in switch.ports]
         if switch.dpid == 1:
-            flows += ["in_port=%d,actions=set_field:%d->tun_id,set_field:%s->tun_dst,output:%d"
-                      % (port, port, network.switches[2].tunnel_ip, tunnel)
-                      for port in switch.ports]
+            flows += [
+                f"in_port={port},actions=set_field:{port}->tun_id,set_field:{network.switches[2].tunnel_ip}->tun_dst,output:{tunnel}"
+                for port in switch.ports
+            ]
         switch.ovs.ofctl("add-flows", switch.name, "-", text="\n".join(flows))
 
 
 @pytest.fixture(scope="module")
 def gre(root):
     from lab.network import Network
+
     with Network() as network:
         wire_by_hand(network)
         yield network
@@ -254,14 +275,15 @@ def test_faults_of_a_switch(make_network):
 def test_pox_runs_in_the_lab(make_network):
     """Any component: here POX's hub, which makes each switch flood."""
     network = make_network()
-    hub = Aggregator(network.outer, os.path.join(network.directory, "hub.log"),
-                     component="forwarding.hub")
+    hub = Aggregator(
+        network.outer, os.path.join(network.directory, "hub.log"), component="forwarding.hub"
+    )
     hub.start()
     try:
         hub.wait_for_log("hub running")
         network.connect("tcp:10.255.0.1:6633")
         for dpid in network.switches:
-            hub.wait_for_log("Hubifying 00-00-00-00-00-%02d" % dpid)
+            hub.wait_for_log(f"Hubifying 00-00-00-00-00-{dpid:02}")
         assert hub.log().count("Hubifying") == 2
     finally:
         assert hub.terminate() == 0
@@ -286,18 +308,22 @@ sys.stdout.flush()
 """
 
 
-@pytest.mark.parametrize("ending", [
-    "network.stop()", "raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)"],
-    ids=["stopped", "forgotten", "killed"])
+@pytest.mark.parametrize(
+    "ending",
+    ["network.stop()", "raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)"],
+    ids=["stopped", "forgotten", "killed"],
+)
 def test_nothing_is_left(root, ending):
     """No process, no directory; and namespaces have no name and end with their processes."""
     named = set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set()
     script = NETWORK_THAT_SAYS_WHAT_IT_MADE % (sys.path, ending)
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=False,
-                          universal_newlines=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, check=False, text=True
+    )
     directory, *pids = done.stdout.split()
     assert len(pids) == 7
     from userspace_ovs import wait_until
+
     for pid in pids:
         wait_until(lambda pid=pid: not os.path.exists("/proc/" + pid), "end of process " + pid)
     wait_until(lambda: not os.path.exists(directory), "removal of " + directory)
@@ -307,8 +333,28 @@ def test_nothing_is_left(root, ending):
 
 def test_commands_in_the_lab_are_the_specifications():
     """A flow-mod, byte by byte, as section 5.3.3 of OpenFlow 1.0.0 lays it out."""
-    raw = of.flow_mod(of.match(in_port=0x0102), [of.output(3)], Command.DELETE_STRICT, 0x1112,
-                      0x2122232425262728, 0x3132, 0x4142, 0x51525354, 0x6162, 0x7172, 0x81828384)
+    raw = of.flow_mod(
+        of.match(in_port=0x0102),
+        [of.output(3)],
+        Command.DELETE_STRICT,
+        0x1112,
+        0x2122232425262728,
+        0x3132,
+        0x4142,
+        0x51525354,
+        0x6162,
+        0x7172,
+        0x81828384,
+    )
     assert raw.hex() == (
-        "010e005081828384" "003ffffe0102" + "00" * 34 + "2122232425262728" "0004" "3132" "4142"
-        "1112" "51525354" "6162" "7172" "0000000800030000")
+        "010e005081828384"
+        "003ffffe0102" + "00" * 34 + "2122232425262728"
+        "0004"
+        "3132"
+        "4142"
+        "1112"
+        "51525354"
+        "6162"
+        "7172"
+        "0000000800030000"
+    )

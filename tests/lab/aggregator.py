@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from .namespaces import Namespace
 
@@ -15,8 +16,12 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 
 def find_pox() -> str:
     """Return the directory of the POX checkout; the same places as scripts/env.sh looks at."""
-    places = [os.environ.get("POX_HOME"), os.path.join(REPOSITORY, ".pox"),
-              os.path.expanduser("~/pox"), os.path.join(REPOSITORY, "..", "pox")]
+    places = [
+        os.environ.get("POX_HOME"),
+        os.path.join(REPOSITORY, ".pox"),
+        os.path.expanduser("~/pox"),
+        os.path.join(REPOSITORY, "..", "pox"),
+    ]
     for place in places:
         if place and os.path.exists(os.path.join(place, "pox.py")):
             return os.path.abspath(place)
@@ -33,12 +38,18 @@ class Aggregator:
     python: the interpreter; by default $EDGE_PYTHON, else the one that runs the tests.
     """
 
-    running: List["Aggregator"] = []
+    running: list["Aggregator"] = []
     """Those that a failing test may want to show the log of."""
 
-    def __init__(self, namespace: Namespace, log_path: str, options: Sequence[str] = (),
-                 component: str = "edge.aggregator", python: Optional[str] = None,
-                 level: str = "DEBUG") -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        log_path: str,
+        options: Sequence[str] = (),
+        component: str = "edge.aggregator",
+        python: Optional[str] = None,
+        level: str = "DEBUG",
+    ) -> None:
         self.namespace = namespace
         self.log_path = log_path
         self.options = list(options)
@@ -65,16 +76,29 @@ class Aggregator:
         """
         assert not self.alive, "already running"
         pox = find_pox()
-        command = [self.python, "-u", os.path.join(pox, "pox.py"), "log.level", "--" + self.level,
-                   self.component, *self.options]
-        environment: Dict[str, str] = dict(
-            os.environ, PYTHONPATH=os.path.join(REPOSITORY, "pox_ext"), PYTHONDONTWRITEBYTECODE="1")
+        command = [
+            self.python,
+            "-u",
+            os.path.join(pox, "pox.py"),
+            "log.level",
+            "--" + self.level,
+            self.component,
+            *self.options,
+        ]
+        environment: dict[str, str] = dict(
+            os.environ, PYTHONPATH=os.path.join(REPOSITORY, "pox_ext"), PYTHONDONTWRITEBYTECODE="1"
+        )
         self._life_begins = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.namespace.command(*command), cwd=pox, env=environment,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True)
+                self.namespace.command(*command),
+                cwd=pox,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.running.append(self)
 
     def kill(self) -> None:
@@ -126,8 +150,8 @@ class Aggregator:
             found = re.search(pattern, self.log(), re.MULTILINE)
             if found:
                 return found
-            assert not ended, "ended without %r in its log:\n%s" % (pattern, self.log()[-3000:])
-            assert time.monotonic() < deadline, "no %r in the log within %g s" % (pattern, timeout)
+            assert not ended, f"ended without {pattern!r} in its log:\n{self.log()[-3000:]}"
+            assert time.monotonic() < deadline, f"no {pattern!r} in the log within {timeout:g} s"
             time.sleep(0.01)
 
     def _end(self, signal_number: int, timeout: float = 10) -> int:
@@ -140,8 +164,9 @@ class Aggregator:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError("did not end within %g s after signal %d"
-                                 % (timeout, signal_number)) from None
+            raise AssertionError(
+                f"did not end within {timeout:g} s after signal {signal_number}"
+            ) from None
         finally:
             self._forget()
 

@@ -2,7 +2,8 @@
 
 import os
 import time
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from . import frames
 from . import openflow10 as of
@@ -25,7 +26,7 @@ class Bed:
     controller: Controller
 
     @property
-    def numbers(self) -> List[int]:
+    def numbers(self) -> list[int]:
         """The numbers of the ports for hosts."""
         return sorted(self.wires.ports)
 
@@ -37,8 +38,9 @@ class Bed:
         self.wires.settle()
         self.controller.barrier()
 
-    def expect(self, expected: Dict[int, Sequence[bytes]],
-               packet_ins: Sequence[of.PacketIn] = ()) -> None:
+    def expect(
+        self, expected: dict[int, Sequence[bytes]], packet_ins: Sequence[of.PacketIn] = ()
+    ) -> None:
         """Fail unless exactly these frames came out of the ports and these packet-ins came."""
         self.wires.expect(expected)
         self.settle()
@@ -64,8 +66,12 @@ class Bed:
 class PlainSwitch(Bed):
     """One plain Open vSwitch bridge with its controller: the measure of all things."""
 
-    def __init__(self, numbers: Sequence[int] = (1, 2, 17, 18), flow_limit: Optional[int] = 0,
-                 record: bool = False) -> None:
+    def __init__(
+        self,
+        numbers: Sequence[int] = (1, 2, 17, 18),
+        flow_limit: Optional[int] = 0,
+        record: bool = False,
+    ) -> None:
         self.wires = self.bridge = PlainBridge(numbers, flow_limit=flow_limit)
         try:
             self.controller = Controller(self.bridge.namespace, record=record)
@@ -90,19 +96,35 @@ class BigSwitch(Bed):
     ready: wait until all ports are there and every tunnel carries frames.
     """
 
-    def __init__(self, switches: int = 2, ports: int = 2, options: Sequence[str] = (),
-                 flow_limit: Optional[int] = 0, record: bool = False, ready: bool = True,
-                 level: str = "DEBUG", python: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        switches: int = 2,
+        ports: int = 2,
+        options: Sequence[str] = (),
+        flow_limit: Optional[int] = 0,
+        record: bool = False,
+        ready: bool = True,
+        level: str = "DEBUG",
+        python: Optional[str] = None,
+    ) -> None:
         self.wires = self.network = Network(switches, ports, flow_limit)
         try:
             self.controller = Controller(self.network.outer, record=record)
             ips = ",".join(switch.tunnel_ip for switch in self.network.switches.values())
             self.aggregator = Aggregator(
-                self.network.outer, os.path.join(self.network.directory, "aggregator.log"),
-                ["--ips=" + ips, "--address=" + self.controller.address,
-                 "--port=%d" % self.controller.port, *options], level=level, python=python)
+                self.network.outer,
+                os.path.join(self.network.directory, "aggregator.log"),
+                [
+                    "--ips=" + ips,
+                    "--address=" + self.controller.address,
+                    f"--port={self.controller.port}",
+                    *options,
+                ],
+                level=level,
+                python=python,
+            )
             self.aggregator.start()
-            self.network.connect("tcp:%s:%d" % (CONTROL_ADDRESS, OPENFLOW_PORT))
+            self.network.connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
             if ready:
                 self.wait_until_ready()
         except BaseException:
@@ -112,7 +134,7 @@ class BigSwitch(Bed):
     def wait_until_ready(self, timeout: float = READY) -> None:
         """Return when the controller sees all ports and a frame gets from each switch to all."""
         deadline = time.monotonic() + timeout
-        self.controller.wait_for_reconnection(timeout)
+        self.controller.wait_until_connected(timeout)
         self.wait_for_ports(self.numbers, deadline - time.monotonic())
         for switch in self.network.switches.values():
             self._wait_for_tunnels(switch.dpid, deadline)
@@ -123,15 +145,18 @@ class BigSwitch(Bed):
         deadline = time.monotonic() + timeout
         while True:
             ports = self.controller.features().ports
-            up = sorted(number for number, port in ports.items()
-                        if number < of.Port.MAX and not port.state & of.LINK_DOWN)
+            up = sorted(
+                number
+                for number, port in ports.items()
+                if number < of.Port.MAX and not port.state & of.LINK_DOWN
+            )
             if up == sorted(numbers):
                 return
             self.controller.expect(of.Type.PORT_STATUS, max(0, deadline - time.monotonic()))
 
     def _wait_for_tunnels(self, dpid: int, deadline: float) -> None:
         """A frame that enters switch `dpid` comes out of one port of every other switch."""
-        first: Dict[int, int] = {}
+        first: dict[int, int] = {}
         for number in self.numbers:
             first.setdefault(self.network.locate(number)[0].dpid, number)
         entry = first.pop(dpid)
@@ -140,7 +165,7 @@ class BigSwitch(Bed):
         missing = set(first.values())
         frame = frames.numbered(dpid)
         while missing:
-            assert time.monotonic() < deadline, "no tunnel from s%d to ports %s" % (dpid, missing)
+            assert time.monotonic() < deadline, f"no tunnel from s{dpid} to ports {missing}"
             self.network.send(entry, frame)
             for number, got in self.network.capture().items():
                 if frame in got:

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import Callable, Optional, Union
 
 from . import openflow10 as of
 from .namespaces import Namespace
@@ -31,12 +31,17 @@ class Connection:
 
     _xids = itertools.count(0x10000)
 
-    def __init__(self, sock: socket.socket, hello: Optional[bytes] = of.message(Type.HELLO),
-                 transcript: Optional[List[Tuple[str, Message]]] = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        hello: Optional[bytes] = of.message(Type.HELLO),
+        transcript: Optional[list[tuple[str, Message]]] = None,
+    ) -> None:
         self.socket = sock
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.inbox: List[Message] = []
+        self.inbox: list[Message] = []
         self.closed = False
+        self.hello: Optional[Message] = None
         self.answer_echo = True
         self.transcript = transcript
         self._changed = threading.Condition()
@@ -48,8 +53,13 @@ class Connection:
         self._reader.start()
 
     @classmethod
-    def open(cls, namespace: Namespace, port: int, address: str = "127.0.0.1",
-             hello: Optional[bytes] = of.message(Type.HELLO)) -> "Connection":
+    def open(
+        cls,
+        namespace: Namespace,
+        port: int,
+        address: str = "127.0.0.1",
+        hello: Optional[bytes] = of.message(Type.HELLO),
+    ) -> "Connection":
         """Connect to a switch that listens, as ovs-ofctl does."""
         return cls(namespace.call(socket.create_connection, (address, port), TIMEOUT), hello)
 
@@ -71,7 +81,7 @@ class Connection:
         raw = message if isinstance(message, bytes) else message.pack()
         xid = self.new_xid()
         self.send(of.with_xid(raw, xid))
-        return self._take(lambda reply: reply.xid == xid, timeout, "reply to %s" % (of.unpack(raw),))
+        return self._take(lambda reply: reply.xid == xid, timeout, f"reply to {of.unpack(raw)}")
 
     def new_xid(self) -> int:
         """Return a transaction id that was not used before."""
@@ -99,7 +109,7 @@ class Connection:
     def do(self, message: Sendable) -> None:
         """Send a message that has no reply, wait until it is done, fail when it is refused."""
         error = self.error_for(message)
-        assert error is None, "refused: %s" % (error,)
+        assert error is None, f"refused: {error}"
 
     def error_for(self, message: Sendable) -> Optional[of.Error]:
         """Send a message that has no reply; return the error that comes back before a barrier."""
@@ -116,28 +126,42 @@ class Connection:
 
     # ---- receiving ----
 
-    def expect(self, type: int, timeout: float = TIMEOUT,
-               where: Callable[[Message], bool] = lambda message: True) -> Message:
+    def expect(
+        self,
+        type: int,
+        timeout: float = TIMEOUT,
+        where: Callable[[Message], bool] = lambda message: True,
+    ) -> Message:
         """Take the first message of this type out of the inbox, waiting for it if need be.
 
         where: only messages for which it is true count.  Messages of other types stay.
         """
-        return self._take(lambda message: message.type == type and where(message), timeout,
-                          Type.NAMES[type])
+        return self._take(
+            lambda message: message.type == type and where(message), timeout, of.type_name(type)
+        )
 
-    def take(self, *types: int) -> List[Message]:
+    def take(self, *types: int) -> list[Message]:
         """Take all messages of these types, or all messages, out of the inbox; do not wait."""
         with self._changed:
             taken = [message for message in self.inbox if not types or message.type in types]
-            self.inbox[:] = [message for message in self.inbox if types and message.type not in types]
+            self.inbox[:] = [
+                message for message in self.inbox if types and message.type not in types
+            ]
             return taken
 
-    def packet_ins(self) -> List[of.PacketIn]:
+    def packet_ins(self) -> list[of.PacketIn]:
         """Take the packet-ins that have come until now.
 
         `lab.bigswitch` and `Wires.settle` say how to be sure that none is on its way.
         """
         return [of.unpack_packet_in(message.body) for message in self.take(Type.PACKET_IN)]
+
+    def wait_for_hello(self, timeout: float = TIMEOUT) -> Message:
+        """Return the switch's HELLO, which does not go into the inbox."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.hello or self.closed, timeout), "no HELLO"
+            assert self.hello, "closed without HELLO"
+            return self.hello
 
     def wait_closed(self, timeout: float = TIMEOUT) -> None:
         """Return when the switch has closed the connection; fail if it does not."""
@@ -162,7 +186,7 @@ class Connection:
         joined = []
         more = of.Stats.REPLY_MORE
         while more:
-            part = self._take(lambda reply: reply.xid == xid, timeout, "statistics %d" % type)
+            part = self._take(lambda reply: reply.xid == xid, timeout, f"statistics {type}")
             assert part.type == Type.STATS_REPLY, part
             part_type, flags = struct.unpack_from("!HH", part.body)
             assert part_type == type, part
@@ -170,27 +194,29 @@ class Connection:
             more = flags & of.Stats.REPLY_MORE
         return b"".join(joined)
 
-    def flow_stats(self, match: bytes = of.match(), table_id: int = 0xff,
-                   out_port: int = of.Port.NONE) -> List[of.FlowStats]:
+    def flow_stats(
+        self, match: bytes = of.match(), table_id: int = 0xFF, out_port: int = of.Port.NONE
+    ) -> list[of.FlowStats]:
         """Return the flow statistics of all flows that the arguments select."""
         body = of.flow_stats_body(match, table_id, out_port)
         return of.unpack_flow_stats(self.stats(of.Stats.FLOW, body))
 
-    def aggregate(self, match: bytes = of.match(), table_id: int = 0xff,
-                  out_port: int = of.Port.NONE) -> of.Aggregate:
+    def aggregate(
+        self, match: bytes = of.match(), table_id: int = 0xFF, out_port: int = of.Port.NONE
+    ) -> of.Aggregate:
         """Return the aggregate statistics of all flows that the arguments select."""
         body = of.flow_stats_body(match, table_id, out_port)
         return of.unpack_aggregate(self.stats(of.Stats.AGGREGATE, body))
 
-    def table_stats(self) -> List[of.TableStats]:
+    def table_stats(self) -> list[of.TableStats]:
         """Return the statistics of all tables."""
         return of.unpack_table_stats(self.stats(of.Stats.TABLE))
 
-    def port_stats(self, port: int = of.Port.NONE) -> Dict[int, of.PortStats]:
+    def port_stats(self, port: int = of.Port.NONE) -> dict[int, of.PortStats]:
         """Return the statistics of one port or of all, by number."""
         return of.unpack_port_stats(self.stats(of.Stats.PORT, struct.pack("!H6x", port)))
 
-    def queue_stats(self, port: int = of.Port.ALL, queue: int = 0xffffffff) -> List[of.QueueStats]:
+    def queue_stats(self, port: int = of.Port.ALL, queue: int = 0xFFFFFFFF) -> list[of.QueueStats]:
         """Return the statistics of the queues that the arguments select."""
         return of.unpack_queue_stats(self.stats(of.Stats.QUEUE, struct.pack("!H2xI", port, queue)))
 
@@ -225,9 +251,11 @@ class Connection:
                 start = len(self.inbox)
                 left = deadline - time.monotonic()
                 if self.closed or left <= 0 or not self._changed.wait(left):
-                    raise AssertionError("no %s within %g s%s; inbox: %s" % (
-                        what, timeout, " (connection closed)" if self.closed else "",
-                        "; ".join(map(str, self.inbox[-10:])) or "empty"))
+                    state = "closed" if self.closed else "open"
+                    inbox = "; ".join(map(str, self.inbox[-10:])) or "empty"
+                    raise AssertionError(
+                        f"no {what} within {timeout:g} s; connection {state}; inbox: {inbox}"
+                    )
 
     def _read(self) -> None:
         poll = select.poll()
@@ -252,10 +280,10 @@ class Connection:
         while len(buffer) - start >= 8:
             version, type_, length, xid = struct.unpack_from("!BBHI", buffer, start)
             if length < 8:
-                raise OSError("message of length %d" % length)
+                raise OSError(f"message of length {length}")
             if len(buffer) - start < length:
                 break
-            self._received(Message(version, type_, xid, buffer[start + 8:start + length]))
+            self._received(Message(version, type_, xid, buffer[start + 8 : start + length]))
             start += length
         return buffer[start:]
 
@@ -266,7 +294,10 @@ class Connection:
             self.send(of.message(Type.ECHO_REPLY, message.body, message.xid))
             return
         with self._changed:
-            self.inbox.append(message)
+            if message.type == Type.HELLO and self.hello is None:
+                self.hello = message
+            else:
+                self.inbox.append(message)
             self._changed.notify_all()
 
 
@@ -281,14 +312,20 @@ class Controller:
     record: keep a transcript of every connection.
     """
 
-    def __init__(self, namespace: Namespace, port: int = 0, address: str = "127.0.0.1",
-                 hello: Optional[bytes] = of.message(Type.HELLO), record: bool = False) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        port: int = 0,
+        address: str = "127.0.0.1",
+        hello: Optional[bytes] = of.message(Type.HELLO),
+        record: bool = False,
+    ) -> None:
         self.namespace = namespace
         self.address = address
         self.port = port
         self.hello = hello
         self.record = record
-        self.connections: List[Connection] = []
+        self.connections: list[Connection] = []
         self._changed = threading.Condition()
         self._listener: Optional[socket.socket] = None
         self.listen()
@@ -296,7 +333,7 @@ class Controller:
     @property
     def target(self) -> str:
         """What Open vSwitch calls this controller: "tcp:127.0.0.1:6653"."""
-        return "tcp:%s:%d" % (self.address, self.port)
+        return f"tcp:{self.address}:{self.port}"
 
     @property
     def connection(self) -> Connection:
@@ -324,20 +361,22 @@ class Controller:
 
     def wait_for_connection(self, count: int = 1, timeout: float = 20) -> Connection:
         """Return the newest connection when `count` of them have been made and it said HELLO."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.connections) >= count, timeout), (
-                "%d of %d connections within %g s" % (len(self.connections), count, timeout))
-            connection = self.connections[-1]
-        connection.expect(Type.HELLO, timeout)
-        return connection
+        return self._wait(
+            lambda: len(self.connections) >= count, f"connection number {count}", timeout
+        )
 
-    def wait_for_reconnection(self, timeout: float = 20) -> Connection:
-        """Return the newest connection when it is not closed and said HELLO, once per connection."""
+    def wait_until_connected(self, timeout: float = 20) -> Connection:
+        """Return the newest connection when it is open and said HELLO."""
+        return self._wait(
+            lambda: self.connections and not self.connection.closed, "connection", timeout
+        )
+
+    def _wait(self, condition: Callable[[], object], what: str, timeout: float) -> Connection:
+        deadline = time.monotonic() + timeout
         with self._changed:
-            assert self._changed.wait_for(
-                lambda: self.connections and not self.connection.closed, timeout), "not connected"
+            assert self._changed.wait_for(condition, timeout), f"no {what} within {timeout:g} s"
             connection = self.connections[-1]
-        connection.expect(Type.HELLO, timeout)
+        connection.wait_for_hello(deadline - time.monotonic())
         return connection
 
     def close(self) -> None:

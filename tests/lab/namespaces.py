@@ -4,7 +4,8 @@ import ctypes
 import os
 import subprocess
 import threading
-from typing import Callable, Sequence, TypeVar
+from collections.abc import Sequence
+from typing import Callable, TypeVar
 
 from userspace_ovs import dying_with_parent, in_netns
 
@@ -26,7 +27,10 @@ class Namespace:
         # The holder ends when its standard input does, that is with this process at the latest.
         self._holder = subprocess.Popen(
             ["unshare", "-n", "sh", "-c", 'cat; rm -rf -- "$@"', "namespace", *remove],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         self._holder.stdin.write(b"ready\n")
         self._holder.stdin.flush()
         if self._holder.stdout.readline() != b"ready\n":
@@ -49,7 +53,7 @@ class Namespace:
 
         def enter_and_call() -> None:
             try:
-                fd = os.open("/proc/%d/ns/net" % self.pid, os.O_RDONLY)
+                fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
                 try:
                     if _libc.setns(fd, CLONE_NEWNET) != 0:
                         raise OSError(ctypes.get_errno(), "setns")
@@ -76,9 +80,10 @@ class Namespace:
 
         Raises AssertionError with what it said when it fails.
         """
-        done = subprocess.run(in_netns(self.pid, command), input=text, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, check=False)
-        assert done.returncode == 0, "%s: %s%s" % (" ".join(command), done.stdout, done.stderr)
+        done = subprocess.run(
+            in_netns(self.pid, command), input=text, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def ip(self, *lines: str) -> str:
@@ -87,9 +92,11 @@ class Namespace:
 
     def sysctl(self, path: str, value: str) -> None:
         """Write a setting below /proc/sys that belongs to the namespace."""
+
         def write() -> None:
             with open("/proc/sys/" + path, "w") as setting:
                 setting.write(value)
+
         self.call(write)
 
     def close(self) -> None:

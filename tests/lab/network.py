@@ -11,7 +11,8 @@ import select
 import struct
 import tempfile
 import time
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
+from typing import Optional
 
 from userspace_ovs import UserspaceOVS, wait_until
 
@@ -28,7 +29,7 @@ CONTROL_ADDRESS = "10.255.0.1"
 BURST = 32
 """Frames that may be on their way at once: Open vSwitch's receive sockets hold 50 long ones."""
 
-TUNSETIFF, TUNSETCARRIER = 0x400454ca, 0x400454e2
+TUNSETIFF, TUNSETCARRIER = 0x400454CA, 0x400454E2
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 
 
@@ -39,9 +40,8 @@ class HostPort:
         self.namespace = namespace
         self.name = name
         self.fd: Optional[int] = namespace.call(self._open)
-        number = sum(byte << 8 * place for place, byte in enumerate(reversed(name.encode()[-4:])))
-        namespace.ip("link set %s address 02:00:%s mtu %d up" % (
-            name, ":".join("%02x" % byte for byte in struct.pack("!I", number)), mtu))
+        address = "02:00:" + ":".join(f"{byte:02x}" for byte in name.encode()[-4:].rjust(4, b"-"))
+        namespace.ip(f"link set {name} address {address} mtu {mtu} up")
 
     def _open(self) -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -67,7 +67,7 @@ class HostPort:
 
     def set_up(self, up: bool) -> None:
         """Set the interface administratively up or down, as `ip link set` does."""
-        self.namespace.ip("link set %s %s" % (self.name, "up" if up else "down"))
+        self.namespace.ip(f"link set {self.name} {'up' if up else 'down'}")
 
     def close(self) -> None:
         """Remove the device."""
@@ -80,7 +80,7 @@ class Wires:
     """Frames in and out of a set of ports, known by the numbers that the controller uses."""
 
     def __init__(self) -> None:
-        self.ports: Dict[int, HostPort] = {}
+        self.ports: dict[int, HostPort] = {}
         self._unsettled = 0
 
     def daemons(self) -> Iterable[UserspaceOVS]:
@@ -98,7 +98,7 @@ class Wires:
     def receive(self, port: int, timeout: float = 5) -> bytes:
         """Return the next frame that comes out of `port`; fail when none does in `timeout` s."""
         frame = self.ports[port].receive(timeout)
-        assert frame is not None, "no frame out of port %d within %g s" % (port, timeout)
+        assert frame is not None, f"no frame out of port {port} within {timeout:g} s"
         return frame
 
     def settle(self) -> None:
@@ -116,7 +116,7 @@ class Wires:
                     ovs.appctl("version")
             _wait_for_softirq()
 
-    def capture(self) -> Dict[int, List[bytes]]:
+    def capture(self) -> dict[int, list[bytes]]:
         """Settle; return and remove the frames that came out, by port, none for silent ports."""
         self.settle()
         captured = {}
@@ -126,13 +126,13 @@ class Wires:
                 captured[number] = frames
         return captured
 
-    def expect(self, expected: Dict[int, Sequence[bytes]], timeout: float = 5) -> None:
+    def expect(self, expected: dict[int, Sequence[bytes]], timeout: float = 5) -> None:
         """Fail unless exactly these frames come out, in order, and nothing from any other port.
 
         timeout: seconds to wait for what is expected; that nothing else comes needs no waiting.
         """
         wanted = {number: list(frames) for number, frames in expected.items() if frames}
-        got: Dict[int, List[bytes]] = {}
+        got: dict[int, list[bytes]] = {}
         deadline = time.monotonic() + timeout
         for number, frames in wanted.items():
             for _ in frames:
@@ -141,7 +141,7 @@ class Wires:
                     got.setdefault(number, []).append(frame)
         for number, frames in self.capture().items():
             got.setdefault(number, []).extend(frames)
-        assert got == wanted, "\nexpected\n%s\ngot\n%s" % (_listing(wanted), _listing(got))
+        assert got == wanted, f"\nexpected\n{_listing(wanted)}\ngot\n{_listing(got)}"
 
     def expect_nothing(self) -> None:
         """Fail if any frame came out of any port."""
@@ -157,32 +157,37 @@ class Switch:
     def __init__(self, network: "Network", dpid: int) -> None:
         self.network = network
         self.dpid = dpid
-        self.name = "s%d" % dpid
-        self.tunnel = "tun%d" % dpid
-        self.tunnel_ip = "172.16.%d.%d" % divmod(dpid, 256)
-        self.tunnel_mac = "02:ac:10:00:%02x:%02x" % divmod(dpid, 256)
+        self.name = f"s{dpid}"
+        self.tunnel = f"tun{dpid}"
+        self.tunnel_ip = f"172.16.{dpid >> 8}.{dpid & 0xFF}"
+        self.tunnel_mac = f"02:ac:10:00:{dpid >> 8:02x}:{dpid & 0xFF:02x}"
         self.namespace = Namespace()
         self.ovs = UserspaceOVS(self.name, network.directory, self.namespace.pid)
-        self.ports: Dict[int, HostPort] = {}
+        self.ports: dict[int, HostPort] = {}
 
     def start(self, ports: int) -> None:
         """Make the bridge with `ports` ports for hosts, numbered from 1, then the tunnel port."""
         self.namespace.ip(
-            "address add 10.255.%d.%d/16 dev control" % divmod(256 + self.dpid, 256),
-            "link set control up")
+            f"address add 10.255.{1 + (self.dpid >> 8)}.{self.dpid & 0xFF}/16 dev control",
+            "link set control up",
+        )
         for number in range(1, ports + 1):
             self.ports[number] = HostPort(self.namespace, self.port_name(number))
         self.ovs.start()
         if self.network.flow_limit is not None:
-            self.ovs.vsctl("set", "Open_vSwitch", ".",
-                           "other_config:flow-limit=%d" % self.network.flow_limit)
+            self.ovs.vsctl(
+                "set",
+                "Open_vSwitch",
+                ".",
+                f"other_config:flow-limit={self.network.flow_limit}",
+            )
         self.ovs.add_underlay("under", self.tunnel_ip + "/16", UNDERLAY_MTU, self.tunnel_mac)
         self.ovs.add_bridge(self.name, self.dpid, ports=[port.name for port in self.ports.values()])
         self.ovs.add_tunnel(self.name, self.tunnel, self.tunnel_ip)
 
     def port_name(self, number: int) -> str:
         """Return the interface's name of port `number`."""
-        return "%s-eth%d" % (self.name, number)
+        return f"{self.name}-eth{number}"
 
     def meet(self, others: Iterable["Switch"]) -> None:
         """Tell the Ethernet addresses of the others' tunnel IPs.
@@ -205,8 +210,16 @@ class Switch:
         port = HostPort(self.namespace, self.port_name(number))
         self.ports[number] = port
         self.network.ports[self.network.number(self.dpid, number)] = port
-        self.ovs.vsctl("add-port", self.name, port.name,
-                       "--", "set", "interface", port.name, "ofport_request=%d" % number)
+        self.ovs.vsctl(
+            "add-port",
+            self.name,
+            port.name,
+            "--",
+            "set",
+            "interface",
+            port.name,
+            f"ofport_request={number}",
+        )
 
     def remove_port(self, number: int) -> None:
         """Take a port off the bridge and remove its device."""
@@ -224,10 +237,10 @@ class Switch:
         self._set_cables("up", control, underlay)
 
     def _set_cables(self, state: str, control: bool, underlay: bool) -> None:
-        cables = ["c%d" % self.dpid] * control + ["u%d" % self.dpid] * underlay
-        self.network.outer.ip(*("link set %s %s" % (cable, state) for cable in cables))
+        cables = [f"c{self.dpid}"] * control + [f"u{self.dpid}"] * underlay
+        self.network.outer.ip(*(f"link set {cable} {state}" for cable in cables))
 
-    def flows(self) -> List[str]:
+    def flows(self) -> list[str]:
         """Return `ovs-ofctl dump-flows --no-stats` of the bridge, a line each."""
         text = self.ovs.ofctl("dump-flows", self.name, "--no-stats", "--no-names")
         return [line.strip() for line in text.splitlines()]
@@ -252,19 +265,27 @@ class Network(Wires):
         once.  None: as delivered, for measurements.
     """
 
-    def __init__(self, switches: int = 2, ports: int = 2, flow_limit: Optional[int] = 0,
-                 max_ports: int = MAX_PORT_NUMBER) -> None:
+    def __init__(
+        self,
+        switches: int = 2,
+        ports: int = 2,
+        flow_limit: Optional[int] = 0,
+        max_ports: int = MAX_PORT_NUMBER,
+    ) -> None:
         super().__init__()
         self.flow_limit = flow_limit
         self.max_ports = max_ports
         self.directory = tempfile.mkdtemp(prefix="lab-")
         self.outer = Namespace(remove=[self.directory])
-        self.switches: Dict[int, Switch] = {}
+        self.switches: dict[int, Switch] = {}
         try:
             self.outer.ip(
-                "link add control type bridge", "link add underlay type bridge mcast_snooping 0",
-                "address add %s/16 dev control" % CONTROL_ADDRESS,
-                "link set control up", "link set underlay mtu %d up" % UNDERLAY_MTU)
+                "link add control type bridge",
+                "link add underlay type bridge mcast_snooping 0",
+                f"address add {CONTROL_ADDRESS}/16 dev control",
+                "link set control up",
+                f"link set underlay mtu {UNDERLAY_MTU} up",
+            )
             for dpid in range(1, switches + 1):
                 self.add_switch(dpid, ports)
         except BaseException:
@@ -275,11 +296,15 @@ class Network(Wires):
         """Start one more switch."""
         switch = self.switches[dpid] = Switch(self, dpid)
         batch = []
-        for inside, outside, bridge in (("control", "c%d" % dpid, "control"),
-                                        ("under", "u%d" % dpid, "underlay")):
-            batch += ["link add %s mtu %d type veth peer name %s netns %d"
-                      % (outside, UNDERLAY_MTU, inside, switch.namespace.pid),
-                      "link set %s master %s up" % (outside, bridge)]
+        for inside, outside, bridge in (
+            ("control", f"c{dpid}", "control"),
+            ("under", f"u{dpid}", "underlay"),
+        ):
+            batch += [
+                f"link add {outside} mtu {UNDERLAY_MTU} type veth"
+                f" peer name {inside} netns {switch.namespace.pid}",
+                f"link set {outside} master {bridge} up",
+            ]
         self.outer.ip(*batch)
         switch.start(ports)
         for number, port in switch.ports.items():
@@ -293,7 +318,7 @@ class Network(Wires):
         """Return the aggregator port number of a switch's port."""
         return port + self.max_ports * (dpid - 1)
 
-    def locate(self, number: int) -> Tuple[Switch, int]:
+    def locate(self, number: int) -> tuple[Switch, int]:
         """Return the switch of an aggregator port number, and its port number there."""
         index, port = divmod(number - 1, self.max_ports)
         return self.switches[index + 1], port + 1
@@ -328,8 +353,9 @@ class PlainBridge(Wires):
 
     name = "plain"
 
-    def __init__(self, numbers: Sequence[int] = (1, 2, 17, 18), dpid: int = 1,
-                 flow_limit: Optional[int] = 0) -> None:
+    def __init__(
+        self, numbers: Sequence[int] = (1, 2, 17, 18), dpid: int = 1, flow_limit: Optional[int] = 0
+    ) -> None:
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="lab-")
         self.namespace = self.outer = Namespace(remove=[self.directory])
@@ -337,8 +363,7 @@ class PlainBridge(Wires):
         try:
             self.ovs.start()
             if flow_limit is not None:
-                self.ovs.vsctl("set", "Open_vSwitch", ".",
-                               "other_config:flow-limit=%d" % flow_limit)
+                self.ovs.vsctl("set", "Open_vSwitch", ".", f"other_config:flow-limit={flow_limit}")
             self.ovs.add_bridge(self.name, dpid)
             for number in numbers:
                 self.add_port(number)
@@ -348,9 +373,17 @@ class PlainBridge(Wires):
 
     def add_port(self, number: int) -> None:
         """Add a port for a host."""
-        port = self.ports[number] = HostPort(self.namespace, "p%d" % number)
-        self.ovs.vsctl("add-port", self.name, port.name,
-                       "--", "set", "interface", port.name, "ofport_request=%d" % number)
+        port = self.ports[number] = HostPort(self.namespace, f"p{number}")
+        self.ovs.vsctl(
+            "add-port",
+            self.name,
+            port.name,
+            "--",
+            "set",
+            "interface",
+            port.name,
+            f"ofport_request={number}",
+        )
 
     def remove_port(self, number: int) -> None:
         """Take a port off the bridge and remove its device."""
@@ -384,16 +417,21 @@ def _wait_for_softirq() -> None:
 
     Column 12 of softnet_stat is the length of a processor's backlog.
     """
+
     def empty() -> bool:
         with open("/proc/net/softnet_stat") as table:
             return not any(int(line.split()[11], 16) for line in table)
+
     for _ in range(2):  # from one bridge port to the next a packet is queued anew
         wait_until(empty, "empty packet backlog", interval=0)
 
 
-def _listing(frames: Dict[int, List[bytes]]) -> str:
-    lines = ["port %2d: %s" % (number, describe(frame))
-             for number in sorted(frames) for frame in frames[number]]
+def _listing(frames: dict[int, list[bytes]]) -> str:
+    lines = [
+        f"port {number:2}: {describe(frame)}"
+        for number in sorted(frames)
+        for frame in frames[number]
+    ]
     if len(lines) > 40:
-        lines[40:] = ["... %d in all" % len(lines)]
+        lines[40:] = [f"... {len(lines)} in all"]
     return "\n".join(lines) or "nothing"

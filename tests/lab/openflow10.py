@@ -4,43 +4,56 @@ A test that used POX's library on both ends would not see its mistakes.  Constan
 the OpenFlow 1.0.0 specification without their prefixes where a class stands for the prefix.
 """
 
+import enum
 import ipaddress
 import struct
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple, Optional, Union
 
 VERSION = 1
-NO_BUFFER = 0xffffffff
+NO_BUFFER = 0xFFFFFFFF
 DEFAULT_PRIORITY = 0x8000
 NX_VENDOR = 0x00002320
 
 
-class Type:
+class Type(enum.IntEnum):
     """ofp_type."""
 
-    HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, VENDOR = range(5)
-    FEATURES_REQUEST, FEATURES_REPLY, GET_CONFIG_REQUEST, GET_CONFIG_REPLY, SET_CONFIG = range(5, 10)
-    PACKET_IN, FLOW_REMOVED, PORT_STATUS, PACKET_OUT, FLOW_MOD, PORT_MOD = range(10, 16)
-    STATS_REQUEST, STATS_REPLY, BARRIER_REQUEST, BARRIER_REPLY = range(16, 20)
-    QUEUE_GET_CONFIG_REQUEST, QUEUE_GET_CONFIG_REPLY = 20, 21
-
-    NAMES = ("HELLO ERROR ECHO_REQUEST ECHO_REPLY VENDOR FEATURES_REQUEST FEATURES_REPLY "
-             "GET_CONFIG_REQUEST GET_CONFIG_REPLY SET_CONFIG PACKET_IN FLOW_REMOVED PORT_STATUS "
-             "PACKET_OUT FLOW_MOD PORT_MOD STATS_REQUEST STATS_REPLY BARRIER_REQUEST "
-             "BARRIER_REPLY QUEUE_GET_CONFIG_REQUEST QUEUE_GET_CONFIG_REPLY").split()
+    HELLO = 0
+    ERROR = 1
+    ECHO_REQUEST = 2
+    ECHO_REPLY = 3
+    VENDOR = 4
+    FEATURES_REQUEST = 5
+    FEATURES_REPLY = 6
+    GET_CONFIG_REQUEST = 7
+    GET_CONFIG_REPLY = 8
+    SET_CONFIG = 9
+    PACKET_IN = 10
+    FLOW_REMOVED = 11
+    PORT_STATUS = 12
+    PACKET_OUT = 13
+    FLOW_MOD = 14
+    PORT_MOD = 15
+    STATS_REQUEST = 16
+    STATS_REPLY = 17
+    BARRIER_REQUEST = 18
+    BARRIER_REPLY = 19
+    QUEUE_GET_CONFIG_REQUEST = 20
+    QUEUE_GET_CONFIG_REPLY = 21
 
 
 class Port:
     """ofp_port."""
 
-    MAX = 0xff00
-    IN_PORT, TABLE, NORMAL, FLOOD, ALL, CONTROLLER, LOCAL, NONE = range(0xfff8, 0x10000)
+    MAX = 0xFF00
+    IN_PORT, TABLE, NORMAL, FLOOD, ALL, CONTROLLER, LOCAL, NONE = range(0xFFF8, 0x10000)
 
 
 class Stats:
     """ofp_stats_types."""
 
     DESC, FLOW, AGGREGATE, TABLE, PORT, QUEUE = range(6)
-    VENDOR = 0xffff
+    VENDOR = 0xFFFF
     REPLY_MORE = 1
 
 
@@ -60,7 +73,8 @@ class PortConfig:
     """ofp_port_config."""
 
     PORT_DOWN, NO_STP, NO_RECV, NO_RECV_STP, NO_FLOOD, NO_FWD, NO_PACKET_IN = (
-        1 << bit for bit in range(7))
+        1 << bit for bit in range(7)
+    )
 
 
 LINK_DOWN = 1
@@ -95,12 +109,18 @@ class Message(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the bytes of the message."""
-        return struct.pack("!BBHI", self.version, self.type, 8 + len(self.body),
-                           self.xid) + self.body
+        return (
+            struct.pack("!BBHI", self.version, self.type, 8 + len(self.body), self.xid) + self.body
+        )
 
     def __str__(self) -> str:
-        name = Type.NAMES[self.type] if self.type < len(Type.NAMES) else "type %d" % self.type
-        return "%s xid=%#x %s" % (name, self.xid, self.body[:64].hex())
+        name = type_name(self.type)
+        return f"{name} xid={self.xid:#x} {self.body[:64].hex()}"
+
+
+def type_name(type: int) -> str:
+    """Return the name of a message type, for people."""
+    return Type(type).name if type in Type._value2member_map_ else f"type {type}"
 
 
 def message(type: int, body: bytes = b"", xid: int = 0, version: int = VERSION) -> bytes:
@@ -117,12 +137,21 @@ def unpack(raw: bytes) -> Message:
 # ---- match ----
 
 _MATCH = struct.Struct("!IH6s6sHBxHBBxx4s4sHH")
-_WILDCARDS = {"in_port": 1 << 0, "dl_vlan": 1 << 1, "dl_src": 1 << 2, "dl_dst": 1 << 3,
-              "dl_type": 1 << 4, "nw_proto": 1 << 5, "tp_src": 1 << 6, "tp_dst": 1 << 7,
-              "dl_vlan_pcp": 1 << 20, "nw_tos": 1 << 21}
+_WILDCARDS = {
+    "in_port": 1 << 0,
+    "dl_vlan": 1 << 1,
+    "dl_src": 1 << 2,
+    "dl_dst": 1 << 3,
+    "dl_type": 1 << 4,
+    "nw_proto": 1 << 5,
+    "tp_src": 1 << 6,
+    "tp_dst": 1 << 7,
+    "dl_vlan_pcp": 1 << 20,
+    "nw_tos": 1 << 21,
+}
 _NW_SRC_SHIFT, _NW_DST_SHIFT = 8, 14
-WILDCARD_ALL = 0x3fffff
-VLAN_NONE = 0xffff
+WILDCARD_ALL = 0x3FFFFF
+VLAN_NONE = 0xFFFF
 """dl_vlan of a match for frames without a VLAN tag."""
 
 MatchValue = Union[int, str]
@@ -133,7 +162,7 @@ def _mac(address: str) -> bytes:
 
 
 def _mac_text(address: bytes) -> str:
-    return ":".join("%02x" % byte for byte in address)
+    return ":".join(f"{byte:02x}" for byte in address)
 
 
 def match(**fields: MatchValue) -> bytes:
@@ -144,7 +173,7 @@ def match(**fields: MatchValue) -> bytes:
     `wildcards=` overrides the word that follows from the fields.
     """
     wildcards = WILDCARD_ALL
-    values: Dict[str, MatchValue] = dict.fromkeys(_WILDCARDS, 0)
+    values: dict[str, MatchValue] = dict.fromkeys(_WILDCARDS, 0)
     values.update(dl_src="00:00:00:00:00:00", dl_dst="00:00:00:00:00:00")
     networks = {"nw_src": b"\0\0\0\0", "nw_dst": b"\0\0\0\0"}
     override = fields.pop("wildcards", None)
@@ -152,44 +181,91 @@ def match(**fields: MatchValue) -> bytes:
         if name in networks:
             address, _, length = str(value).partition("/")
             shift = _NW_SRC_SHIFT if name == "nw_src" else _NW_DST_SHIFT
-            wildcards &= ~(0x3f << shift)
+            wildcards &= ~(0x3F << shift)
             wildcards |= (32 - int(length or 32)) << shift
             networks[name] = ipaddress.IPv4Address(address).packed
         else:
             wildcards &= ~_WILDCARDS[name]
             values[name] = value
     return _MATCH.pack(
-        wildcards if override is None else override, values["in_port"], _mac(values["dl_src"]),
-        _mac(values["dl_dst"]), values["dl_vlan"], values["dl_vlan_pcp"], values["dl_type"],
-        values["nw_tos"], values["nw_proto"], networks["nw_src"], networks["nw_dst"],
-        values["tp_src"], values["tp_dst"])
+        wildcards if override is None else override,
+        values["in_port"],
+        _mac(values["dl_src"]),
+        _mac(values["dl_dst"]),
+        values["dl_vlan"],
+        values["dl_vlan_pcp"],
+        values["dl_type"],
+        values["nw_tos"],
+        values["nw_proto"],
+        networks["nw_src"],
+        networks["nw_dst"],
+        values["tp_src"],
+        values["tp_dst"],
+    )
 
 
-def unpack_match(data: bytes) -> Dict[str, MatchValue]:
+def unpack_match(data: bytes) -> dict[str, MatchValue]:
     """Return the fields of an ofp_match that are not wildcarded, as `match` takes them."""
-    (wildcards, in_port, dl_src, dl_dst, dl_vlan, dl_vlan_pcp, dl_type, nw_tos, nw_proto, nw_src,
-     nw_dst, tp_src, tp_dst) = _MATCH.unpack_from(data)
-    values = {"in_port": in_port, "dl_src": _mac_text(dl_src), "dl_dst": _mac_text(dl_dst),
-              "dl_vlan": dl_vlan, "dl_vlan_pcp": dl_vlan_pcp, "dl_type": dl_type,
-              "nw_tos": nw_tos, "nw_proto": nw_proto, "tp_src": tp_src, "tp_dst": tp_dst}
+    (
+        wildcards,
+        in_port,
+        dl_src,
+        dl_dst,
+        dl_vlan,
+        dl_vlan_pcp,
+        dl_type,
+        nw_tos,
+        nw_proto,
+        nw_src,
+        nw_dst,
+        tp_src,
+        tp_dst,
+    ) = _MATCH.unpack_from(data)
+    values = {
+        "in_port": in_port,
+        "dl_src": _mac_text(dl_src),
+        "dl_dst": _mac_text(dl_dst),
+        "dl_vlan": dl_vlan,
+        "dl_vlan_pcp": dl_vlan_pcp,
+        "dl_type": dl_type,
+        "nw_tos": nw_tos,
+        "nw_proto": nw_proto,
+        "tp_src": tp_src,
+        "tp_dst": tp_dst,
+    }
     fields = {name: value for name, value in values.items() if not wildcards & _WILDCARDS[name]}
-    for name, address, shift in (("nw_src", nw_src, _NW_SRC_SHIFT),
-                                 ("nw_dst", nw_dst, _NW_DST_SHIFT)):
-        length = 32 - min(32, wildcards >> shift & 0x3f)
+    for name, address, shift in (
+        ("nw_src", nw_src, _NW_SRC_SHIFT),
+        ("nw_dst", nw_dst, _NW_DST_SHIFT),
+    ):
+        length = 32 - min(32, wildcards >> shift & 0x3F)
         if length:
             text = str(ipaddress.IPv4Address(address))
-            fields[name] = text if length == 32 else "%s/%d" % (text, length)
+            fields[name] = text if length == 32 else f"{text}/{length}"
     return fields
 
 
 # ---- actions ----
 
+
 class ActionType:
     """ofp_action_type."""
 
-    (OUTPUT, SET_VLAN_VID, SET_VLAN_PCP, STRIP_VLAN, SET_DL_SRC, SET_DL_DST, SET_NW_SRC, SET_NW_DST,
-     SET_NW_TOS, SET_TP_SRC, SET_TP_DST, ENQUEUE) = range(12)
-    VENDOR = 0xffff
+    (
+        OUTPUT,
+        SET_VLAN_VID,
+        SET_VLAN_PCP,
+        STRIP_VLAN,
+        SET_DL_SRC,
+        SET_DL_DST,
+        SET_NW_SRC,
+        SET_NW_DST,
+        SET_NW_TOS,
+        SET_TP_SRC,
+        SET_TP_DST,
+        ENQUEUE,
+    ) = range(12)
+    VENDOR = 0xFFFF
 
 
 def action(type: int, body: bytes) -> bytes:
@@ -262,13 +338,13 @@ def vendor_action(body: bytes, vendor: int = NX_VENDOR) -> bytes:
     return action(ActionType.VENDOR, struct.pack("!I", vendor) + body)
 
 
-def unpack_actions(data: bytes) -> List[Tuple[int, bytes]]:
+def unpack_actions(data: bytes) -> list[tuple[int, bytes]]:
     """Return (type, body) of every action."""
     actions = []
     while data:
         type_, length = struct.unpack_from("!HH", data)
         if not 8 <= length <= len(data):
-            raise ValueError("action of length %d in %s" % (length, data.hex()))
+            raise ValueError(f"action of length {length} in {data.hex()}")
         actions.append((type_, data[4:length]))
         data = data[length:]
     return actions
@@ -276,26 +352,55 @@ def unpack_actions(data: bytes) -> List[Tuple[int, bytes]]:
 
 # ---- messages to the switch ----
 
-def flow_mod(match: bytes = match(), actions: Union[bytes, List[bytes]] = b"",
-             command: int = Command.ADD, priority: int = DEFAULT_PRIORITY, cookie: int = 0,
-             idle_timeout: int = 0, hard_timeout: int = 0, buffer_id: int = NO_BUFFER,
-             out_port: int = Port.NONE, flags: int = 0, xid: int = 0) -> bytes:
+
+def flow_mod(
+    match: bytes = match(),
+    actions: Union[bytes, list[bytes]] = b"",
+    command: int = Command.ADD,
+    priority: int = DEFAULT_PRIORITY,
+    cookie: int = 0,
+    idle_timeout: int = 0,
+    hard_timeout: int = 0,
+    buffer_id: int = NO_BUFFER,
+    out_port: int = Port.NONE,
+    flags: int = 0,
+    xid: int = 0,
+) -> bytes:
     """Return an OFPT_FLOW_MOD.  actions: bytes, or a list of them."""
-    body = match + struct.pack("!QHHHHIHH", cookie, command, idle_timeout, hard_timeout, priority,
-                               buffer_id, out_port, flags) + joined(actions)
+    body = (
+        match
+        + struct.pack(
+            "!QHHHHIHH",
+            cookie,
+            command,
+            idle_timeout,
+            hard_timeout,
+            priority,
+            buffer_id,
+            out_port,
+            flags,
+        )
+        + joined(actions)
+    )
     return message(Type.FLOW_MOD, body, xid)
 
 
-def packet_out(data: bytes = b"", actions: Union[bytes, List[bytes]] = b"",
-               in_port: int = Port.NONE, buffer_id: int = NO_BUFFER, xid: int = 0) -> bytes:
+def packet_out(
+    data: bytes = b"",
+    actions: Union[bytes, list[bytes]] = b"",
+    in_port: int = Port.NONE,
+    buffer_id: int = NO_BUFFER,
+    xid: int = 0,
+) -> bytes:
     """Return an OFPT_PACKET_OUT.  actions: bytes, or a list of them."""
     packed = joined(actions)
     body = struct.pack("!IHH", buffer_id, in_port, len(packed)) + packed + data
     return message(Type.PACKET_OUT, body, xid)
 
 
-def port_mod(port: int, hw_addr: str, config: int = 0, mask: int = 0, advertise: int = 0,
-             xid: int = 0) -> bytes:
+def port_mod(
+    port: int, hw_addr: str, config: int = 0, mask: int = 0, advertise: int = 0, xid: int = 0
+) -> bytes:
     """Return an OFPT_PORT_MOD."""
     body = struct.pack("!H6sIII4x", port, _mac(hw_addr), config, mask, advertise)
     return message(Type.PORT_MOD, body, xid)
@@ -311,18 +416,20 @@ def stats_request(type: int, body: bytes = b"", flags: int = 0, xid: int = 0) ->
     return message(Type.STATS_REQUEST, struct.pack("!HH", type, flags) + body, xid)
 
 
-def flow_stats_body(match: bytes = match(), table_id: int = 0xff,
-                    out_port: int = Port.NONE) -> bytes:
+def flow_stats_body(
+    match: bytes = match(), table_id: int = 0xFF, out_port: int = Port.NONE
+) -> bytes:
     """Return the body of a request for flow or aggregate statistics."""
     return match + struct.pack("!BxH", table_id, out_port)
 
 
-def joined(actions: Union[bytes, List[bytes]]) -> bytes:
+def joined(actions: Union[bytes, list[bytes]]) -> bytes:
     """Return actions given as bytes or as a list as bytes."""
     return actions if isinstance(actions, bytes) else b"".join(actions)
 
 
 # ---- messages from the switch ----
+
 
 class PhyPort(NamedTuple):
     """ofp_phy_port."""
@@ -346,7 +453,7 @@ class Features(NamedTuple):
     n_tables: int
     capabilities: int
     actions: int
-    ports: Dict[int, PhyPort]
+    ports: dict[int, PhyPort]
 
 
 class PacketIn(NamedTuple):
@@ -362,7 +469,7 @@ class PacketIn(NamedTuple):
 class FlowRemoved(NamedTuple):
     """ofp_flow_removed; `match` as `unpack_match` gives it, duration in seconds."""
 
-    match: Dict[str, MatchValue]
+    match: dict[str, MatchValue]
     cookie: int
     priority: int
     reason: int
@@ -391,7 +498,7 @@ class FlowStats(NamedTuple):
     """ofp_flow_stats; `match` as `unpack_match` gives it, `actions` as bytes, duration in s."""
 
     table_id: int
-    match: Dict[str, MatchValue]
+    match: dict[str, MatchValue]
     duration: float
     priority: int
     idle_timeout: int
@@ -479,8 +586,10 @@ def unpack_phy_port(data: bytes) -> PhyPort:
 
 def unpack_features(body: bytes) -> Features:
     """Return the body of an OFPT_FEATURES_REPLY."""
-    ports = [unpack_phy_port(body[start:start + PHY_PORT.size])
-             for start in range(24, len(body), PHY_PORT.size)]
+    ports = [
+        unpack_phy_port(body[start : start + PHY_PORT.size])
+        for start in range(24, len(body), PHY_PORT.size)
+    ]
     return Features(*struct.unpack_from("!QIB3xII", body), {port.port_no: port for port in ports})
 
 
@@ -492,9 +601,18 @@ def unpack_packet_in(body: bytes) -> PacketIn:
 def unpack_flow_removed(body: bytes) -> FlowRemoved:
     """Return the body of an OFPT_FLOW_REMOVED."""
     cookie, priority, reason, seconds, nanoseconds, idle, packets, count = struct.unpack_from(
-        "!QHBxIIH2xQQ", body, 40)
-    return FlowRemoved(unpack_match(body), cookie, priority, reason, seconds + nanoseconds / 1e9,
-                       idle, packets, count)
+        "!QHBxIIH2xQQ", body, 40
+    )
+    return FlowRemoved(
+        unpack_match(body),
+        cookie,
+        priority,
+        reason,
+        seconds + nanoseconds / 1e9,
+        idle,
+        packets,
+        count,
+    )
 
 
 def unpack_port_status(body: bytes) -> PortStatus:
@@ -507,17 +625,30 @@ def unpack_error(body: bytes) -> Error:
     return Error(*struct.unpack_from("!HH", body), body[4:])
 
 
-def unpack_flow_stats(data: bytes) -> List[FlowStats]:
+def unpack_flow_stats(data: bytes) -> list[FlowStats]:
     """Return the entries of a flow statistics reply."""
     flows = []
     while data:
         length, table_id = struct.unpack_from("!HBx", data)
         if not 88 <= length <= len(data):
-            raise ValueError("flow statistics entry of length %d" % length)
+            raise ValueError(f"flow statistics entry of length {length}")
         seconds, nanoseconds, priority, idle, hard, cookie, packets, count = (
-            _FLOW_STATS.unpack_from(data, 44))
-        flows.append(FlowStats(table_id, unpack_match(data[4:44]), seconds + nanoseconds / 1e9,
-                               priority, idle, hard, cookie, packets, count, data[88:length]))
+            _FLOW_STATS.unpack_from(data, 44)
+        )
+        flows.append(
+            FlowStats(
+                table_id,
+                unpack_match(data[4:44]),
+                seconds + nanoseconds / 1e9,
+                priority,
+                idle,
+                hard,
+                cookie,
+                packets,
+                count,
+                data[88:length],
+            )
+        )
         data = data[length:]
     return flows
 
@@ -527,18 +658,20 @@ def unpack_aggregate(data: bytes) -> Aggregate:
     return Aggregate(*struct.unpack("!QQI4x", data))
 
 
-def unpack_table_stats(data: bytes) -> List[TableStats]:
+def unpack_table_stats(data: bytes) -> list[TableStats]:
     """Return the entries of a table statistics reply."""
-    return [TableStats(table_id, _text(name), *rest)
-            for table_id, name, *rest in TABLE_STATS.iter_unpack(data)]
+    return [
+        TableStats(table_id, _text(name), *rest)
+        for table_id, name, *rest in TABLE_STATS.iter_unpack(data)
+    ]
 
 
-def unpack_port_stats(data: bytes) -> Dict[int, PortStats]:
+def unpack_port_stats(data: bytes) -> dict[int, PortStats]:
     """Return the entries of a port statistics reply by port number."""
     return {entry[0]: PortStats(*entry) for entry in PORT_STATS.iter_unpack(data)}
 
 
-def unpack_queue_stats(data: bytes) -> List[QueueStats]:
+def unpack_queue_stats(data: bytes) -> list[QueueStats]:
     """Return the entries of a queue statistics reply."""
     return [QueueStats(*entry) for entry in QUEUE_STATS.iter_unpack(data)]
 
@@ -567,6 +700,10 @@ def parsed(message: Message) -> Optional[NamedTuple]:
     return unpacker(message.body) if unpacker else None
 
 
-_UNPACKERS = {Type.FEATURES_REPLY: unpack_features, Type.PACKET_IN: unpack_packet_in,
-              Type.FLOW_REMOVED: unpack_flow_removed, Type.PORT_STATUS: unpack_port_status,
-              Type.ERROR: unpack_error}
+_UNPACKERS = {
+    Type.FEATURES_REPLY: unpack_features,
+    Type.PACKET_IN: unpack_packet_in,
+    Type.FLOW_REMOVED: unpack_flow_removed,
+    Type.PORT_STATUS: unpack_port_status,
+    Type.ERROR: unpack_error,
+}
