@@ -135,7 +135,7 @@ def _ask(
     gather.start()
 
 
-# --- flows -----------------------------------------------------------------------------------------
+# --- flows ----------------------------------------------------------------------------------------
 
 
 def _count(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None]) -> None:
@@ -261,7 +261,7 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
     _ask(requests, take, lambda: done(entries()))
 
 
-# --- ports and queues ------------------------------------------------------------------------------
+# --- ports and queues -----------------------------------------------------------------------------
 
 
 def _port(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
@@ -338,7 +338,7 @@ def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
     _ask(requests, take, finish)
 
 
-# --- the switch itself -----------------------------------------------------------------------------
+# --- the switch itself ----------------------------------------------------------------------------
 
 
 def _desc(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
