@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
+from userspace_ovs import wait_until
+
 from .namespaces import Namespace
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -100,6 +102,18 @@ class Aggregator:
                 start_new_session=True,
             )
         self.running.append(self)
+
+    def wait_until_listening(self, port: int, timeout: float = 10) -> None:
+        """Return when something listens on a TCP port of its namespace."""
+        row = re.compile(rf"^ *\d+: [0-9A-F]+:{port:04X} [0-9A-F]+:0000 0A ", re.MULTILINE)
+
+        def listening() -> bool:
+            with open(f"/proc/{self.namespace.pid}/net/tcp") as table:
+                found = row.search(table.read())
+            assert found or self.alive, f"ended at once:\n{self.log()[-3000:]}"
+            return bool(found)
+
+        wait_until(listening, f"listener on port {port}", timeout)
 
     def kill(self) -> None:
         """kill -9."""

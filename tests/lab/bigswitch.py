@@ -124,6 +124,8 @@ class BigSwitch(Bed):
                 python=python,
             )
             self.aggregator.start()
+            # A switch that finds nobody there tries again only after a second.
+            self.aggregator.wait_until_listening(OPENFLOW_PORT)
             self.network.connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
             if ready:
                 self.wait_until_ready()
