@@ -88,6 +88,7 @@ class BigSwitch:
         self._lowest = 0  # flows of priority 0
         self._shared_idle = 0  # flows with an idle timeout that may be on several switches
         self._origins: dict[int, Origin] = {}
+        self._confirming = False
         self._undone = False
         self._unheld: dict[FlowEntry, float] = {}
         self._deadlines: list[tuple[float, int, FlowEntry]] = []
@@ -145,7 +146,6 @@ class BigSwitch:
                 return
             if member.connection is old and old is not None:
                 old.disconnect("taken over by a new connection")
-                member.disconnected()
             if member.connection is None and not connection.disconnected:
                 member.connect(connection)
 
@@ -200,23 +200,20 @@ class BigSwitch:
 
     def _translate_again(self) -> None:
         self._topology_due = False
-        now = time.monotonic()
-        for member in self.ready_members():
-            before = dict(member._translated)
-            member.forget_translations()
-            for entry in self.table:
-                if member not in self.holders(entry):
+        same = {member: member.translate_again() for member in self.ready_members()}
+        if None not in same.values():
+            return
+        for entry in self.table:
+            table, _ = table_and_priority(entry.priority)
+            cookie = self.cookies.cookie(entry)
+            for member in self.holders(entry):
+                if same[member] is not None and entry.actions.wire in same[member]:
                     continue
                 actions = member.translated(entry.actions)
-                if before.get(entry.actions.wire) == actions:
-                    continue
-                table, _ = table_and_priority(entry.priority)
-                member.send(
-                    south.modify_flow(new_xid(), table, self.cookies.cookie(entry), actions)
-                )
+                member.send(south.modify_flow(new_xid(), table, cookie, actions))
                 if entry.hard_timeout:
                     # On the switch its time begins anew; so we look after it.
-                    self._expect_end(entry, now)
+                    self._expect_end(entry)
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -395,10 +392,10 @@ class BigSwitch:
     def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
         """ADD: put a flow in the place of the one with the same match and priority, if any."""
         old = self.table.put(entry)
-        if old is not None:
-            self._forget(old)
         cookie = self.cookies.new(entry)
         self._count(entry, 1)
+        if old is not None:
+            self._forget(old)
         if len(self._origins) >= _UNCONFIRMED:
             self._confirm()
         members = self.holders(entry)
@@ -484,12 +481,11 @@ class BigSwitch:
         for entry in entries:
             self.table.remove(entry)
             self._count(entry, -1)
+            self._unheld.pop(entry, None)
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
                 tell.append(entry)
             else:
                 self._release(entry)
-        if self.has_lowest != self._was_lowest:
-            self._lowest_changed()
         if not tell:
             return
         ended = time.monotonic()
@@ -547,20 +543,15 @@ class BigSwitch:
         self.cookies.release(entry)
         self._unheld.pop(entry, None)
 
-    _was_lowest = False
-
     def _count(self, entry: FlowEntry, step: int) -> None:
         if entry.idle_timeout and entry.match.in_port is None:
             self._shared_idle += step
         if entry.priority == 0:
+            had = self.has_lowest
             self._lowest += step
-            if step > 0 and not self._was_lowest:
-                self._lowest_changed()
-
-    def _lowest_changed(self) -> None:
-        self._was_lowest = self.has_lowest
-        for member in self.ready_members():
-            member.update_service_rules()
+            if had != self.has_lowest:
+                for member in self.ready_members():
+                    member.update_service_rules()
 
     def counted(self, entry: FlowEntry) -> tuple[int, int]:
         """The packets and octets of a flow, over all its copies, as far as they are known."""
@@ -641,7 +632,7 @@ class BigSwitch:
 
     def _confirm(self) -> None:
         """Forget the origins of what all switches have taken."""
-        if getattr(self, "_confirming", False):
+        if self._confirming:
             return
         self._confirming = True
         newest = next(reversed(self._origins))
@@ -739,7 +730,7 @@ class BigSwitch:
             ask(other)
         gather.start()
 
-    def _expect_end(self, entry: FlowEntry, now: float) -> None:
+    def _expect_end(self, entry: FlowEntry) -> None:
         heapq.heappush(
             self._deadlines, (entry.modified + entry.hard_timeout, next(self._serials), entry)
         )
@@ -753,7 +744,7 @@ class BigSwitch:
             if entry.modified + entry.hard_timeout <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT)
             else:
-                self._expect_end(entry, now)
+                self._expect_end(entry)
         for entry, since in list(self._unheld.items()):
             if entry.hard_timeout and entry.modified + entry.hard_timeout <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT)

@@ -31,6 +31,8 @@ _SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
 # rule (see service_rules).
 _LOWEST_PRIORITY = 1
 
+_MOST_TRANSLATIONS = 16384
+
 _xids = itertools.count(1)
 
 
@@ -165,7 +167,9 @@ class Member:
         self._pending: dict[int, Pending] = {}
         self._rules: dict[Rule, bytes] = {}
         self._queue_keys: dict[tuple[int, int], int] = {}
-        self._translated: dict[bytes, bytes] = {}
+        # wire form of actions -> the actions, and what they are on this switch
+        self._translated: dict[bytes, tuple[translate.Actions, bytes]] = {}
+        self._translated_all = True  # nothing that was translated has been forgotten
         self._ingress: Optional[translate.Ingress] = None
         self._warned: set[str] = set()
         self._dump: list[south.FlowStats] = []
@@ -355,8 +359,7 @@ class Member:
             return True
         pending = self._pending.get(xid)
         if pending is not None and kind in _ANSWERS:
-            if pending.answer(kind, message):
-                self._pending.pop(xid, None)
+            self._answered(xid, pending, kind, message)
         elif kind == of.OFPT_FLOW_REMOVED:
             self.owner.flow_removed(self, south.parse_flow_removed(message))
         elif kind == of.OFPT_PORT_STATUS:
@@ -366,6 +369,17 @@ class Member:
         elif kind == of.OFPT_ECHO_REQUEST:
             return False
         return True
+
+    def _answered(self, xid: int, pending: Pending, kind: int, message: bytes) -> None:
+        try:
+            last = pending.answer(kind, message)
+        except Exception:
+            # Whoever waits for this must not wait for ever.
+            del self._pending[xid]
+            pending.lost()
+            raise
+        if last:
+            self._pending.pop(xid, None)
 
     def _port_status(self, reason: int, port: south.PhyPort) -> None:
         number = port.port_no
@@ -498,18 +512,37 @@ class Member:
         return self._ingress
 
     def forget_translations(self) -> None:
-        """The ports or the other switches have changed: what was translated holds no more."""
+        """What was translated may not be what is on the switch."""
         self._ingress = None
-        self._translated.clear()
+        self._translated = {}
+        self._translated_all = True
+
+    def translate_again(self) -> Optional[Set[bytes]]:
+        """
+        The ports or the other switches have changed: translate anew.
+
+        Returns the actions (their wire form) whose translation has stayed the same, None if that
+        is so for all.
+        """
+        before, complete = self._translated, self._translated_all
+        self.forget_translations()
+        same = {
+            wire
+            for wire, (actions, translation) in before.items()
+            if self.translated(actions) == translation
+        }
+        return None if complete and len(same) == len(before) else same
 
     def translated(self, actions: translate.Actions) -> bytes:
         """The actions as this switch has to do them on a packet that enters here."""
-        out = self._translated.get(actions.wire)
-        if out is None:
-            if len(self._translated) >= 8192:
-                self._translated.clear()
-            out = self._translated[actions.wire] = translate.translate(actions, self.ingress())
-        return out
+        known = self._translated.get(actions.wire)
+        if known is None:
+            if len(self._translated) >= _MOST_TRANSLATIONS:
+                self._translated = {}
+                self._translated_all = False
+            known = actions, translate.translate(actions, self.ingress())
+            self._translated[actions.wire] = known
+        return known[1]
 
 
 _NXT_PACKET_IN = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXT_PACKET_IN.to_bytes(4, "big")

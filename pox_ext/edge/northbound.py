@@ -277,8 +277,4 @@ def answer_later(
     """
     peer.hold()
 
-    def done() -> None:
-        peer.send(build())
-        peer.release()
-
-    ask(done)
+    ask(lambda: peer.answer(lambda: [build()]))

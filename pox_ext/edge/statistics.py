@@ -62,13 +62,10 @@ def answer(switch: BigSwitch, peer: Peer, message: bytes) -> None:
     peer.hold()
 
     def done(entries: Iterable[bytes]) -> None:
-        for part in parts(xid, kind, entries):
-            peer.send(part)
-        peer.release()
+        peer.answer(lambda: parts(xid, kind, entries))
 
     def refused(error: OpenFlowError) -> None:
-        peer.send(error.reply(message))
-        peer.release()
+        peer.answer(lambda: [error.reply(message)])
 
     try:
         build(switch, body, done, refused)

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -78,6 +79,14 @@ class Peer:
         """Handle no more messages until release(): a barrier is waited for."""
         self._held = True
 
+    def answer(self, build: Callable[[], Iterable[bytes]]) -> None:
+        """Send the messages that were waited for since hold(), and go on."""
+        try:
+            for message in build():
+                self.send(message)
+        finally:
+            self.release()
+
     def release(self) -> None:
         """Go on with the messages that have come meanwhile."""
         self._held = False
@@ -139,6 +148,7 @@ class Peer:
             # A mistake of ours must not cost more than this message.
             log.error("%s: cannot handle message type %d: %s: %s", self, kind, type(e).__name__, e)
             log.debug("Details:", exc_info=True)
+            self._held = False
             self.send(OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_EPERM).reply(message))
 
     def _greeting(self, version: int, kind: int, message: bytes) -> None:
