@@ -6,7 +6,7 @@ PyPI's `pox` is another project, so nothing here depends on it.
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ setup(
     license="Apache-2.0",
     keywords="openflow sdn pox open-vswitch aggregation gre",
     package_dir={"": "pox_ext"},
-    packages=["edge"],
+    packages=find_packages("pox_ext"),
     include_package_data=True,
     python_requires=">=3.9,<3.13",
     extras_require={

@@ -23,6 +23,8 @@ from edge.upstream import Controller
 
 log = logging.getLogger("edge.aggregator")
 
+poxfixes.repair_help()
+
 TICK = 0.1  # seconds
 # A controller should see all ports when it connects; but it is not kept waiting for long.
 PATIENCE = 2.0  # seconds

@@ -517,7 +517,7 @@ class Member:
         self._translated = {}
         self._translated_all = True
 
-    def translate_again(self) -> Optional[Set[bytes]]:
+    def translate_again(self) -> Optional[set[bytes]]:
         """
         The ports or the other switches have changed: translate anew.
 

@@ -7,6 +7,7 @@ install() puts all of them in place; importing does nothing.
     listener    it dies of a failed accept(), waits for ever for handshakes, and has no TLS
     connection  bad bytes drop a switch; a switch that connects again is lost
     outbox      the thread that sends what did not fit dies of one closed switch
+    help        it cannot read a launch() with annotations, nor any since Python 3.11
     timers      a recurring timer dies of one exception
 """
 
@@ -18,6 +19,7 @@ from pox.core import core
 from pox.openflow import of_01
 
 from .connection import EdgeConnection
+from .help import repair_help
 from .hub import RobustSelectHub
 from .listener import listen
 from .outbox import DeferredSends, Outbox
@@ -31,6 +33,7 @@ __all__ = [
     "end_of_turn",
     "every",
     "install",
+    "repair_help",
 ]
 
 
