@@ -770,9 +770,6 @@ class BigSwitch:
             reason = of.OFPR_NO_MATCH
             if self._shared_idle and self._forward_in_gap(member, packet, in_port):
                 return
-            port = self.ports.get(in_port)
-            if port is not None and port.config & of.OFPPC_NO_PACKET_IN:
-                return
         elif reason == of.OFPR_NO_MATCH:
             reason = of.OFPR_ACTION
         data = packet.data
