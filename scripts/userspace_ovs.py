@@ -84,6 +84,7 @@ class UserspaceOVS:
         self.remote = "unix:" + os.path.join(self.directory, "db.sock")
         self.ovsdb: Optional[subprocess.Popen] = None
         self.vswitchd: Optional[subprocess.Popen] = None
+        self._frozen = False
         self._addresses: dict[str, str] = {}  # LOCAL ports go with ovs-vswitchd, so does their IP
         self._env = dict(
             os.environ,
@@ -113,6 +114,7 @@ class UserspaceOVS:
             self._wait_for_daemon("ovsdb-server", self.ovsdb)
             self._run(["ovs-vsctl", "--db=" + self.remote, "--no-wait", "init"])
         if not _alive(self.vswitchd):
+            self._frozen = False
             self.vswitchd = self._spawn("ovs-vswitchd", self.remote)
             self._wait_for_daemon("ovs-vswitchd", self.vswitchd)
             bridges = set(self.vsctl("list-br").split())
@@ -160,10 +162,17 @@ class UserspaceOVS:
     def sigstop(self) -> None:
         """Freeze ovs-vswitchd: its connections stay open and nobody answers."""
         self.vswitchd.send_signal(signal.SIGSTOP)
+        self._frozen = True
 
     def sigcont(self) -> None:
         """Let a frozen ovs-vswitchd go on."""
         self.vswitchd.send_signal(signal.SIGCONT)
+        self._frozen = False
+
+    @property
+    def forwarding(self) -> bool:
+        """Whether ovs-vswitchd can do anything: it runs, is not frozen, and has its database."""
+        return _alive(self.vswitchd) and _alive(self.ovsdb) and not self._frozen
 
     def restart(self, keep_flows: bool = False, keep_db: bool = True) -> None:
         """Kill and start both daemons.

@@ -13,6 +13,8 @@ from lab.aggregator import Aggregator, find_pox  # noqa: E402
 from lab.bigswitch import BigSwitch, PlainSwitch  # noqa: E402
 from lab.network import Network  # noqa: E402
 
+from userspace_ovs import OVSError  # noqa: E402
+
 # So that pure tests can import POX's own libraries (pox.openflow and so on).
 sys.path.append(find_pox())
 
@@ -34,39 +36,57 @@ def root():
         pytest.skip("needs root: sudo scripts/test.sh")
 
 
+class Shared:
+    """A bed for the whole session: as new for every test, made anew when a test has broken it."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.bed = None
+
+    def as_new(self):
+        if self.bed is not None:
+            try:
+                self.bed.reset()
+            except (AssertionError, OSError, OVSError):
+                self.stop()
+        if self.bed is None:
+            self.bed = self.kind()
+        return self.bed
+
+    def stop(self):
+        if self.bed is not None:
+            self.bed.stop()
+            self.bed = None
+
+
 @pytest.fixture(scope="session")
-def _big_switch(root):
-    big_switch = BigSwitch()
-    yield big_switch
-    big_switch.stop()
+def _shared_big_switch(root):
+    shared = Shared(BigSwitch)
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture
-def big_switch(_big_switch):
+def big_switch(_shared_big_switch):
     """A big switch over two switches with two ports each: ports 1, 2, 17, 18; as new.
 
-    Shared by the session: a test that kills or misconfigures things makes one of its own, with
+    Shared by the session: a test that kills or adds things makes one of its own, with
     `make_big_switch`.
     """
-    if _big_switch.aggregator.alive and not _big_switch.controller.closed:
-        _big_switch.reset()
-    else:
-        _big_switch.recover()
-    return _big_switch
+    return _shared_big_switch.as_new()
 
 
 @pytest.fixture(scope="session")
-def _plain_switch(root):
-    plain_switch = PlainSwitch()
-    yield plain_switch
-    plain_switch.stop()
+def _shared_plain_switch(root):
+    shared = Shared(PlainSwitch)
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture
-def plain_switch(_plain_switch):
+def plain_switch(_shared_plain_switch):
     """A plain Open vSwitch bridge with ports 1, 2, 17, 18 and its controller, as new."""
-    _plain_switch.reset()
-    return _plain_switch
+    return _shared_plain_switch.as_new()
 
 
 @pytest.fixture(params=["plain", "big"])

@@ -134,7 +134,7 @@ def test_an_error_is_given_to_whom_it_belongs(plain_switch):
     controller = plain_switch.controller
     bad_out_port = of.flow_mod(actions=of.output(of.Port.NONE))
     error = controller.error_for(bad_out_port)
-    assert (error.type, error.code) == (2, 4)  # OFPET_BAD_ACTION, OFPBAC_BAD_OUT_PORT
+    assert (error.type, error.code) == (of.ErrorType.BAD_ACTION, of.BadAction.BAD_OUT_PORT)
     assert of.with_xid(error.data, 0) == bad_out_port[: len(error.data)]
     with pytest.raises(AssertionError, match="refused"):
         controller.do(bad_out_port)
@@ -176,7 +176,8 @@ def wire_by_hand(network):
         flows += [f"table=1,tun_id={port},actions=output:{port}" for port in switch.ports]
         if switch.dpid == 1:
             flows += [
-                f"in_port={port},actions=set_field:{port}->tun_id,set_field:{network.switches[2].tunnel_ip}->tun_dst,output:{tunnel}"
+                f"in_port={port},actions=set_field:{port}->tun_id,"
+                f"set_field:{network.switches[2].tunnel_ip}->tun_dst,output:{tunnel}"
                 for port in switch.ports
             ]
         switch.ovs.ofctl("add-flows", switch.name, "-", text="\n".join(flows))
@@ -246,8 +247,7 @@ def test_faults_of_a_switch(make_network):
 
     second.ovs.restart(keep_flows=True)
     assert second.flows() == before
-    first.meet([second])
-    second.meet([first])
+    second.recover()
     network.send(1, frames.udp())
     network.expect({17: [frames.udp()]})
 
@@ -265,7 +265,8 @@ def test_faults_of_a_switch(make_network):
     second.ovs.sigstop()
     with pytest.raises(OSError):
         second.ovs.appctl("version", timeout=0.2)
-    second.ovs.sigcont()
+    network.settle()  # the others still do
+    second.recover()
     second.ovs.appctl("version")
 
     second.ovs.restart(keep_db=False)
@@ -358,3 +359,40 @@ def test_commands_in_the_lab_are_the_specifications():
         "7172"
         "0000000800030000"
     )
+
+
+def test_a_frame_crosses_the_big_switch(big_switch):
+    big_switch.controller.flow_mod(of.match(in_port=1), [of.output(2), of.output(18)])
+    big_switch.wires.send(1, frames.udp(vlan=5))
+    big_switch.expect({2: [frames.udp(vlan=5)], 18: [frames.udp(vlan=5)]})
+    big_switch.wires.send(17, frames.tcp())
+    big_switch.expect(
+        {}, [of.PacketIn(of.NO_BUFFER, 60, 17, of.PacketInReason.NO_MATCH, frames.tcp())]
+    )
+
+
+def test_a_shared_big_switch_comes_back_after_the_aggregator_was_killed(request, root):
+    """A test may break what all share; the next one gets a new one."""
+    shared = request.getfixturevalue("_shared_big_switch")
+    broken = shared.as_new()
+    broken.aggregator.kill()
+    repaired = shared.as_new()
+    assert repaired is not broken
+    assert sorted(repaired.controller.features().ports) == [1, 2, 17, 18]
+
+
+def test_each_test_gets_a_bed_as_new(bed):
+    controller = bed.controller
+    controller.flow_mod(of.match(in_port=1), of.output(2))
+    controller.do(of.set_config(miss_send_len=64))
+    address = controller.features().ports[1].hw_addr
+    controller.do(of.port_mod(1, address, of.PortConfig.NO_FLOOD, of.PortConfig.NO_FLOOD))
+    bed.wires.ports[2].set_carrier(False)
+    bed.wires.send(17, frames.udp())
+    bed.reset()
+    assert controller.flow_stats() == []
+    assert controller.request(of.message(Type.GET_CONFIG_REQUEST)).body == b"\0\0\0\x80"
+    assert controller.features().ports[1].config == 0
+    assert controller.features().ports[2].state == 0
+    assert controller.take() == []
+    bed.wires.expect_nothing()

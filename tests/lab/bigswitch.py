@@ -31,31 +31,36 @@ class Bed:
         return sorted(self.wires.ports)
 
     def settle(self) -> None:
-        """Return when every frame sent and everything about it has arrived.
+        """Return when every frame sent and everything that follows from it has arrived.
 
-        Frames are out of the ports, and packet-ins in the controller's inbox.
+        Frames are out of the ports, and packet-ins in the controller's inbox.  Twice, because the
+        aggregator may answer a packet-in by itself with a packet-out.
         """
-        self.wires.settle()
-        self.controller.barrier()
+        for _ in range(2):
+            self.wires.settle()
+            self.controller.barrier()
 
     def expect(
         self, expected: dict[int, Sequence[bytes]], packet_ins: Sequence[of.PacketIn] = ()
     ) -> None:
         """Fail unless exactly these frames came out of the ports and these packet-ins came."""
-        self.wires.expect(expected)
         self.settle()
+        self.wires.expect(expected)
         got = self.controller.packet_ins()
         assert got == list(packet_ins), got
 
     def reset(self) -> None:
         """Make it as new for the next test: no flows, default config, nothing left to read."""
+        self.controller.answer_echo = True
+        for port in self.wires.ports.values():
+            port.restore()
         self.controller.do(of.flow_mod(command=of.Command.DELETE))
         self.controller.do(of.set_config())
         for number, port in self.controller.features().ports.items():
             if number < of.Port.MAX and port.config:
                 self.controller.do(of.port_mod(number, port.hw_addr, 0, port.config))
+        self.settle()
         self.wires.capture()
-        self.controller.barrier()
         self.controller.take()
 
     def stop(self) -> None:
@@ -175,12 +180,6 @@ class BigSwitch(Bed):
             if missing:
                 time.sleep(0.02)  # discovery goes on; there is no event that this side could see
         self.controller.flow_mod(match, command=of.Command.DELETE_STRICT)
-
-    def recover(self) -> None:
-        """Make it ready again after a test that broke it, then as new."""
-        if not self.aggregator.alive:
-            self.aggregator.start()
-        self.wait_until_ready()
 
     def stop(self) -> None:
         if hasattr(self, "aggregator") and self.aggregator.process is not None:

@@ -39,6 +39,7 @@ class HostPort:
     def __init__(self, namespace: Namespace, name: str, mtu: int = HOST_MTU) -> None:
         self.namespace = namespace
         self.name = name
+        self._changed = False
         self.fd: Optional[int] = namespace.call(self._open)
         address = "02:00:" + ":".join(f"{byte:02x}" for byte in name.encode()[-4:].rjust(4, b"-"))
         namespace.ip(f"link set {name} address {address} mtu {mtu} up")
@@ -64,10 +65,19 @@ class HostPort:
     def set_carrier(self, present: bool) -> None:
         """Pull the cable out, or plug it in again."""
         fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("i", present))
+        self._changed = True
 
     def set_up(self, up: bool) -> None:
         """Set the interface administratively up or down, as `ip link set` does."""
         self.namespace.ip(f"link set {self.name} {'up' if up else 'down'}")
+        self._changed = True
+
+    def restore(self) -> None:
+        """Plug the cable in and set the interface up."""
+        if self._changed:
+            self.set_carrier(True)
+            self.set_up(True)
+            self._changed = False
 
     def close(self) -> None:
         """Remove the device."""
@@ -84,7 +94,7 @@ class Wires:
         self._unsettled = 0
 
     def daemons(self) -> Iterable[UserspaceOVS]:
-        """Return the Open vSwitches that a frame may cross."""
+        """Return the Open vSwitches that a frame may cross, those that forward now."""
         raise NotImplementedError
 
     def send(self, port: int, *frames: bytes) -> None:
@@ -197,6 +207,12 @@ class Switch:
         for other in others:
             if other is not self:
                 self.ovs.appctl("tnl/neigh/set", "underlay", other.tunnel_ip, other.tunnel_mac)
+
+    def recover(self) -> None:
+        """Start again what was killed or frozen, with the neighbours known."""
+        self.ovs.sigcont()
+        self.ovs.start()
+        self.meet(self.network.switches.values())
 
     def connect(self, target: Optional[str]) -> None:
         """Set the bridge's OpenFlow controller, or none."""
@@ -324,7 +340,7 @@ class Network(Wires):
         return self.switches[index + 1], port + 1
 
     def daemons(self) -> Iterable[UserspaceOVS]:
-        return [switch.ovs for switch in self.switches.values()]
+        return [switch.ovs for switch in self.switches.values() if switch.ovs.forwarding]
 
     def connect(self, target: str) -> None:
         """Connect all switches to an OpenFlow controller ("tcp:10.255.0.1:6633")."""
@@ -392,7 +408,7 @@ class PlainBridge(Wires):
         port.close()
 
     def daemons(self) -> Iterable[UserspaceOVS]:
-        return [self.ovs]
+        return [self.ovs] if self.ovs.forwarding else []
 
     def connect(self, target: str) -> None:
         """Connect the bridge to an OpenFlow controller ("tcp:127.0.0.1:6653")."""
@@ -413,17 +429,22 @@ class PlainBridge(Wires):
 
 
 def _wait_for_softirq() -> None:
-    """Wait until no packet waits for the kernel's soft interrupt, which moves them between veths.
+    """Wait until the kernel's soft interrupt, which moves packets between veths, is through.
 
-    Column 12 of softnet_stat is the length of a processor's backlog.
+    Column 12 of softnet_stat, in kernels that have it, is the length of a processor's backlog.
     """
-
-    def empty() -> bool:
-        with open("/proc/net/softnet_stat") as table:
-            return not any(int(line.split()[11], 16) for line in table)
-
     for _ in range(2):  # from one bridge port to the next a packet is queued anew
-        wait_until(empty, "empty packet backlog", interval=0)
+        empty: set[int] = set()
+
+        def all_seen_empty(empty: set[int] = empty) -> bool:
+            with open("/proc/net/softnet_stat") as table:
+                rows = [line.split() for line in table]
+            empty.update(
+                cpu for cpu, row in enumerate(rows) if not int("0" + "".join(row[11:12]), 16)
+            )
+            return len(empty) == len(rows)
+
+        wait_until(all_seen_empty, "empty packet backlog", interval=0)
 
 
 def _listing(frames: dict[int, list[bytes]]) -> str:

@@ -99,6 +99,64 @@ class PacketInReason:
     NO_MATCH, ACTION = range(2)
 
 
+class ErrorType:
+    """ofp_error_type."""
+
+    HELLO_FAILED, BAD_REQUEST, BAD_ACTION, FLOW_MOD_FAILED, PORT_MOD_FAILED, QUEUE_OP_FAILED = (
+        range(6)
+    )
+
+
+class BadRequest:
+    """ofp_bad_request_code."""
+
+    (
+        BAD_VERSION,
+        BAD_TYPE,
+        BAD_STAT,
+        BAD_VENDOR,
+        BAD_SUBTYPE,
+        EPERM,
+        BAD_LEN,
+        BUFFER_EMPTY,
+        BUFFER_UNKNOWN,
+    ) = range(9)
+
+
+class BadAction:
+    """ofp_bad_action_code."""
+
+    (
+        BAD_TYPE,
+        BAD_LEN,
+        BAD_VENDOR,
+        BAD_VENDOR_TYPE,
+        BAD_OUT_PORT,
+        BAD_ARGUMENT,
+        EPERM,
+        TOO_MANY,
+        BAD_QUEUE,
+    ) = range(9)
+
+
+class FlowModFailed:
+    """ofp_flow_mod_failed_code."""
+
+    (ALL_TABLES_FULL, OVERLAP, EPERM, BAD_EMERG_TIMEOUT, BAD_COMMAND, UNSUPPORTED) = range(6)
+
+
+class PortModFailed:
+    """ofp_port_mod_failed_code."""
+
+    BAD_PORT, BAD_HW_ADDR = range(2)
+
+
+class QueueOpFailed:
+    """ofp_queue_op_failed_code."""
+
+    BAD_PORT, BAD_QUEUE, EPERM = range(3)
+
+
 class Message(NamedTuple):
     """One OpenFlow message; `body` is what follows the header of eight bytes."""
 
