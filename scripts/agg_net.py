@@ -489,13 +489,15 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Mininet's prompt over switches with hosts, and no link between the switches."
     )
-    parser.add_argument("--switches", type=_count(254), default=2, metavar="N", help="default 2")
     parser.add_argument(
-        "--hosts", type=_count(999), default=2, metavar="N", help="on each switch, default 2"
+        "--switches", type=number_up_to(254), default=2, metavar="N", help="default 2"
+    )
+    parser.add_argument(
+        "--hosts", type=number_up_to(999), default=2, metavar="N", help="on each switch, default 2"
     )
     parser.add_argument(
         "--controller",
-        type=_address,
+        type=parse_address,
         default=CONTROLLER,
         metavar="IP:PORT",
         help=f"default {CONTROLLER}",
@@ -510,7 +512,7 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _count(most: int):
+def number_up_to(most: int):
     def number(text: str) -> int:
         if not text.isdigit() or not 1 <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
@@ -519,7 +521,7 @@ def _count(most: int):
     return number
 
 
-def _address(text: str) -> Address:
+def parse_address(text: str) -> Address:
     ip, _, port = text.partition(":")
     try:
         socket.inet_aton(ip)

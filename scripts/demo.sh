@@ -1,0 +1,13 @@
+#!/bin/bash
+# Shows the big switch at work: a network with tunnels, edge.aggregator and a controller above it.
+# Every host pings every host; the exit status is 0 only when all pings came back.
+#
+# usage: sudo scripts/demo.sh [--switches N] [--hosts N] [--cli]
+set -u
+. "$(dirname "$0")/env.sh"
+
+case " $* " in *" -h "* | *" --help "*) exec "$SYSTEM_PYTHON" "$EDGE_ROOT/scripts/demo.py" --help ;; esac
+need_root "the demo (it makes network namespaces)"
+"$EDGE_ROOT/scripts/setup.sh" || exit
+find_pox || exit
+exec "$EDGE_PYTHON" "$EDGE_ROOT/scripts/demo.py" "$@"

@@ -1,0 +1,80 @@
+"""Writes what a controller sees of its switch to a file, twice a second.
+
+Load it beside any controller component, with this directory in PYTHONPATH:
+
+    ./pox.py openflow.of_01 --port=7744 forwarding.l2_pairs flow_report --file=/tmp/report.json
+
+The file is JSON, and is complete whenever it is read:
+
+    {"dpid": "00-00-00-00-00-01",
+     "ports": {"1": "1.s1-eth1", ...},
+     "flows": [{"match": {"dl_src": "...", ...}, "actions": ["output:17"], "priority": 32768,
+                "cookie": 0, "packets": 3, "bytes": 294}, ...]}
+"""
+
+import json
+import os
+
+import pox.openflow.libopenflow_01 as of
+from pox.core import core
+from pox.lib.recoco import Timer
+
+INTERVAL = 0.5
+"""Seconds between two reports."""
+
+MATCH_FIELDS = (
+    *("in_port", "dl_src", "dl_dst", "dl_vlan", "dl_vlan_pcp", "dl_type"),
+    *("nw_tos", "nw_proto", "nw_src", "nw_dst", "tp_src", "tp_dst"),
+)
+
+
+def describe_match(match):
+    """Return the fields that `match` sets, in the order of the OpenFlow 1.0 specification."""
+    values = ((field, getattr(match, field)) for field in MATCH_FIELDS)
+    return {field: str(value) for field, value in values if value is not None}
+
+
+def describe_action(action):
+    """Return an output as ovs-ofctl(8) writes it, and any other action by POX's name of it."""
+    if isinstance(action, of.ofp_action_output):
+        return f"output:{of.ofp_port_map.get(action.port, action.port)}"
+    return type(action).__name__
+
+
+def describe_flow(flow):
+    """Return one entry of a flow stats reply."""
+    return {
+        "match": describe_match(flow.match),
+        "actions": [describe_action(action) for action in flow.actions],
+        "priority": flow.priority,
+        "cookie": flow.cookie,
+        "packets": flow.packet_count,
+        "bytes": flow.byte_count,
+    }
+
+
+def launch(file):
+    """
+    Write ports and flows of the connected switch to a file.
+
+    --file=PATH   where to; it is replaced as a whole each time
+    """
+
+    def request():
+        for connection in core.openflow.connections:
+            connection.send(of.ofp_stats_request(body=of.ofp_flow_stats_request()))
+
+    def write(event):
+        ports = event.connection.ports
+        report = {
+            "dpid": event.connection.eth_addr.toStr("-"),
+            "ports": {number: ports[number].name for number in sorted(ports)},
+            "flows": [describe_flow(flow) for flow in event.stats],
+        }
+        part = f"{file}.part"
+        with open(part, "w") as out:
+            json.dump(report, out)
+        os.replace(part, file)
+
+    core.openflow.addListenerByName("FlowStatsReceived", write)
+    Timer(INTERVAL, request, recurring=True)
