@@ -17,9 +17,17 @@ from pox.core import core
 
 from edge import poxfixes
 from edge.bigswitch import BigSwitch
+from edge.indexes import (
+    DEFAULT_FILE,
+    GivenIndexes,
+    Indexes,
+    KeptIndexes,
+    parse_dpid,
+    parse_given,
+)
 from edge.northbound import Northbound
 from edge.ports import MAX_PORT_NUMBER, PortNumbers
-from edge.upstream import Controller
+from edge.upstream import Controller, Listener
 
 log = logging.getLogger("edge.aggregator")
 
@@ -58,8 +66,10 @@ def _tunnel_ips(text: Any) -> list[int]:
     if not isinstance(text, str) or not text:
         raise BadOption(
             "--ips is missing: give the tunnel IP (local_ip) of every switch, such as "
-            "--ips=172.16.0.1,172.16.0.2"
+            "--ips=172.16.0.1,172.16.0.2, or --ips=auto"
         )
+    if text == "auto":
+        return []
     ips: list[int] = []
     for each in text.split(","):
         try:
@@ -74,21 +84,62 @@ def _tunnel_ips(text: Any) -> list[int]:
     return ips
 
 
-def _address(text: Any) -> str:
+def _address(option: str, text: Any) -> str:
     if not isinstance(text, str) or not text or any(c.isspace() or c in "/:," for c in text):
-        raise BadOption(f"--address={text} is neither an IPv4 address nor a host name")
+        raise BadOption(f"--{option}={text}: {text!r} is neither an IPv4 address nor a host name")
     if text.replace(".", "").isdigit():
         try:
             ipaddress.IPv4Address(text)
         except ValueError:
-            raise BadOption(f"--address={text} is not an IPv4 address") from None
+            raise BadOption(f"--{option}={text}: {text!r} is not an IPv4 address") from None
     return text
 
 
+def _upstreams(text: Any, address: Any, port: Any) -> list[tuple[str, int]]:
+    """Where the controllers are: --controllers, or else --address and --port."""
+    if text is None:
+        return [(_address("address", address), _whole_number("port", port, 1, 65535))]
+    if not isinstance(text, str):
+        raise BadOption("--controllers needs HOST:PORT,HOST:PORT,...")
+    found = []
+    for each in text.split(","):
+        host, colon, number = each.strip().rpartition(":")
+        if not colon:
+            raise BadOption(f"--controllers: {each.strip()!r} is not HOST:PORT")
+        where = (_address("controllers", host), _whole_number("controllers", number, 1, 65535))
+        if where in found:
+            raise BadOption(f"--controllers: {each.strip()} is there twice")
+        found.append(where)
+    return found
+
+
+def _listen(text: Any) -> Optional[tuple[str, int]]:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise BadOption("--listen needs a port, or ADDRESS:PORT")
+    host, _, number = text.rpartition(":")
+    address = _address("listen", host) if host else "127.0.0.1"
+    return address, _whole_number("listen", number, 1, 65535)
+
+
 def _datapath_id(text: Any) -> int:
-    if isinstance(text, str) and text.count(":") + text.count("-") >= 5:
-        text = "0x" + text.replace(":", "").replace("-", "")
-    return _whole_number("dpid", text, 1, (1 << 64) - 1)
+    try:
+        return parse_dpid(str(text))
+    except ValueError as e:
+        raise BadOption(f"--dpid: {e}") from None
+
+
+def _indexes(numbers: PortNumbers, switches: Any, path: Any) -> Indexes:
+    if switches is None:
+        return Indexes(numbers)
+    try:
+        given = parse_given(str(switches))
+        if given is None:
+            return KeptIndexes(numbers, str(path))
+        return GivenIndexes(numbers, given)
+    except ValueError as e:
+        raise BadOption(f"--switches: {e}") from None
 
 
 def launch(
@@ -99,11 +150,16 @@ def launch(
     dpid: str = "1",
     max_ports: str = str(MAX_PORT_NUMBER),
     switch_timeout: str = "5",
+    controllers: Optional[str] = None,
+    listen: Optional[str] = None,
+    switches: Optional[str] = None,
+    switches_file: str = DEFAULT_FILE,
 ) -> Optional[bool]:
     """
     Make the switches that connect to this POX look like one big switch to another controller.
 
-    --ips=IP,IP,...       the tunnel IP (local_ip) of every switch; needed
+    --ips=IP,IP,...       the tunnel IP (local_ip) of every switch; needed.  With --ips=auto it is
+                          the address from which each switch connects
     --address=HOST        where the upstream controller is (127.0.0.1)
     --port=PORT           its TCP port (7744)
     --max_retry_delay=S   longest time between attempts to connect to it, in seconds (16)
@@ -111,10 +167,20 @@ def launch(
     --max_ports=N         port numbers for each switch, 1 to 125 (16): the big switch's port is
                           switch port + N * (switch dpid - 1)
     --switch_timeout=S    a switch that does not answer for so many seconds is lost (5)
+    --controllers=HOST:PORT,...
+                          several upstream controllers, instead of --address and --port
+    --listen=[IP:]PORT    accept OpenFlow connections there too, as from ovs-ofctl (off; the IP is
+                          127.0.0.1 by default; who connects may change everything)
+    --switches=DPID=INDEX,...
+                          number the ports of these switches by INDEX, not by their dpid.  With
+                          --switches=auto each new switch gets the lowest free index
+    --switches_file=PATH  where --switches=auto keeps the indexes
+                          (~/.local/state/edge.aggregator/switches.json)
     """
     try:
         candidates = _tunnel_ips(ips)
-        upstream = (_address(address), _whole_number("port", port, 1, 65535))
+        upstreams = _upstreams(controllers, address, port)
+        listen_at = _listen(listen)
         delay = _seconds("max_retry_delay", max_retry_delay)
         datapath_id = _datapath_id(dpid)
         try:
@@ -122,21 +188,28 @@ def launch(
         except ValueError as e:
             raise BadOption(f"--{e}") from None
         timeout = _seconds("switch_timeout", switch_timeout)
+        indexes = _indexes(numbers, switches, switches_file)
     except BadOption as e:
         log.error("%s", e)
         return False
 
     poxfixes.install()
-    switch = BigSwitch(numbers, candidates, datapath_id, timeout)
+    switch = BigSwitch(numbers, indexes, candidates, datapath_id, timeout, ips == "auto")
     north = Northbound(switch)
-    controller = Controller(upstream, delay, north.handle, switch.opened, switch.closed)
+    if listen_at is not None:
+        try:
+            Listener(listen_at, north.handle, switch.opened, switch.closed).start()
+        except OSError as e:
+            log.error("--listen=%s: cannot listen there: %s", listen, e.strerror or e)
+            return False
     core.register("aggregator", switch)
     started: list[bool] = []
 
     def start_upstream() -> None:
         if not started:
             started.append(True)
-            controller.start()
+            for upstream in upstreams:
+                Controller(upstream, delay, north.handle, switch.opened, switch.closed).start()
 
     def tick() -> None:
         switch.tick()

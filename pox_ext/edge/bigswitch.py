@@ -26,6 +26,7 @@ from edge.discovery import Discovery
 from edge.errors import error_reply
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
+from edge.indexes import Indexes
 from edge.member import (
     TABLE_LOWEST,
     TABLE_OPENFLOW,
@@ -62,8 +63,9 @@ class BigSwitch:
     """
     One OpenFlow 1.0 datapath made of many.
 
-    numbers: the port numbers
+    numbers, indexes: how ports and switches are numbered
     ips: the candidates for tunnel IPs, as numbers
+    learn_ips: True if the address from which a switch connects is a candidate too
     datapath_id: what the controllers are told
     switch_timeout: seconds after which a switch that does not answer is given up
     """
@@ -71,11 +73,15 @@ class BigSwitch:
     def __init__(
         self,
         numbers: PortNumbers,
+        indexes: Indexes,
         ips: Iterable[int],
         datapath_id: int,
         switch_timeout: float,
+        learn_ips: bool = False,
     ) -> None:
         self.numbers = numbers
+        self._indexes = indexes
+        self._learn_ips = learn_ips
         self.datapath_id = datapath_id
         self.switch_timeout = switch_timeout
         self.table = FlowTable()
@@ -104,16 +110,15 @@ class BigSwitch:
 
     def connected(self, dpid: int, connection: object) -> None:
         """A switch's OpenFlow handshake is done."""
-        index = dpid
         try:
-            self.numbers.check_index(index)
+            index = self._indexes.index(dpid)
         except Unnumbered as e:
             if dpid not in self._refused_dpids:
                 self._refused_dpids.add(dpid)
-                log.warning(
-                    "The switch with dpid %#x is left out: %s; give it another datapath-id", dpid, e
-                )
+                log.warning("The switch with dpid %#x is left out: %s", dpid, e)
             return
+        if self._learn_ips:
+            self.discovery.add_candidate(connection.sock)
         member = self.members.get(index)
         if member is None:
             member = self.members[index] = Member(self, index, dpid)
@@ -278,7 +283,7 @@ class BigSwitch:
 
     def _send_port_status(self, reason: int, port: south.PhyPort, but: Optional[Peer]) -> None:
         message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
-        self.tell(message + port.pack(), but)
+        self.tell(of.OFPT_PORT_STATUS, message + port.pack(), but)
 
     def modify_port(self, peer: Peer, number: int, config: int, mask: int, message: bytes) -> None:
         """A controller's PORT_MOD that has been found good."""
@@ -298,10 +303,10 @@ class BigSwitch:
         """A controller's connection is gone; its flows stay."""
         self.peers.remove(peer)
 
-    def tell(self, message: bytes, but: Optional[Peer] = None) -> None:
-        """Send an asynchronous message to the controllers."""
+    def tell(self, kind: int, message: bytes, but: Optional[Peer] = None) -> None:
+        """Send an asynchronous message, of this type, to the controllers that want it."""
         for peer in self.peers:
-            if peer.greeted and peer is not but:
+            if peer is not but and peer.wants(kind):
                 peer.send(message)
 
     # --- flows ---------------------------------------------------------------------------------
@@ -513,6 +518,7 @@ class BigSwitch:
         packets, octets = self.counted(entry)
         seconds, nanoseconds = split_seconds(ended - entry.created)
         self.tell(
+            of.OFPT_FLOW_REMOVED,
             _FLOW_REMOVED.pack(
                 of.OFP_VERSION,
                 of.OFPT_FLOW_REMOVED,
@@ -527,7 +533,7 @@ class BigSwitch:
                 entry.idle_timeout,
                 packets,
                 octets,
-            )
+            ),
         )
 
     def _forget(self, entry: FlowEntry) -> None:
@@ -774,6 +780,7 @@ class BigSwitch:
             reason = of.OFPR_ACTION
         data = packet.data
         self.tell(
+            of.OFPT_PACKET_IN,
             _PACKET_IN.pack(
                 of.OFP_VERSION,
                 of.OFPT_PACKET_IN,
@@ -784,7 +791,7 @@ class BigSwitch:
                 in_port,
                 reason,
             )
-            + data
+            + data,
         )
 
     def _forward_in_gap(self, member: Member, packet: south.PacketIn, in_port: int) -> bool:

@@ -14,6 +14,7 @@ so.
 
 import logging
 import secrets
+import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -75,6 +76,16 @@ class Discovery:
     def ips(self) -> list[int]:
         """The candidates."""
         return list(self._targets)
+
+    def add_candidate(self, sock: socket.socket) -> None:
+        """The address from which a switch has connected may be a tunnel IP."""
+        try:
+            ip = int(IPv4Address(sock.getpeername()[0]))
+        except (OSError, ValueError):
+            return  # gone already, or not IPv4
+        if ip not in self._targets:
+            target = self._targets[ip] = _Target(ip)
+            target.unreached = dict.fromkeys(self._members())
 
     def owner(self, ip: int) -> Optional[Member]:
         """The ready switch that has this tunnel IP, if that is known."""

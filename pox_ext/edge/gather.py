@@ -10,13 +10,14 @@ class Gather(Generic[M]):
     """
     Waits until every one of some members has answered or has been lost.
 
-    members: those that are asked.  done() is called exactly once: when the last of them has
-    answered or is lost, or at start() if there are none.
+    members: those that are asked.  done() is called exactly once: when all requests are out
+    (start()), and the last of the members has answered or is lost.
     """
 
     def __init__(self, members: Iterable[M], done: Callable[[], None]) -> None:
         self._waiting: set[M] = set(members)
         self._done = done
+        self._started = False
 
     @property
     def members(self) -> list[M]:
@@ -24,7 +25,8 @@ class Gather(Generic[M]):
         return list(self._waiting)
 
     def start(self) -> None:
-        """Say that all requests are out; with nobody to wait for, this is the end."""
+        """Say that all requests are out; if nobody is waited for, this is the end."""
+        self._started = True
         if not self._waiting:
             self._done()
 
@@ -32,5 +34,5 @@ class Gather(Generic[M]):
         """This member has said all that it will say, or is lost."""
         if member in self._waiting:
             self._waiting.remove(member)
-            if not self._waiting:
+            if self._started and not self._waiting:
                 self._done()

@@ -7,12 +7,18 @@ that module can only be imported inside a running POX.
 
 NX_VENDOR_ID = 0x00002320
 
+NXT_ROLE_REQUEST = 10
+NXT_ROLE_REPLY = 11
 NXT_FLOW_MOD = 13
 NXT_FLOW_MOD_TABLE_ID = 15
 NXT_SET_PACKET_IN_FORMAT = 16
 NXT_PACKET_IN = 17
 
 NXPIF_NXM = 1
+
+NX_ROLE_OTHER = 0
+NX_ROLE_MASTER = 1
+NX_ROLE_SLAVE = 2
 
 NXST_FLOW = 0
 
@@ -43,6 +49,7 @@ NXM_NX_TUN_IPV4_DST = 0x00014004
 
 # Errors for which OpenFlow 1.0 has no number: a vendor error of this type, with these inside.
 NXET_VENDOR = 0xB0C2
+NXBRC_BAD_ROLE = (1, 513)
 NXBRC_BAD_IN_PORT = (1, 514)
 NXBRC_UNENCODABLE_ERROR = (1, 521)
 NXFMFC_BAD_FLAGS = (3, 258)

@@ -12,17 +12,12 @@ from typing import Callable
 import pox.openflow.libopenflow_01 as of
 
 from edge import match as matches
+from edge import nicira as nx
 from edge import southbound as south
 from edge import statistics, translate
 from edge.bigswitch import BigSwitch
 from edge.errors import NiciraError, OpenFlowError
 from edge.flowtable import FlowEntry
-from edge.nicira import (
-    NX_VENDOR_ID,
-    NXBRC_BAD_IN_PORT,
-    NXBRC_UNENCODABLE_ERROR,
-    NXFMFC_BAD_FLAGS,
-)
 from edge.upstream import Peer
 
 log = logging.getLogger("edge.north")
@@ -43,6 +38,9 @@ _CAPABILITIES = (
     | of.OFPC_ARP_MATCH_IP
 )
 _ACTIONS = 0xFFF
+
+# What a controller with the role of a slave may not do.
+_CHANGES = frozenset((of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
 
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
 _KNOWN_FLAGS = of.OFPFF_SEND_FLOW_REM | of.OFPFF_CHECK_OVERLAP | of.OFPFF_EMERG
@@ -81,6 +79,8 @@ class Northbound:
 
     def handle(self, peer: Peer, message: bytes) -> None:
         """Do what a message says.  Raises OpenFlowError if it is refused."""
+        if peer.role == nx.NX_ROLE_SLAVE and message[1] in _CHANGES:
+            raise _bad_request(of.OFPBRC_EPERM)
         self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
@@ -94,10 +94,27 @@ class Northbound:
     def _vendor(self, peer: Peer, message: bytes) -> None:
         if len(message) < 16:
             raise _bad_request(of.OFPBRC_BAD_LEN)
-        vendor = int.from_bytes(message[8:12], "big")
-        if vendor in (NX_VENDOR_ID, _ONF_VENDOR_ID):
+        vendor, subtype = struct.unpack_from("!LL", message, 8)
+        if vendor not in (nx.NX_VENDOR_ID, _ONF_VENDOR_ID):
+            raise _bad_request(of.OFPBRC_BAD_VENDOR)
+        if vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_ROLE_REQUEST:
+            self._role_request(peer, message)
+        else:
             raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
-        raise _bad_request(of.OFPBRC_BAD_VENDOR)
+
+    def _role_request(self, peer: Peer, message: bytes) -> None:
+        check_length(message, 20)
+        role = int.from_bytes(message[16:20], "big")
+        if role > nx.NX_ROLE_SLAVE:
+            raise NiciraError(*nx.NXBRC_BAD_ROLE)
+        if role == nx.NX_ROLE_MASTER:
+            # There is one master; the one before is not told.
+            for other in self.switch.peers:
+                if other.role == nx.NX_ROLE_MASTER:
+                    other.role = nx.NX_ROLE_SLAVE
+        peer.role = role
+        body = struct.pack("!LLL", nx.NX_VENDOR_ID, nx.NXT_ROLE_REPLY, role)
+        peer.send(reply(message, of.OFPT_VENDOR, body))
 
     def _features_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
@@ -126,7 +143,7 @@ class Northbound:
         check_length(message, 12)
         flags, miss_send_len = struct.unpack_from("!HH", message, 8)
         if flags & ~_FRAGMENT_FLAGS:
-            raise NiciraError(*NXBRC_UNENCODABLE_ERROR)
+            raise NiciraError(*nx.NXBRC_UNENCODABLE_ERROR)
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
             # Open vSwitch does not reassemble, and stays with what it did.
             flags = flags & ~of.OFPC_FRAG_MASK | self.switch.fragments & of.OFPC_FRAG_MASK
@@ -190,7 +207,7 @@ class Northbound:
         actions = translate.parse(message[16:end])
         ordinary = in_port < of.OFPP_MAX
         if not ordinary and in_port not in (of.OFPP_CONTROLLER, of.OFPP_LOCAL, of.OFPP_NONE):
-            raise NiciraError(*NXBRC_BAD_IN_PORT)
+            raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != south.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         self.switch.packet_out(peer, message, in_port, actions, message[end:])
@@ -242,7 +259,7 @@ class Northbound:
 
 def _check_flags(flags: int, timeouts: int) -> None:
     if flags & ~_KNOWN_FLAGS:
-        raise NiciraError(*NXFMFC_BAD_FLAGS)
+        raise NiciraError(*nx.NXFMFC_BAD_FLAGS)
     if flags & of.OFPFF_EMERG:
         # Open vSwitch has no room for emergency flows.
         code = of.OFPFMFC_BAD_EMERG_TIMEOUT if timeouts else of.OFPFMFC_ALL_TABLES_FULL

@@ -19,6 +19,7 @@ import pox.openflow.libopenflow_01 as of
 from pox.core import core
 from pox.lib.recoco import Select, Sleep, Task
 
+from edge import nicira as nx
 from edge.errors import OpenFlowError
 from edge.poxfixes import Outbox
 
@@ -37,15 +38,24 @@ class Peer:
 
     handle: is called with the peer and each whole message of version 1 after the hello; raises
         OpenFlowError to have it answered with that error
+    service: True for somebody who has connected to us, such as ovs-ofctl.  As with Open vSwitch,
+        they get no asynchronous messages unless they ask for them by setting a miss_send_len.
     miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
+    role: its Nicira role
     """
 
     def __init__(
-        self, sock: socket.socket, name: str, handle: Callable[["Peer", bytes], None]
+        self,
+        sock: socket.socket,
+        name: str,
+        handle: Callable[["Peer", bytes], None],
+        service: bool = False,
     ) -> None:
         self.sock = sock
         self.name = name
-        self.miss_send_len = of.OFP_DEFAULT_MISS_SEND_LEN
+        self.service = service
+        self.miss_send_len = 0 if service else of.OFP_DEFAULT_MISS_SEND_LEN
+        self.role = nx.NX_ROLE_OTHER
         self.greeted = False
         self.closed = False
         self.heard = 0.0
@@ -69,11 +79,18 @@ class Peer:
         """Close the connection."""
         if not self.closed:
             self.closed = True
-            log.info("%s: connection closed: %s", self, reason)
+            level = logging.DEBUG if self.service else logging.INFO
+            log.log(level, "%s: connection closed: %s", self, reason)
             self._outbox.flush()
             self._outbox.close()
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
+
+    def wants(self, kind: int) -> bool:
+        """True if it gets asynchronous messages of this type."""
+        if not self.greeted or (self.service and not self.miss_send_len):
+            return False
+        return self.role != nx.NX_ROLE_SLAVE or kind == of.OFPT_PORT_STATUS
 
     def hold(self) -> None:
         """Handle no more messages until release(): a barrier is waited for."""
@@ -178,7 +195,7 @@ class Peer:
             self.close("it does not speak OpenFlow 1.0")
             return
         self.greeted = True
-        log.info("%s: connected", self)
+        log.log(logging.DEBUG if self.service else logging.INFO, "%s: connected", self)
 
     def _other_version(self, version: int, kind: int, message: bytes) -> None:
         """What Open vSwitch says to a message of another version than was agreed on."""
@@ -269,6 +286,73 @@ class Controller(Task):
             sock.close()
             yield Sleep(delay)
             delay = min(delay * 2, self._max_retry_delay)
+
+
+class Listener(Task):
+    """
+    Accepts OpenFlow connections, as a bridge's management port does (ptcp: in Open vSwitch).
+
+    address: the local IP and the TCP port.  Raises OSError if one cannot listen there.
+    handle, opened, closed: see Controller
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handle: Callable[[Peer, bytes], None],
+        opened: Callable[[Peer], None],
+        closed: Callable[[Peer], None],
+    ) -> None:
+        super().__init__()
+        self._handle = handle
+        self._opened = opened
+        self._closed = closed
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._sock.bind(address)
+            self._sock.listen(16)
+        except BaseException:
+            self._sock.close()
+            raise
+        self._sock.setblocking(False)
+        log.info("Listening for OpenFlow connections on %s:%d", *self._sock.getsockname())
+
+    def run(self) -> Any:
+        complained = False
+        while core.running:
+            yield Select([self._sock], [], [], 5.0)
+            try:
+                sock, (host, port) = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                continue
+            except OSError as e:  # no descriptors left, or no memory
+                if not complained:
+                    log.error("Cannot accept an OpenFlow connection: %s", e)
+                complained = True
+                yield Sleep(1.0)
+                continue
+            complained = False
+            peer = Peer(sock, f"client {host}:{port}", self._handle, service=True)
+            _Client(peer, self._opened, self._closed).start()
+
+
+class _Client(Task):
+    """Serves one that has connected to a Listener."""
+
+    def __init__(
+        self, peer: Peer, opened: Callable[[Peer], None], closed: Callable[[Peer], None]
+    ) -> None:
+        super().__init__()
+        self._peer = peer
+        self._opened = opened
+        self._closed = closed
+
+    def run(self) -> Any:
+        self._opened(self._peer)
+        yield from serve(self._peer)
+        self._closed(self._peer)
+        self._peer.sock.close()
 
 
 def serve(peer: Peer) -> Any:
