@@ -140,13 +140,19 @@ class Connection:
             lambda message: message.type == type and where(message), timeout, of.type_name(type)
         )
 
-    def take(self, *types: int) -> list[Message]:
-        """Take all messages of these types, or all messages, out of the inbox; do not wait."""
+    def take(
+        self, *types: int, where: Callable[[Message], bool] = lambda message: True
+    ) -> list[Message]:
+        """Take all messages of these types, or all messages, out of the inbox; do not wait.
+
+        where: only messages for which it is true are taken.
+        """
         with self._changed:
-            taken = [message for message in self.inbox if not types or message.type in types]
-            self.inbox[:] = [
-                message for message in self.inbox if types and message.type not in types
-            ]
+            taken, left = [], []
+            for message in self.inbox:
+                wanted = (not types or message.type in types) and where(message)
+                (taken if wanted else left).append(message)
+            self.inbox[:] = left
             return taken
 
     def packet_ins(self) -> list[of.PacketIn]:

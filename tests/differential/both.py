@@ -1,0 +1,403 @@
+"""Two switches told the same, and required to answer the same."""
+
+import struct
+import time
+from collections.abc import Sequence
+from typing import Callable, NamedTuple, Optional, TypeVar, Union
+
+from lab import openflow10 as of
+from lab.bigswitch import Bed
+from lab.frames import describe
+from lab.openflow10 import Message, Type
+
+Answer = TypeVar("Answer")
+
+XID = 0xABCD0000
+"""First of the transaction ids that both switches are given alike."""
+TOLERANCE = 1.0
+"""Seconds by which times may differ: the machine may be busy."""
+WAIT = 10.0
+"""Seconds to wait for what must come."""
+
+ERRORS = {
+    "HELLO_FAILED": ("INCOMPATIBLE", "EPERM"),
+    "BAD_REQUEST": (
+        "BAD_VERSION",
+        "BAD_TYPE",
+        "BAD_STAT",
+        "BAD_VENDOR",
+        "BAD_SUBTYPE",
+        "EPERM",
+        "BAD_LEN",
+        "BUFFER_EMPTY",
+        "BUFFER_UNKNOWN",
+    ),
+    "BAD_ACTION": (
+        "BAD_TYPE",
+        "BAD_LEN",
+        "BAD_VENDOR",
+        "BAD_VENDOR_TYPE",
+        "BAD_OUT_PORT",
+        "BAD_ARGUMENT",
+        "EPERM",
+        "TOO_MANY",
+        "BAD_QUEUE",
+    ),
+    "FLOW_MOD_FAILED": (
+        "ALL_TABLES_FULL",
+        "OVERLAP",
+        "EPERM",
+        "BAD_EMERG_TIMEOUT",
+        "BAD_COMMAND",
+        "UNSUPPORTED",
+    ),
+    "PORT_MOD_FAILED": ("BAD_PORT", "BAD_HW_ADDR"),
+    "QUEUE_OP_FAILED": ("BAD_PORT", "BAD_QUEUE", "EPERM"),
+}
+"""ofp_error_type and the codes of each, in the order of the OpenFlow 1.0.0 specification, 5.4.4."""
+
+NX_ERROR = 0xB0C2
+"""Type of the error message in which Open vSwitch wraps errors that OpenFlow 1.0 has no code for."""
+
+
+def error_name(error: of.Error) -> str:
+    """Return "TYPE/CODE" in the specification's words, or "NX type/code"."""
+    if error.type == NX_ERROR:
+        _, type_, code = struct.unpack_from("!IHH", error.data)
+        return f"NX {type_}/{code}"
+    if error.type < len(ERRORS):
+        name, codes = list(ERRORS.items())[error.type]
+        if error.code < len(codes):
+            return f"{name}/{codes[error.code]}"
+    return f"{error.type}/{error.code}"
+
+
+class Outcome(NamedTuple):
+    """What came of a frame: `out` of which ports, and what the controller was told."""
+
+    out: dict[int, list[bytes]]
+    packet_ins: list[of.PacketIn]
+
+    def __str__(self) -> str:
+        lines = [f"  port {port}: {describe(frame)}" for port in sorted(self.out)
+                 for frame in self.out[port]]
+        lines += [f"  packet-in {packet_in}" for packet_in in self.packet_ins]
+        return "\n".join(lines) or "  nothing"
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports that frames came out of, once for each frame."""
+        return sorted(port for port, frames in self.out.items() for _ in frames)
+
+
+NOTHING = Outcome({}, [])
+
+
+class PortCounters(NamedTuple):
+    """What went through a port since `Both.mark`."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+
+
+class Both:
+    """The plain bridge and the big switch: each method does one thing to both and compares.
+
+    What it returns is what both answered.
+    """
+
+    def __init__(self, plain: Bed, big: Bed) -> None:
+        self.plain = plain
+        self.big = big
+        self._xid = XID
+        self._tables: dict[Bed, of.TableStats] = {}
+        self._ports: dict[Bed, dict[int, of.PortStats]] = {}
+        self.mark()
+
+    def reset(self) -> None:
+        """Make both as new."""
+        for bed in self.beds:
+            bed.reset()
+        self.mark()
+
+    @property
+    def beds(self) -> tuple[Bed, Bed]:
+        """Both, the plain bridge first."""
+        return self.plain, self.big
+
+    def each(self, ask: Callable[[Bed], object]) -> None:
+        """Do something to both whose answer does not matter."""
+        for bed in self.beds:
+            ask(bed)
+
+    def same(self, ask: Callable[[Bed], Answer], what: str = "answer") -> Answer:
+        """Do something to both, fail when the answers differ, return the answer."""
+        plain, big = (ask(bed) for bed in self.beds)
+        assert big == plain, f"{what}\nplain bridge:\n{_show(plain)}\nbig switch:\n{_show(big)}"
+        return plain
+
+    # ---- messages ----
+
+    def send(self, *messages: bytes) -> None:
+        """Send messages as they are, in one piece."""
+        self.each(lambda bed: bed.controller.send(*messages))
+
+    def barrier(self) -> None:
+        """Return when both have done all that was sent."""
+        self.each(lambda bed: bed.controller.barrier())
+
+    def replies(self, *messages: bytes) -> list[Message]:
+        """Send messages and a barrier; return what comes back with their xids.
+
+        Messages are given one xid after the other.  The barrier reply is checked to come last.
+        """
+        first = self._xid
+        raws = [of.with_xid(raw, first + number) for number, raw in enumerate(messages)]
+        self._xid += len(raws)
+        self.send(*raws)
+        self.barrier()
+
+        def take(bed: Bed) -> list[Message]:
+            return bed.controller.take(where=lambda reply: first <= reply.xid < first + len(raws))
+
+        return self.same(take, "replies to " + ", ".join(raw.hex() for raw in raws)[:2000])
+
+    def error(self, message: bytes) -> Optional[str]:
+        """Send a message that has no reply; return the name of the error, None if there is none.
+
+        The error must hold the whole message.
+        """
+        replies = self.replies(message)
+        if not replies:
+            return None
+        assert [reply.type for reply in replies] == [Type.ERROR], replies
+        assert replies[0].version == of.VERSION
+        error = of.unpack_error(replies[0].body)
+        data = error.data[8:] if error.type == NX_ERROR else error.data
+        assert of.with_xid(data, 0) == of.with_xid(message, 0)[: len(data)]
+        assert len(data) >= min(64, len(message))
+        return error_name(error)
+
+    def do(self, *messages: bytes) -> None:
+        """Send messages that have no reply and that must not be refused."""
+        replies = self.replies(*messages)
+        assert not replies, [str(reply) for reply in replies]
+
+    def flow_mod(self, *args: object, **fields: object) -> None:
+        """Send a flow-mod (arguments of `openflow10.flow_mod`) that must not be refused."""
+        self.do(of.flow_mod(*args, **fields))
+
+    def stats(self, type: int, body: bytes = b"") -> bytes:
+        """Return a statistics reply whose parts are equal."""
+        parts = self.replies(of.stats_request(type, body))
+        assert all(part.type == Type.STATS_REPLY for part in parts), parts
+        return b"".join(part.body[4:] for part in parts)
+
+    # ---- frames ----
+
+    def inject(self, port: int, *frames: bytes) -> Outcome:
+        """Send frames into a port; return what came of them."""
+        self.each(lambda bed: bed.wires.send(port, *frames))
+        listing = "\n".join(f"  {describe(frame)}" for frame in frames[:20])
+        return self.outcome(f"sent into port {port}:\n{listing}\ncame out")
+
+    def packet_out(
+        self, frame: bytes, actions: Union[bytes, list[bytes]], in_port: int = of.Port.NONE
+    ) -> Outcome:
+        """Send a packet-out that must not be refused; return what came of it."""
+        self.do(of.packet_out(frame, actions, in_port))
+        return self.outcome(
+            f"packet-out, in_port {in_port}, actions {of.joined(actions).hex()}:\n"
+            f"  {describe(frame)}\ncame out"
+        )
+
+    def outcome(self, what: str = "came out") -> Outcome:
+        """Return what frames sent before, in whatever way, led to."""
+
+        def look(bed: Bed) -> Outcome:
+            out = bed.wires.capture()
+            bed.controller.barrier()
+            return Outcome(out, bed.controller.packet_ins())
+
+        return self.same(look, what)
+
+    # ---- flows ----
+
+    def flows(
+        self, match: bytes = of.match(), table_id: int = 0xFF, out_port: int = of.Port.NONE
+    ) -> list[of.FlowStats]:
+        """Return flow statistics, sorted, durations 0 after they were found to be about equal."""
+        body = of.flow_stats_body(match, table_id, out_port)
+        durations = []
+
+        def ask(bed: Bed) -> list[bytes]:
+            entries = []
+            for raw in split_flow_stats(bed.controller.stats(of.Stats.FLOW, body)):
+                seconds, nanoseconds = struct.unpack_from("!II", raw, 44)
+                assert nanoseconds < 10**9
+                entries.append((raw[:44] + bytes(8) + raw[52:], seconds + nanoseconds / 1e9))
+            entries.sort()
+            durations.append([duration for _, duration in entries])
+            return [raw for raw, _ in entries]
+
+        def show(bed: Bed) -> list[bytes]:
+            return ask(bed)
+
+        raws = self.same(show, "flow statistics")
+        for plain, big in zip(*durations):
+            assert abs(plain - big) < TOLERANCE, f"durations {plain} and {big} s"
+        return of.unpack_flow_stats(b"".join(raws))
+
+    def aggregate(
+        self, match: bytes = of.match(), table_id: int = 0xFF, out_port: int = of.Port.NONE
+    ) -> of.Aggregate:
+        """Return aggregate statistics."""
+        body = of.flow_stats_body(match, table_id, out_port)
+        return of.unpack_aggregate(self.stats(of.Stats.AGGREGATE, body))
+
+    def counters(self) -> dict[int, tuple[int, int]]:
+        """Return (packets, bytes) of every flow by its cookie."""
+        return {flow.cookie: (flow.packet_count, flow.byte_count) for flow in self.flows()}
+
+    def removed(self, count: int, timeout: float = WAIT) -> list[of.FlowRemoved]:
+        """Wait for `count` flow-removed messages; return them sorted by cookie, durations 0.
+
+        Durations must be about equal.  Fails when more have come.
+        """
+        durations = []
+
+        def take(bed: Bed) -> list[bytes]:
+            bodies = [
+                bed.controller.expect(Type.FLOW_REMOVED, timeout).body for _ in range(count)
+            ]
+            bed.controller.barrier()
+            bodies += [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
+            bodies.sort(key=lambda body: body[40:48] + body)
+            durations.append([of.unpack_flow_removed(body).duration for body in bodies])
+            return [body[:52] + bytes(8) + body[60:] for body in bodies]
+
+        bodies = self.same(take, "flow-removed")
+        for plain, big in zip(*durations):
+            assert abs(plain - big) < TOLERANCE, f"durations {plain} and {big} s"
+        assert len(bodies) == count, f"{len(bodies)} flow-removed instead of {count}"
+        return [of.unpack_flow_removed(body) for body in bodies]
+
+    # ---- counters that live longer than a test ----
+
+    def mark(self) -> None:
+        """Let `table` and `ports` count from now."""
+        for bed in self.beds:
+            self._tables[bed] = bed.controller.table_stats()[0]
+            self._ports[bed] = bed.controller.port_stats()
+
+    def table(self) -> tuple[int, int, int]:
+        """Return active, lookup and matched counts of table 0, the latter two since `mark`."""
+
+        def ask(bed: Bed) -> tuple[int, int, int]:
+            now, then = bed.controller.table_stats()[0], self._tables[bed]
+            return (
+                now.active_count,
+                now.lookup_count - then.lookup_count,
+                now.matched_count - then.matched_count,
+            )
+
+        return self.same(ask, "table statistics")
+
+    def ports(self) -> dict[int, PortCounters]:
+        """Return what went through each port since `mark`."""
+
+        def ask(bed: Bed) -> dict[int, PortCounters]:
+            counters = {}
+            for number, now in bed.controller.port_stats().items():
+                if number < of.Port.MAX:
+                    then = self._ports[bed][number]
+                    counters[number] = PortCounters(
+                        *(after - before for after, before in zip(now[1:5], then[1:5]))
+                    )
+            return counters
+
+        return self.same(ask, "port statistics")
+
+    # ---- ports ----
+
+    def port_mod(self, port: int, config: int, mask: Optional[int] = None) -> Optional[str]:
+        """Set bits of a port's configuration (mask: those in `config`); return the error."""
+        xid, self._xid = self._xid, self._xid + 1
+
+        def ask(bed: Bed) -> Optional[str]:
+            hw_addr = bed.controller.features().ports[port].hw_addr
+            raw = of.port_mod(port, hw_addr, config, config if mask is None else mask, xid=xid)
+            bed.controller.send(raw)
+            bed.controller.barrier()
+            errors = bed.controller.take(where=lambda reply: reply.xid == xid)
+            return [error_name(of.unpack_error(error.body)) for error in errors]
+
+        errors = self.same(ask, f"port-mod of {port}")
+        return errors[0] if errors else None
+
+    def features(self) -> dict[int, of.PhyPort]:
+        """Return the ports of the features by number, without names and addresses, and LOCAL."""
+
+        def ask(bed: Bed) -> tuple[object, ...]:
+            *rest, ports = bed.controller.features()
+            return (*rest, {
+                number: anonymous(port) for number, port in ports.items() if number < of.Port.MAX
+            })
+
+        return self.same(ask, "features")[-1]
+
+    def port_statuses(self, count: int, timeout: float = WAIT) -> list[of.PortStatus]:
+        """Wait for `count` port-status messages; return them, without names and addresses."""
+
+        def take(bed: Bed) -> list[of.PortStatus]:
+            messages = [bed.controller.expect(Type.PORT_STATUS, timeout) for _ in range(count)]
+            bed.settle()
+            messages += bed.controller.take(Type.PORT_STATUS)
+            statuses = [of.unpack_port_status(message.body) for message in messages]
+            return [status._replace(port=anonymous(status.port)) for status in statuses]
+
+        statuses = self.same(take, "port-status")
+        assert len(statuses) == count, statuses
+        return statuses
+
+    # ---- the end ----
+
+    def quiet(self) -> None:
+        """Fail if anything is in an inbox that no one has asked for."""
+        self.each(lambda bed: bed.settle())
+
+        def look(bed: Bed) -> list[str]:
+            return [str(message) for message in bed.controller.take()]
+
+        assert self.same(look, "unexpected messages") == []
+
+
+def anonymous(port: of.PhyPort) -> of.PhyPort:
+    """Return a port without its name and its address, which differ by nature."""
+    return port._replace(name="", hw_addr="")
+
+
+def split_flow_stats(data: bytes) -> list[bytes]:
+    """Return the entries of a flow statistics reply as bytes."""
+    entries = []
+    while data:
+        (length,) = struct.unpack_from("!H", data)
+        entries.append(data[:length])
+        data = data[length:]
+    return entries
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout: float = WAIT) -> None:
+    """Return when `condition` is true; fail when it is not within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
+        time.sleep(0.01)
+
+
+def _show(answer: object) -> str:
+    if isinstance(answer, Sequence) and not isinstance(answer, (str, bytes, Outcome)):
+        return "\n".join(f"  {_show(item)}" for item in answer) or "  nothing"
+    return answer.hex() if isinstance(answer, bytes) else str(answer)

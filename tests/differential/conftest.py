@@ -1,0 +1,11 @@
+"""The fixture of the differential suite."""
+
+import pytest
+
+from .both import Both
+
+
+@pytest.fixture
+def both(plain_switch, big_switch):
+    """The plain bridge and the big switch, as new, told the same and required to be the same."""
+    return Both(plain_switch, big_switch)
