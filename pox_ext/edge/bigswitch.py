@@ -22,6 +22,7 @@ from edge import match as matches
 from edge import southbound as south
 from edge import translate
 from edge.cookies import RUN_MASK, SERVICE, Cookies
+from edge.counts import Counts
 from edge.discovery import Discovery
 from edge.errors import error_reply
 from edge.flowtable import FlowEntry, FlowTable
@@ -84,6 +85,7 @@ class BigSwitch:
         self._learn_ips = learn_ips
         self.datapath_id = datapath_id
         self.switch_timeout = switch_timeout
+        self.counts = Counts()
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
         self.members: dict[int, Member] = {}
@@ -169,6 +171,7 @@ class BigSwitch:
 
     def member_ready(self, member: Member) -> None:
         """A switch has what it has to have."""
+        self.counts.resynchronisations += 1
         self._announce_ports(member)
         self.discovery.changed(member)
         self.topology_changed()
@@ -621,6 +624,7 @@ class BigSwitch:
     def refused(self, member: Member, xid: int, error: bytes) -> None:
         """A switch has refused something."""
         kind, code = struct.unpack_from("!HH", error, 8)
+        self.counts.refusals += 1
         origin = self._origins.get(xid)
         if origin is None:
             log.warning("%s: refuses what it was sent (error type %d code %d)", member, kind, code)
@@ -779,6 +783,7 @@ class BigSwitch:
         elif reason == of.OFPR_NO_MATCH:
             reason = of.OFPR_ACTION
         data = packet.data
+        self.counts.packet_ins += 1
         self.tell(
             of.OFPT_PACKET_IN,
             _PACKET_IN.pack(
