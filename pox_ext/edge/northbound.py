@@ -79,6 +79,13 @@ class Northbound:
 
     def handle(self, peer: Peer, message: bytes) -> None:
         """Do what a message says.  Raises OpenFlowError if it is refused."""
+        try:
+            self._handle(peer, message)
+        except OpenFlowError:
+            self.switch.counts.errors += 1
+            raise
+
+    def _handle(self, peer: Peer, message: bytes) -> None:
         if peer.role == nx.NX_ROLE_SLAVE and message[1] in _CHANGES:
             raise _bad_request(of.OFPBRC_EPERM)
         self._handlers.get(message[1], self._unexpected)(peer, message)
@@ -152,12 +159,19 @@ class Northbound:
 
     def _barrier_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
-        answer_later(peer, self.switch.barrier, lambda: reply(message, of.OFPT_BARRIER_REPLY, b""))
+        begun = time.monotonic()
+
+        def build() -> bytes:
+            self.switch.counts.barriers.add(time.monotonic() - begun)
+            return reply(message, of.OFPT_BARRIER_REPLY, b"")
+
+        answer_later(peer, self.switch.barrier, build)
 
     # --- flows ---------------------------------------------------------------------------------
 
     def flow_mod(self, peer: Peer, message: bytes) -> None:
         """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
+        self.switch.counts.flow_mods += 1
         if len(message) < 72 or len(message) % 8:
             raise _bad_request(of.OFPBRC_BAD_LEN)
         cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
@@ -198,6 +212,7 @@ class Northbound:
         self.switch.add(entry, peer, message)
 
     def _packet_out(self, peer: Peer, message: bytes) -> None:
+        self.switch.counts.packet_outs += 1
         if len(message) < 16:
             raise _bad_request(of.OFPBRC_BAD_LEN)
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
