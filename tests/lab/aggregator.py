@@ -88,7 +88,10 @@ class Aggregator:
             *self.options,
         ]
         environment: dict[str, str] = dict(
-            os.environ, PYTHONPATH=os.path.join(REPOSITORY, "pox_ext"), PYTHONDONTWRITEBYTECODE="1"
+            os.environ,
+            # tests: for lab.inside
+            PYTHONPATH=":".join(os.path.join(REPOSITORY, name) for name in ("pox_ext", "tests")),
+            PYTHONDONTWRITEBYTECODE="1",
         )
         self._life_begins = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
