@@ -40,9 +40,7 @@ try:
 except ImportError:
     # Mininet is a Debian package; `python` may be another than the system's.
     SYSTEM_PYTHON = "/usr/bin/python3"
-    if __name__ == "__main__" and os.path.realpath(sys.executable) != os.path.realpath(
-        SYSTEM_PYTHON
-    ):
+    if __name__ == "__main__" and sys.executable != SYSTEM_PYTHON:
         os.execv(SYSTEM_PYTHON, [SYSTEM_PYTHON, *sys.argv])
     sys.exit("agg_net.py: Mininet is not installed: sudo scripts/setup.sh")
 

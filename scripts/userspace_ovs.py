@@ -118,9 +118,7 @@ class UserspaceOVS:
             self.vswitchd = self._spawn("ovs-vswitchd", self.remote)
             self._wait_for_daemon("ovs-vswitchd", self.vswitchd)
             bridges = set(self.vsctl("list-br").split())
-            wait_until(
-                lambda: bridges <= set(self.appctl("ofproto/list").split()), f"bridges {bridges}"
-            )
+            wait_until(lambda: self._forwards(bridges), f"bridges {bridges}")
             for device, address in self._addresses.items():
                 self._set_address(device, address)
 
@@ -443,6 +441,12 @@ class UserspaceOVS:
         self.run("ip", "link", "set", device, "up")
         # Open vSwitch hears of the route from the kernel; before that it cannot tunnel.
         wait_until(lambda: f"dev {device}" in self.appctl("ovs/route/show"), f"route by {device}")
+
+    def _forwards(self, bridges: set[str]) -> bool:
+        try:
+            return bridges <= set(self.appctl("ofproto/list").split())
+        except OVSError:  # there is no such command before its first look at the database
+            return False
 
     def _has_device(self, device: str) -> bool:
         try:
