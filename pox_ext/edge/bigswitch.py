@@ -93,7 +93,9 @@ class BigSwitch:
         self.fragments = of.OFPC_FRAG_NORMAL
         self.discovery = Discovery(ips, self.ready_members, self._tunnel_found)
         self.ports: dict[int, south.PhyPort] = {}  # as the controllers know them
-        self._lowest = 0  # flows of priority 0
+        # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
+        # counts of their table-miss rules go on.
+        self.has_lowest = False
         self._shared_idle = 0  # flows with an idle timeout that may be on several switches
         self._origins: dict[int, Origin] = {}
         self._confirming = False
@@ -313,11 +315,6 @@ class BigSwitch:
                 peer.send(message)
 
     # --- flows ---------------------------------------------------------------------------------
-
-    @property
-    def has_lowest(self) -> bool:
-        """True if there are flows of priority 0."""
-        return self._lowest > 0
 
     def has_cookie(self, cookie: int) -> bool:
         """True if a flow of the table bears this cookie on the switches."""
@@ -555,12 +552,10 @@ class BigSwitch:
     def _count(self, entry: FlowEntry, step: int) -> None:
         if entry.idle_timeout and entry.match.in_port is None:
             self._shared_idle += step
-        if entry.priority == 0:
-            had = self.has_lowest
-            self._lowest += step
-            if had != self.has_lowest:
-                for member in self.ready_members():
-                    member.update_service_rules()
+        if entry.priority == 0 and not self.has_lowest:
+            self.has_lowest = True
+            for member in self.ready_members():
+                member.update_service_rules()
 
     def counted(self, entry: FlowEntry) -> tuple[int, int]:
         """The packets and octets of a flow, over all its copies, as far as they are known."""

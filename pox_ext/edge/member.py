@@ -63,8 +63,8 @@ def service_rules(
     ports: the ports that the big switch has
     left_out: the ports that it has not: nothing comes in there, and MALL does not go there
     queue_keys: (port, queue) -> tunnel key, for queues that other switches' flows use
-    lowest: True if there are flows of priority 0, which have a table of their own, since their
-        priority is that of the table-miss rule
+    lowest: True once there has been a flow of priority 0: these have a table of their own, since
+        their priority is that of the table-miss rule
     """
     ports, left_out = sorted(ports), sorted(left_out)
     controller = translate.output(of.OFPP_CONTROLLER, 0xFFFF)
@@ -234,15 +234,7 @@ class Member:
         """FLOOD on the switch must not go where the big switch's FLOOD does not."""
         for number, port in self.ports.items():
             if not self.numbered(number) and not port.config & of.OFPPC_NO_FLOOD:
-                self.send(
-                    south.port_mod(
-                        new_xid(),
-                        number,
-                        port.hw_addr,
-                        of.OFPPC_NO_FLOOD,
-                        of.OFPPC_NO_FLOOD,
-                    )
-                )
+                self.send(_no_flood(port))
                 self.ports[number] = port._replace(config=port.config | of.OFPPC_NO_FLOOD)
 
     def modify_port(self, number: int, config: int, mask: int, xid: Optional[int] = None) -> None:
@@ -270,11 +262,12 @@ class Member:
         self.request(south.features_request, self._features, lambda: None)
 
     def _features(self, kind: int, message: bytes) -> bool:
-        self.ports = {
-            port.port_no: port
-            for port in south.parse_features(message)
-            if port.port_no < of.OFPP_MAX
-        }
+        self.ports = {}
+        for port in south.parse_features(message):
+            if port.port_no < of.OFPP_MAX:
+                self.ports[port.port_no] = port
+            elif not port.config & of.OFPPC_NO_FLOOD:
+                self.send(_no_flood(port))  # OFPP_LOCAL, which the big switch has not
         self._find_tunnel()
         self._hold_back_floods()
         for number, (config, mask) in self._port_mods.items():
@@ -543,6 +536,11 @@ class Member:
             known = actions, translate.translate(actions, self.ingress())
             self._translated[actions.wire] = known
         return known[1]
+
+
+def _no_flood(port: south.PhyPort) -> bytes:
+    bit = of.OFPPC_NO_FLOOD
+    return south.port_mod(new_xid(), port.port_no, port.hw_addr, bit, bit)
 
 
 _NXT_PACKET_IN = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXT_PACKET_IN.to_bytes(4, "big")
