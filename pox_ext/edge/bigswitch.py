@@ -13,7 +13,7 @@ import math
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
@@ -37,6 +37,7 @@ from edge.member import (
     new_xid,
     table_and_priority,
 )
+from edge.nicira import NXET_VENDOR
 from edge.ports import PortNumbers, Unnumbered
 from edge.poxfixes import end_of_turn
 from edge.upstream import Peer
@@ -52,12 +53,25 @@ _NOT_A_FLOW = 0xFFFFFFFFFFFFFFFF  # the cookie of packet-ins that a packet-out's
 _UNCONFIRMED = 1000
 
 
-class Origin(NamedTuple):
-    """Which message of a controller led to a message to the switches."""
+Undo = Callable[[], Callable[["set[Member]"], None]]
 
-    peer: Peer
-    message: bytes
-    undo: Optional[Callable[[], None]]
+
+class Origin:
+    """
+    Which message of a controller led to a message to the switches.
+
+    undo: is called at the first refusal, and returns what is to be called when all switches have
+        answered: with the set of those that have refused
+    refusers: the switches that have refused it
+    """
+
+    __slots__ = ("peer", "message", "undo", "refusers")
+
+    def __init__(self, peer: Peer, message: bytes, undo: Optional[Undo]) -> None:
+        self.peer = peer
+        self.message = message
+        self.undo = undo
+        self.refusers: Optional[set[Member]] = None
 
 
 class BigSwitch:
@@ -399,12 +413,14 @@ class BigSwitch:
         old = self.table.put(entry)
         cookie = self.cookies.new(entry)
         self._count(entry, 1)
+        old_cookie = 0
         if old is not None:
+            old_cookie = self.cookies.cookie(old)
             self._forget(old)
         if len(self._origins) >= _UNCONFIRMED:
             self._confirm()
         members = self.holders(entry)
-        xid = self.originate(peer, message, lambda: self._undo_add(entry))
+        xid = self.originate(peer, message, lambda: self._undo_add(entry, old, old_cookie))
         if not members:
             if entry.idle_timeout or entry.hard_timeout:
                 self._unheld[entry] = entry.created
@@ -425,11 +441,32 @@ class BigSwitch:
                 )
             member.send(data)
 
-    def _undo_add(self, entry: FlowEntry) -> None:
-        if entry in self.table:
-            self._delete_copies([entry])
-            self.table.remove(entry)
-            self._forget(entry)
+    def _undo_add(
+        self, entry: FlowEntry, old: Optional[FlowEntry], old_cookie: int
+    ) -> Callable[[set[Member]], None]:
+        """The flow that was there before is there again, and is still on those that refused."""
+        if entry not in self.table:
+            return lambda refusers: None
+        holders = self.holders(entry)
+        table, _ = table_and_priority(entry.priority)
+        delete = south.delete_flow(new_xid(), table, self.cookies.cookie(entry))
+        self.table.remove(entry)
+        self._forget(entry)
+        if old is not None:
+            self.table.put(old)
+            self.cookies.restore(old, old_cookie)
+            self._count(old, 1)
+
+        def finish(refusers: set[Member]) -> None:
+            for member in holders:
+                if member in refusers:
+                    continue
+                if old is None:
+                    member.send(delete)
+                elif old in self.table:
+                    member.send(self.copy(old, member, again=True).add(new_xid()))
+
+        return finish
 
     def modify(
         self,
@@ -443,7 +480,7 @@ class BigSwitch:
         MODIFY: give flows other actions, and another cookie unless that is None; their counters
         and timeouts stay (but a hard timeout begins anew, as in Open vSwitch).
         """
-        before = [(entry, entry.actions) for entry in entries]
+        before = [(entry, entry.actions, entry.cookie, entry.modified) for entry in entries]
         xid = self.originate(peer, message, lambda: self._undo_modify(before))
         now = time.monotonic()
         for entry in entries:
@@ -464,11 +501,19 @@ class BigSwitch:
                 data = packed[actions] = south.modify_flow(xid, table, cookie, actions)
             member.send(data)
 
-    def _undo_modify(self, before: list[tuple[FlowEntry, translate.Actions]]) -> None:
-        for entry, actions in before:
-            if entry in self.table:
-                entry.actions = actions
-                self._send_actions(entry, new_xid())
+    def _undo_modify(
+        self, before: list[tuple[FlowEntry, translate.Actions, int, float]]
+    ) -> Callable[[set[Member]], None]:
+        changed = [each for each in before if each[0] in self.table]
+        for entry, actions, cookie, modified in changed:
+            entry.actions, entry.cookie, entry.modified = actions, cookie, modified
+
+        def finish(refusers: set[Member]) -> None:
+            for entry, actions, _, _ in changed:
+                if entry in self.table and entry.actions is actions:
+                    self._send_actions(entry, new_xid())
+
+        return finish
 
     def delete(self, entries: list[FlowEntry]) -> None:
         """DELETE: the controllers are told where they had asked for that."""
@@ -604,14 +649,8 @@ class BigSwitch:
 
     # --- what is refused -----------------------------------------------------------------------
 
-    def originate(
-        self, peer: Peer, message: bytes, undo: Optional[Callable[[], None]] = None
-    ) -> int:
-        """
-        The xid for what is sent to the switches because of a controller's message.
-
-        undo: is called if a switch refuses it
-        """
+    def originate(self, peer: Peer, message: bytes, undo: Optional[Undo] = None) -> int:
+        """The xid for what is sent to the switches because of a controller's message."""
         xid = new_xid()
         self._origins[xid] = Origin(peer, message, undo)
         return xid
@@ -624,16 +663,24 @@ class BigSwitch:
         if origin is None:
             log.warning("%s: refuses what it was sent (error type %d code %d)", member, kind, code)
             return
-        if origin.undo is not None:
-            log.warning("%s: refuses a flow (error type %d code %d)", member, kind, code)
-        if origin.message:
-            # Once, whatever the other switches say of it.
-            self._origins[xid] = Origin(origin.peer, b"", None)
-            prefix = error[12:20] if kind == 0xB0C2 else b""
-            origin.peer.send(error_reply(kind, code, origin.message, prefix=prefix))
-            if origin.undo is not None:
-                self._undone = True
-                origin.undo()
+        if origin.refusers is not None:
+            origin.refusers.add(member)
+            return  # the controller knows, and it is being undone
+        refusers = origin.refusers = {member}
+        self.counts.errors += 1
+        prefix = error[12:20] if kind == NXET_VENDOR else b""
+        origin.peer.send(error_reply(kind, code, origin.message, prefix=prefix))
+        if origin.undo is None:
+            return
+        log.debug("%s: refuses a flow (error type %d code %d)", member, kind, code)
+        self._undone = True
+        finish = origin.undo()
+
+        def answered() -> None:
+            self._undone = True
+            finish(refusers)
+
+        self.ask_barriers(answered)
 
     def _confirm(self) -> None:
         """Forget the origins of what all switches have taken."""

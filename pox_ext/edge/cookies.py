@@ -39,9 +39,13 @@ class Cookies(Generic[E]):
             cookie = self.run | number
             if number and cookie not in self._entry_of:
                 break
+        self.restore(entry, cookie)
+        return cookie
+
+    def restore(self, entry: E, cookie: int) -> None:
+        """Give an entry that has been released its cookie again."""
         self._entry_of[cookie] = entry
         self._cookie_of[entry] = cookie
-        return cookie
 
     def entry(self, cookie: int) -> Optional[E]:
         """The entry that bears this cookie on the switches, None if there is none."""

@@ -13,6 +13,7 @@ so.
 """
 
 import logging
+import math
 import secrets
 import socket
 import struct
@@ -71,6 +72,7 @@ class Discovery:
         self._found = found
         self._nonce = secrets.token_bytes(16)
         self._announced = False
+        self._alone_since: Optional[float] = None
 
     @property
     def ips(self) -> list[int]:
@@ -117,6 +119,7 @@ class Discovery:
         """Send the probes that are due.  To be called some ten times a second."""
         able = [m for m in self._members() if m.tunnel_port is not None]
         owners = {m.tunnel_ip: m for m in able}
+        self._complain_of_few(able, now)
         for target in self._targets.values():
             if target.due > now or not able:
                 continue
@@ -154,6 +157,20 @@ class Discovery:
                 "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
                 "tunnel port, and can the switches reach it?",
                 IPv4Address(target.ip),
+            )
+
+    def _complain_of_few(self, able: list[Member], now: float) -> None:
+        """With fewer than two switches nobody can answer anybody; say so, once at a time."""
+        if len(able) > 1 or len(self._targets) < 2:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= SILENT:
+            self._alone_since = math.inf
+            log.warning(
+                "%s with a tunnel port is connected; waiting for the others, at tunnel IPs %s",
+                "Only one switch" if able else "No switch",
+                ", ".join(str(IPv4Address(ip)) for ip in self._targets),
             )
 
     def _announce(self) -> None:
