@@ -131,12 +131,16 @@ class BigSwitch(Bed):
             self.aggregator.start()
             # A switch that finds nobody there tries again only after a second.
             self.aggregator.wait_until_listening(OPENFLOW_PORT)
-            self.network.connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
+            self.connect_switches()
             if ready:
                 self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
+
+    def connect_switches(self) -> None:
+        """Make the aggregator the controller of the switches."""
+        self.network.connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
 
     def wait_until_ready(self, timeout: float = READY) -> None:
         """Return when the controller sees all ports and a frame gets from each switch to all."""

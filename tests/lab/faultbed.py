@@ -1,0 +1,233 @@
+"""A big switch to break: three switches, flows of every kind, and a look inside."""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple, Optional
+
+from . import frames
+from . import openflow10 as of
+from .bigswitch import OPENFLOW_PORT, BigSwitch
+from .network import CONTROL_ADDRESS, Switch
+from .openflow10 import Port, Type
+from .relay import Relay
+
+INSIDE = "\0lab.inside"
+NX_FLOW_STATS = 0
+UNASSIGNED = 50
+"""A port number of a fourth switch, which does not exist."""
+
+
+class Installed(NamedTuple):
+    """One flow on a switch, as Open vSwitch tells it."""
+
+    table: int
+    priority: int
+    match: str
+    cookie: int
+    actions: str
+    duration: float
+    packets: int
+
+
+def until(
+    condition: Callable[[], Any], what: str, timeout: float = 10, interval: float = 0.005
+) -> Any:
+    """Return the condition's value when it is true; fail, naming `what`, after `timeout` s.
+
+    For what tells nobody when it happens, such as what is on a switch.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
+        time.sleep(interval)
+
+
+def dump(switch: Switch) -> list[Installed]:
+    """Return all flows of a switch's bridge, read from its management socket (NXST_FLOW)."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(f"{switch.ovs.directory}/{switch.name}.mgmt")
+        body = struct.pack("!II4xHHB3x", of.NX_VENDOR, NX_FLOW_STATS, Port.NONE, 0, 0xFF)
+        connection.sendall(of.message(Type.HELLO) + of.stats_request(of.Stats.VENDOR, body))
+        stream = connection.makefile("rb")
+        flows: list[Installed] = []
+        more = True
+        while more:
+            _, kind, length, _ = struct.unpack("!BBHI", stream.read(8))
+            message = stream.read(length - 8)
+            if kind == Type.STATS_REPLY:
+                more = bool(message[3] & of.Stats.REPLY_MORE)
+                flows += _entries(message[16:])
+            else:
+                assert kind == Type.HELLO, f"message of type {kind} instead of the flows"
+    return flows
+
+
+def _entries(data: bytes) -> Iterable[Installed]:
+    while data:
+        length, table, seconds, nanoseconds, priority = struct.unpack_from("!HBxIIH", data)
+        match_length, cookie, packets = struct.unpack_from("!4xH4xQQ", data, 14)
+        actions = 48 + match_length + -match_length % 8
+        yield Installed(
+            table,
+            priority,
+            data[48 : 48 + match_length].hex(),
+            cookie,
+            data[actions:length].hex(),
+            seconds + nanoseconds / 1e9,
+            packets,
+        )
+        data = data[length:]
+
+
+class FaultBed(BigSwitch):
+    """A big switch whose test may look inside the aggregator.
+
+    relays: dpids of switches that connect through a `Relay`; see `relays`.
+    """
+
+    def __init__(
+        self,
+        switches: int = 3,
+        options: Sequence[str] = (),
+        relays: Sequence[int] = (),
+        **more: Any,
+    ) -> None:
+        self.relays: dict[int, Relay] = {}
+        self._relayed = relays
+        super().__init__(switches, options=[*options, "lab.inside"], **more)
+
+    def stop(self) -> None:
+        for relay in self.relays.values():
+            relay.close()
+        super().stop()
+
+    def connect_switches(self) -> None:
+        for dpid in self._relayed:
+            relay = self.relays[dpid] = Relay(
+                self.network.outer, CONTROL_ADDRESS, (CONTROL_ADDRESS, OPENFLOW_PORT)
+            )
+            self.network.switches[dpid].connect(relay.endpoint)
+        for dpid in self.network.switches.keys() - self.relays.keys():
+            self.network.switches[dpid].connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
+
+    def inside(self, question: str) -> dict[str, Any]:
+        """Return the answer of lab.inside: "sizes" or "flows"."""
+
+        def connect() -> socket.socket:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(10)
+            connection.connect(INSIDE)
+            return connection
+
+        with self.network.outer.call(connect) as connection:
+            connection.sendall(question.encode() + b"\n")
+            return json.loads(connection.makefile().readline())
+
+    def differences(self, dpids: Optional[Iterable[int]] = None) -> str:
+        """Return how what is on the switches differs from what has to be there; "" if it does not.
+
+        dpids: which switches; all if none are given.
+        """
+        wanted = self.inside("flows")
+        found = []
+        for dpid in dpids or self.network.switches:
+            if str(dpid) not in wanted:
+                found.append(f"s{dpid} is not ready")
+                continue
+            want = {tuple(flow) for flow in wanted[str(dpid)]}
+            got = {
+                (flow.table, flow.priority, "" if flow.cookie else flow.match, *flow[3:5])
+                for flow in dump(self.network.switches[dpid])
+            }
+            found += [f"s{dpid} lacks {flow}" for flow in sorted(want - got)]
+            found += [f"s{dpid} has {flow}" for flow in sorted(got - want)]
+        return "\n".join(found)
+
+    def wait_until_right(self, timeout: float = 2, dpids: Iterable[int] = ()) -> float:
+        """Return when each switch has exactly the flows that it has to have, after how long."""
+        start = time.monotonic()
+        differences = "unknown"
+
+        def right() -> bool:
+            nonlocal differences
+            try:
+                differences = self.differences(dpids)
+            except OSError as e:
+                differences = str(e)  # a switch or the aggregator is not up
+            return not differences
+
+        try:
+            until(right, "right flows", timeout)
+        except AssertionError as e:
+            raise AssertionError(f"{e}:\n{differences}") from None
+        return time.monotonic() - start
+
+    def wait_for_link(self, numbers: Sequence[int], down: bool, timeout: float = 20) -> float:
+        """Return, after how long, when the controller has been told so of the ports' links."""
+        start = time.monotonic()
+        missing = set(numbers)
+
+        def wanted(message: of.Message) -> bool:
+            status = of.unpack_port_status(message.body)
+            return status.port.port_no in missing and bool(status.port.state & of.LINK_DOWN) == down
+
+        while missing:
+            left = timeout - (time.monotonic() - start)
+            message = self.controller.expect(Type.PORT_STATUS, max(left, 0), wanted)
+            missing.discard(of.unpack_port_status(message.body).port.port_no)
+        return time.monotonic() - start
+
+    def install_flows(self) -> None:
+        """Put flows of every kind into the table.
+
+        Frames to `frames.host_mac(n)` go to port n.
+        """
+        self.controller.send(*flows_of_every_kind(self.numbers))
+        self.controller.barrier()
+        errors = self.controller.take(Type.ERROR)
+        assert not errors, errors
+
+
+def flows_of_every_kind(numbers: Sequence[int]) -> list[bytes]:
+    """Return flow-mods: with and without in_port, all kinds of outputs, timeouts, priorities."""
+    local, near, far, remote = numbers[0], numbers[1], numbers[2], numbers[-1]
+    mods = [
+        of.flow_mod(of.match(dl_dst=frames.host_mac(number)), of.output(number), cookie=number)
+        for number in numbers
+    ]
+
+    def add(actions: Sequence[bytes], match: bytes, **fields: Any) -> None:
+        mods.append(of.flow_mod(match, list(actions), cookie=1000 + len(mods), **fields))
+
+    add([of.output(Port.FLOOD)], of.match(dl_dst=frames.BROADCAST))
+    add([of.output(Port.FLOOD)], of.match(dl_dst=frames.BROADCAST, in_port=far), priority=40000)
+    add([of.output(Port.ALL)], of.match(dl_dst="01:00:5e:00:00:01"))
+    add([of.output(Port.ALL), of.output(Port.CONTROLLER, 64)], of.match(dl_vlan=7, in_port=remote))
+    add([of.output(Port.IN_PORT)], of.match(dl_type=0x88B5))
+    add([of.output(far)], of.match(dl_type=0x88B6), priority=0)
+    add([of.output(Port.CONTROLLER, 128)], of.match(), priority=0)
+    add([], of.match(dl_type=0x88B7, in_port=near))
+    add(
+        [of.set_vlan_vid(9), of.output(far), of.strip_vlan(), of.output(remote), of.output(local)],
+        of.match(dl_type=0x0800, nw_proto=17, tp_dst=53),
+        priority=1,
+    )
+    add([of.enqueue(far, 3), of.enqueue(local, 4)], of.match(dl_type=0x0800, nw_proto=6, tp_dst=22))
+    add([of.output(UNASSIGNED), of.output(near)], of.match(dl_type=0x88B8))
+    add([of.output(far)], of.match(in_port=UNASSIGNED))
+    add(
+        [of.output(remote)],
+        of.match(dl_type=0x0806, nw_src="10.1.0.0/16"),
+        idle_timeout=600,
+        flags=of.Flag.SEND_FLOW_REM,
+    )
+    add([of.output(far)], of.match(dl_type=0x88B9), hard_timeout=600)
+    add([of.output(far)], of.match(dl_type=0x88BA, in_port=far), idle_timeout=500, hard_timeout=600)
+    return mods

@@ -1,0 +1,97 @@
+"""A component for tests, beside edge.aggregator: shows what it holds inside.
+
+    ./pox.py edge.aggregator --ips=... lab.inside
+
+A test connects to the abstract unix socket NAME (which belongs to the network namespace, so there
+is nothing to clean up), sends a line, and is answered with a line of JSON:
+
+    sizes   how many things all the containers of all of edge's objects hold, and how many objects
+            of each of edge's classes there are: {"edge.cookies.Cookies._entry_of": 3, ...}
+    flows   all that has to be on each switch, translated anew: {"1": [[table, priority, match,
+            cookie, actions], ...], ...}, match (NXM; none for copies of flows, whose cookie is
+            theirs alone) and actions in hexadecimal
+
+It is answered by a task of POX's own scheduler, so between two turns of all others.
+"""
+
+import gc
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterator, Sized
+from typing import Any
+
+from pox.core import core
+from pox.lib.recoco import Select, Task
+
+NAME = "\0lab.inside"
+
+
+def sizes() -> dict[str, int]:
+    """Return what all of edge's objects hold, by class and attribute, and how many there are."""
+    gc.collect()
+    found: Counter = Counter()
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if not str(getattr(kind, "__module__", "")).startswith("edge"):
+            continue
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        found[name] += 1
+        for attribute, value in _attributes(thing):
+            if isinstance(value, Sized) and not isinstance(value, (str, bytes)):
+                found[f"{name}.{attribute}"] += len(value)
+    return dict(found)
+
+
+def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
+    yield from getattr(thing, "__dict__", {}).items()
+    for kind in type(thing).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for attribute in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(thing, attribute):
+                yield attribute, getattr(thing, attribute)
+
+
+def flows() -> dict[str, list]:
+    """Return what has to be on each ready switch: its service rules, and a copy of each flow."""
+    from edge import translate
+
+    switch = core.aggregator
+    wanted: dict[str, list] = {}
+    for member in switch.ready_members():
+        rules = wanted[str(member.index)] = [
+            [rule.table, rule.priority, rule.match.hex(), 0, actions.hex()]
+            for rule, actions in member._wanted_rules().items()
+        ]
+        ingress = switch.ingress_of(member)
+        for entry in switch.table:
+            if member in switch.holders(entry):
+                copy = switch.copy(entry, member)
+                actions = translate.translate(entry.actions, ingress)
+                rules.append([copy.table, copy.priority, "", copy.cookie, actions.hex()])
+    return wanted
+
+
+class Server(Task):
+    """Answers one connection after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(NAME)
+        self._listener.listen(4)
+
+    def run(self) -> Any:
+        while core.running:
+            yield Select([self._listener], [], [])
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(5)
+                question = connection.makefile().readline().strip()
+                answer = {"sizes": sizes, "flows": flows}[question]()
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def launch() -> None:
+    """Answer the test."""
+    Server().start()

@@ -1,0 +1,100 @@
+"""Frames that never stop while a test breaks things, and what became of them."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from . import frames
+from .network import Wires
+
+PACE = 0.002
+"""Seconds between a frame's arrival and the next one: a load that two processors carry easily."""
+PATIENCE = 0.25
+"""Seconds after which a frame counts as lost."""
+
+ETHERTYPE = 0x9000
+
+
+class Stream:
+    """Sends one frame after the other into a port; each must come out of all of `outs`.
+
+    Addresses are those of `frames.host_mac`: from the ingress port's to `dst`, by default that of
+    the first port of `outs`.  The ports of `outs` belong to the stream while it runs: nobody else
+    may read them.  What else comes out of them is ignored.
+    """
+
+    def __init__(self, wires: Wires, port: int, outs: Sequence[int], dst: str = "") -> None:
+        self.source = wires.ports[port]
+        self.outs = {number: wires.ports[number] for number in outs}
+        self.address = {"src": frames.host_mac(port), "dst": dst or frames.host_mac(outs[0])}
+        self.sent = 0
+        self.lost: list[tuple[int, int]] = []
+        """(number of the frame, port where it did not come out)"""
+        self.arrived = dict.fromkeys(outs, time.monotonic())
+        """When the last frame came out of each port."""
+        self.gap = dict.fromkeys(outs, 0.0)
+        """The longest time without a frame out of each port, in seconds."""
+        self._ended = threading.Event()
+        self._progress = threading.Condition()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Stream":
+        self.arrived = dict.fromkeys(self.outs, time.monotonic())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._ended.set()
+        self._thread.join()
+
+    def wait_for_frames(self, count: int = 10, timeout: float = 10) -> None:
+        """Return when `count` more frames have come out of all ports, none of them lost."""
+        deadline = time.monotonic() + timeout
+        with self._progress:
+            start = self.sent
+            while True:
+                first = max([start] + [number + 1 for number, _ in self.lost])
+                if self.sent - first >= count:
+                    return
+                left = deadline - time.monotonic()
+                assert left > 0 and self._progress.wait(left), (
+                    f"no {count} frames in a row within {timeout:g} s; {self}"
+                )
+
+    def expect_no_loss(self) -> None:
+        """Fail if frames were lost, or if none was sent."""
+        assert self.sent > 0, "nothing was sent"
+        assert not self.lost, str(self)
+
+    def __str__(self) -> str:
+        ports = sorted({port for _, port in self.lost})
+        return f"{self.sent} frames sent, {len(self.lost)} of them lost at {ports}, gaps {self.gap}"
+
+    def _run(self) -> None:
+        while not self._ended.wait(PACE):
+            payload = self.sent.to_bytes(8, "big")
+            frame = frames.ethernet(ethertype=ETHERTYPE, payload=payload, **self.address)
+            self.source.send(frame)
+            deadline = time.monotonic() + PATIENCE
+            lost = [number for number in self.outs if not self._wait(number, frame, deadline)]
+            with self._progress:
+                self.lost += [(self.sent, number) for number in lost]
+                self.sent += 1
+                self._progress.notify_all()
+
+    def _wait(self, number: int, frame: bytes, deadline: float) -> bool:
+        while True:
+            left = deadline - time.monotonic()
+            got = self.outs[number].receive(max(left, 0))
+            now = time.monotonic()
+            if got == frame:
+                self.gap[number] = max(self.gap[number], now - self.arrived[number])
+                self.arrived[number] = now
+                return True
+            if got is None and left <= 0:
+                self.gap[number] = max(self.gap[number], now - self.arrived[number])
+                return False
