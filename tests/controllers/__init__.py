@@ -1,0 +1,1 @@
+"""Whole runs: real upstream controllers, real hosts, everything started as a user starts it."""

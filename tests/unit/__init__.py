@@ -1,0 +1,1 @@
+"""Pure tests: no switch, no POX that runs, no network."""

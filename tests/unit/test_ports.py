@@ -1,0 +1,77 @@
+"""Port numbers of the big switch."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import openflow10 as of
+
+from edge import ports
+from edge.ports import PortNumbers, Unnumbered
+
+sizes = st.integers(1, ports.LARGEST_MAX_PORTS)
+
+
+@pytest.mark.parametrize(
+    "dpid, port, number",
+    [(1, 1, 1), (1, 2, 2), (1, 16, 16), (2, 1, 17), (2, 2, 18), (3, 1, 33), (4079, 16, 65264)],
+)
+def test_the_formula(dpid, port, number):
+    """aggregator port = switch port + 16 * (switch dpid - 1)"""
+    numbers = PortNumbers()
+    assert numbers.number(dpid, port) == number
+    assert numbers.locate(number) == (dpid, port)
+
+
+@given(sizes, st.integers(0, 0xFFFF))
+def test_every_number_has_one_port_or_none(max_ports, number):
+    numbers = PortNumbers(max_ports)
+    where = numbers.locate(number)
+    if where is None:
+        # Not numbered: reserved numbers, 0, and what is left of a switch that would pass them.
+        assert number == 0 or number > numbers.number(numbers.last_index, max_ports)
+    else:
+        assert numbers.number(*where) == number
+
+
+@given(sizes, st.integers(1, 0xFFFF), st.integers(1, ports.LARGEST_MAX_PORTS))
+def test_every_port_that_has_a_number_is_found_by_it(max_ports, index, port):
+    numbers = PortNumbers(max_ports)
+    expected = port + max_ports * (index - 1)
+    if port <= max_ports and max_ports * index < of.Port.MAX:
+        assert numbers.number(index, port) == expected < of.Port.MAX
+        assert numbers.locate(expected) == (index, port)
+    else:
+        with pytest.raises(Unnumbered):
+            numbers.number(index, port)
+
+
+@given(sizes)
+def test_no_number_is_a_reserved_one(max_ports):
+    numbers = PortNumbers(max_ports)
+    assert numbers.number(numbers.last_index, max_ports) < of.Port.MAX
+    assert all(numbers.locate(number) is None for number in range(of.Port.MAX, 0x10000))
+
+
+@pytest.mark.parametrize("index, port", [(1, 0), (1, 17), (1, 0xFFFE), (0, 1), (-1, 1), (4080, 1)])
+def test_what_the_formula_does_not_reach_is_refused(index, port):
+    with pytest.raises(Unnumbered):
+        PortNumbers().number(index, port)
+
+
+@pytest.mark.parametrize("index", [0, -1, 4080, 0x112233445566, 1 << 64])
+def test_a_switch_that_cannot_be_numbered_is_refused_as_a_whole(index):
+    with pytest.raises(Unnumbered, match="1 to 4079"):
+        PortNumbers().check_index(index)
+
+
+@pytest.mark.parametrize("max_ports", [0, -1, 126, 127, 255, 65536])
+def test_a_number_of_ports_that_would_meet_the_tunnel_keys_is_refused(max_ports):
+    with pytest.raises(ValueError, match="1 to 125"):
+        PortNumbers(max_ports)
+
+
+def test_tunnel_keys_are_told_apart():
+    """A port's key is its number; none of the others may be a number that a port can have."""
+    assert (ports.KEY_DISCOVERY, ports.KEY_ALL, ports.KEY_FLOOD) == (0, 0x7E, 0x7F)
+    assert min(ports.KEY_ALL, ports.KEY_FLOOD, ports.KEY_QUEUES) > ports.LARGEST_MAX_PORTS
+    assert max(ports.KEY_ALL, ports.KEY_FLOOD) < ports.KEY_QUEUES
