@@ -7,7 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import pox.openflow.libopenflow_01 as of
 
@@ -42,9 +42,41 @@ _ACTIONS = 0xFFF
 # What a controller with the role of a slave may not do.
 _CHANGES = frozenset((of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
 
+
+class _Lengths(NamedTuple):
+    """The lengths that a body can have: the least, and that with any number of steps."""
+
+    least: int
+    step: int = 0
+
+    def fits(self, length: int) -> bool:
+        more = length - self.least
+        return more == 0 or (more > 0 and self.step > 0 and more % self.step == 0)
+
+
+# Of the messages that only switches send, after the header.
+_REPLY_LENGTHS = {
+    of.OFPT_ERROR: _Lengths(4, 1),
+    of.OFPT_FEATURES_REPLY: _Lengths(24, 48),
+    of.OFPT_GET_CONFIG_REPLY: _Lengths(4),
+    of.OFPT_PACKET_IN: _Lengths(10, 1),
+    of.OFPT_FLOW_REMOVED: _Lengths(80),
+    of.OFPT_PORT_STATUS: _Lengths(56),
+    of.OFPT_BARRIER_REPLY: _Lengths(0),
+    of.OFPT_QUEUE_GET_CONFIG_REPLY: _Lengths(8, 8),
+}
+_STATS_REPLY_LENGTHS = {
+    of.OFPST_DESC: _Lengths(1056),
+    of.OFPST_FLOW: _Lengths(0, 1),
+    of.OFPST_AGGREGATE: _Lengths(24),
+    of.OFPST_TABLE: _Lengths(0, 64),
+    of.OFPST_PORT: _Lengths(0, 104),
+    of.OFPST_QUEUE: _Lengths(0, 32),
+    statistics.OFPST_PORT_DESC: _Lengths(0, 48),
+}
+
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
 _KNOWN_FLAGS = of.OFPFF_SEND_FLOW_REM | of.OFPFF_CHECK_OVERLAP | of.OFPFF_EMERG
-_ONF_VENDOR_ID = 0x4F4E4600
 _FRAGMENT_FLAGS = 0x0007
 # All that a port of an OpenFlow 1.0 switch can be told (OFPPC_*).
 _PORT_CONFIG = 0x7F
@@ -60,7 +92,6 @@ class Northbound:
     def __init__(self, switch: BigSwitch) -> None:
         self.switch = switch
         self._handlers: dict[int, Callable[[Peer, bytes], None]] = {
-            of.OFPT_ERROR: self._unexpected,
             of.OFPT_ECHO_REQUEST: self._echo_request,
             of.OFPT_ECHO_REPLY: lambda peer, message: None,
             of.OFPT_VENDOR: self._vendor,
@@ -91,7 +122,20 @@ class Northbound:
         self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
-        raise _bad_request(of.OFPBRC_BAD_TYPE)
+        """A type that there is not, or that only switches send; those are looked at first."""
+        kind, body = message[1], message[8:]
+        if kind == of.OFPT_STATS_REPLY:
+            if len(body) < 4:
+                raise _bad_request(of.OFPBRC_BAD_LEN)
+            statistic = int.from_bytes(body[:2], "big")
+            if statistic == of.OFPST_VENDOR:
+                statistics.refuse_vendor(body[4:])
+            if statistic not in _STATS_REPLY_LENGTHS:
+                raise _bad_request(of.OFPBRC_BAD_STAT)
+            possible = _STATS_REPLY_LENGTHS[statistic].fits(len(body) - 4)
+        else:
+            possible = kind not in _REPLY_LENGTHS or _REPLY_LENGTHS[kind].fits(len(body))
+        raise _bad_request(of.OFPBRC_BAD_TYPE if possible else of.OFPBRC_BAD_LEN)
 
     # --- the connection ------------------------------------------------------------------------
 
@@ -102,7 +146,7 @@ class Northbound:
         if len(message) < 16:
             raise _bad_request(of.OFPBRC_BAD_LEN)
         vendor, subtype = struct.unpack_from("!LL", message, 8)
-        if vendor not in (nx.NX_VENDOR_ID, _ONF_VENDOR_ID):
+        if vendor not in nx.KNOWN_VENDORS:
             raise _bad_request(of.OFPBRC_BAD_VENDOR)
         if vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_ROLE_REQUEST:
             self._role_request(peer, message)

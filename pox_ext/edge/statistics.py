@@ -30,7 +30,7 @@ _QUEUE = struct.Struct("!H2xLQQQ")
 _LONGEST = 0xFFFF
 _PORT_STATS_LEN = 104
 _QUEUE_STATS_LEN = 32
-_OFPST_PORT_DESC = 13
+OFPST_PORT_DESC = 13
 
 _TABLES = 254
 _MOST_FLOWS = 1000000
@@ -52,7 +52,7 @@ def answer(switch: BigSwitch, peer: Peer, message: bytes) -> None:
     kind = int.from_bytes(message[8:10], "big")
     body = message[12:]
     if kind == of.OFPST_VENDOR:
-        _refuse_vendor(body)
+        refuse_vendor(body)
     if kind not in _KINDS:
         raise _bad_request(of.OFPBRC_BAD_STAT)
     length, build = _KINDS[kind]
@@ -77,7 +77,8 @@ Done = Callable[[Iterable[bytes]], None]
 Refused = Callable[[OpenFlowError], None]
 
 
-def _refuse_vendor(body: bytes) -> None:
+def refuse_vendor(body: bytes) -> None:
+    """Raise the OpenFlowError for vendor statistics, none of which there are."""
     if len(body) < 4:
         raise _bad_request(of.OFPBRC_BAD_LEN)
     if int.from_bytes(body[:4], "big") != NX_VENDOR_ID:
@@ -366,5 +367,5 @@ _KINDS: dict[int, tuple[int, Callable[[BigSwitch, bytes, Done, Refused], None]]]
     of.OFPST_PORT: (8, _port),
     of.OFPST_QUEUE: (8, _queue),
     # Not of OpenFlow 1.0, but Open vSwitch answers it there too.
-    _OFPST_PORT_DESC: (0, _port_desc),
+    OFPST_PORT_DESC: (0, _port_desc),
 }

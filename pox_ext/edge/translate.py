@@ -38,25 +38,53 @@ _LENGTHS = {
     of.OFPAT_ENQUEUE: 16,
 }
 
-# Nicira actions that do the same on every switch: subtype -> (offset of each field that the
-# action names).  Left out are those that name ports, queues, tables or the tunnel.
-_NICIRA: dict[int, tuple[int, ...]] = {
-    nx.NXAST_REG_MOVE: (16, 20),
-    nx.NXAST_REG_LOAD: (12,),
-    nx.NXAST_NOTE: (),
-    nx.NXAST_EXIT: (),
-    nx.NXAST_DEC_TTL: (),
-    nx.NXAST_CONTROLLER: (),
-    nx.NXAST_DEC_TTL_CNT_IDS: (),
-    nx.NXAST_PUSH_MPLS: (),
-    nx.NXAST_POP_MPLS: (),
-    nx.NXAST_SET_MPLS_TTL: (),
-    nx.NXAST_DEC_MPLS_TTL: (),
-    nx.NXAST_STACK_PUSH: (12,),
-    nx.NXAST_STACK_POP: (12,),
-    nx.NXAST_SET_MPLS_LABEL: (),
-    nx.NXAST_SET_MPLS_TC: (),
-    nx.NXAST_REG_LOAD2: (16,),
+
+class _Nicira(NamedTuple):
+    """
+    A Nicira action.
+
+    shortest, longest: its whole length
+    fields: where it names a field
+    everywhere: False if it names ports, queues, tables or the tunnel, so that it would not mean
+        the same on every switch
+    """
+
+    shortest: int
+    longest: int
+    fields: tuple[int, ...] = ()
+    everywhere: bool = True
+
+
+_ANY_LENGTH = 0xFFFF
+
+_NICIRA: dict[int, _Nicira] = {
+    nx.NXAST_REG_MOVE: _Nicira(24, 24, (16, 20)),
+    nx.NXAST_REG_LOAD: _Nicira(24, 24, (12,)),
+    nx.NXAST_NOTE: _Nicira(16, _ANY_LENGTH),
+    nx.NXAST_EXIT: _Nicira(16, 16),
+    nx.NXAST_DEC_TTL: _Nicira(16, 16),
+    nx.NXAST_CONTROLLER: _Nicira(16, 16),
+    nx.NXAST_DEC_TTL_CNT_IDS: _Nicira(16, _ANY_LENGTH),
+    nx.NXAST_PUSH_MPLS: _Nicira(16, 16),
+    nx.NXAST_POP_MPLS: _Nicira(16, 16),
+    nx.NXAST_SET_MPLS_TTL: _Nicira(16, 16),
+    nx.NXAST_DEC_MPLS_TTL: _Nicira(16, 16),
+    nx.NXAST_STACK_PUSH: _Nicira(24, 24, (12,)),
+    nx.NXAST_STACK_POP: _Nicira(24, 24, (12,)),
+    nx.NXAST_SET_MPLS_LABEL: _Nicira(16, 16),
+    nx.NXAST_SET_MPLS_TC: _Nicira(16, 16),
+    nx.NXAST_REG_LOAD2: _Nicira(24, _ANY_LENGTH, (16,)),
+    nx.NXAST_RESUBMIT: _Nicira(16, 16, everywhere=False),
+    nx.NXAST_SET_TUNNEL: _Nicira(16, 16, everywhere=False),
+    nx.NXAST_SET_QUEUE: _Nicira(16, 16, everywhere=False),
+    nx.NXAST_POP_QUEUE: _Nicira(16, 16, everywhere=False),
+    nx.NXAST_SET_TUNNEL64: _Nicira(24, 24, everywhere=False),
+    nx.NXAST_MULTIPATH: _Nicira(32, 32, everywhere=False),
+    nx.NXAST_BUNDLE: _Nicira(32, _ANY_LENGTH, everywhere=False),
+    nx.NXAST_BUNDLE_LOAD: _Nicira(32, _ANY_LENGTH, everywhere=False),
+    nx.NXAST_RESUBMIT_TABLE: _Nicira(16, 16, everywhere=False),
+    nx.NXAST_OUTPUT_REG: _Nicira(24, 24, everywhere=False),
+    nx.NXAST_LEARN: _Nicira(32, _ANY_LENGTH, everywhere=False),
 }
 
 
@@ -121,22 +149,23 @@ def _check_output(port: int) -> None:
     raise _bad_action(of.OFPBAC_BAD_OUT_PORT)
 
 
-def _check_nicira(action: bytes) -> int:
-    """The action's subtype.  Refuse Nicira actions that would not mean the same everywhere."""
-    if int.from_bytes(action[4:8], "big") != nx.NX_VENDOR_ID:
-        raise _bad_action(of.OFPBAC_BAD_VENDOR)
-    if len(action) < 16:
+def _vendor_action(raw: bytes, offset: int) -> tuple[int, _Nicira]:
+    """
+    The subtype and the kind of the vendor action at offset.
+
+    As in Open vSwitch, what it is is looked at before how long it is.
+    """
+    if len(raw) - offset < 8:
         raise _bad_action(of.OFPBAC_BAD_LEN)
-    subtype = int.from_bytes(action[8:10], "big")
-    fields = _NICIRA.get(subtype)
-    if fields is None:
+    if int.from_bytes(raw[offset + 4 : offset + 8], "big") not in nx.KNOWN_VENDORS:
+        raise _bad_action(of.OFPBAC_BAD_VENDOR)
+    if len(raw) - offset < 10:
+        raise _bad_action(of.OFPBAC_BAD_LEN)
+    vendor, subtype = struct.unpack_from("!LH", raw, offset + 4)
+    kind = _NICIRA.get(subtype)
+    if vendor != nx.NX_VENDOR_ID or kind is None:
         raise _bad_action(of.OFPBAC_BAD_VENDOR_TYPE)
-    for offset in fields:
-        if len(action) < offset + 4:
-            raise _bad_action(of.OFPBAC_BAD_LEN)
-        if not _same_everywhere(*struct.unpack_from("!HB", action, offset)):
-            raise _bad_action(of.OFPBAC_BAD_ARGUMENT)
-    return subtype
+    return subtype, kind
 
 
 def _same_everywhere(nxm_class: int, field: int) -> bool:
@@ -191,21 +220,28 @@ def parse(raw: bytes) -> Actions:
     outputs: list[int] = []
     offset = 0
     while offset < len(raw):
-        if len(raw) - offset < 8:
+        if len(raw) - offset < _HEADER.size:
             raise _bad_action(of.OFPBAC_BAD_LEN)
         kind, length = _HEADER.unpack_from(raw, offset)
-        if length < 8 or length % 8 or length > len(raw) - offset:
-            raise _bad_action(of.OFPBAC_BAD_LEN)
-        action = raw[offset : offset + length]
-        offset += length
+        fields: tuple[int, ...] = ()
+        everywhere = True
         if kind == of.OFPAT_VENDOR:
-            subtype = _check_nicira(action)
+            subtype, (shortest, longest, fields, everywhere) = _vendor_action(raw, offset)
             if subtype == nx.NXAST_CONTROLLER:
                 outputs.append(of.OFPP_CONTROLLER)
-        elif kind not in _LENGTHS:
+        elif kind in _LENGTHS:
+            shortest = longest = _LENGTHS[kind]
+        else:
             raise _bad_action(of.OFPBAC_BAD_TYPE)
-        elif length != _LENGTHS[kind]:
+        if not shortest <= length <= longest or length % 8 or length > len(raw) - offset:
             raise _bad_action(of.OFPBAC_BAD_LEN)
+        if not everywhere:
+            raise _bad_action(of.OFPBAC_BAD_VENDOR_TYPE)
+        action = raw[offset : offset + length]
+        offset += length
+        for field in fields:
+            if not _same_everywhere(*struct.unpack_from("!HB", action, field)):
+                raise _bad_action(of.OFPBAC_BAD_ARGUMENT)
         step: Step = action
         if kind == of.OFPAT_OUTPUT:
             port = int.from_bytes(action[4:6], "big")

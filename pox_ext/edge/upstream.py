@@ -204,7 +204,7 @@ class Peer:
             return
         known = version in _VERSIONS_WITH_ERRORS
         code = of.OFPBRC_BAD_VERSION
-        if known and kind in (of.OFPT_HELLO, of.OFPT_ERROR):
+        if (known and kind == of.OFPT_ERROR) or (version and kind == of.OFPT_HELLO):
             code = of.OFPBRC_BAD_TYPE
         error = OpenFlowError(of.OFPET_BAD_REQUEST, code)
         self.send(error.reply(message, version if known else of.OFP_VERSION))
