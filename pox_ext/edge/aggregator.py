@@ -202,14 +202,18 @@ def launch(
         except OSError as e:
             log.error("--listen=%s: cannot listen there: %s", listen, e.strerror or e)
             return False
+    switch.controllers = [
+        Controller(upstream, delay, north.handle, switch.opened, switch.closed)
+        for upstream in upstreams
+    ]
     core.register("aggregator", switch)
     started: list[bool] = []
 
     def start_upstream() -> None:
         if not started:
             started.append(True)
-            for upstream in upstreams:
-                Controller(upstream, delay, north.handle, switch.opened, switch.closed).start()
+            for controller in switch.controllers:
+                controller.start()
 
     def tick() -> None:
         switch.tick()

@@ -40,7 +40,7 @@ from edge.member import (
 from edge.nicira import NXET_VENDOR
 from edge.ports import PortNumbers, Unnumbered
 from edge.poxfixes import end_of_turn
-from edge.upstream import Peer
+from edge.upstream import Controller, Peer
 
 log = logging.getLogger("edge.switch")
 
@@ -103,7 +103,8 @@ class BigSwitch:
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
         self.members: dict[int, Member] = {}
-        self.peers: list[Peer] = []
+        self.controllers: list[Controller] = []  # that it connects to, connected or not
+        self.peers: list[Peer] = []  # all OpenFlow connections that there are
         self.fragments = of.OFPC_FRAG_NORMAL
         self.discovery = Discovery(ips, self.ready_members, self._tunnel_found)
         self.ports: dict[int, south.PhyPort] = {}  # as the controllers know them

@@ -229,17 +229,18 @@ def of_frame(frame: bytes, in_port: int) -> int:
         else:
             kind = ETH_NONE
     body = frame[offset:]
-    if kind == ETH_IP and len(body) >= 20 and body[0] >> 4 == 4:
-        header = (body[0] & 15) * 4
-        nw_tos, nw_proto = body[1] & 0xFC, body[9]
-        nw_src, nw_dst = struct.unpack_from("!LL", body, 12)
-        fragment = int.from_bytes(body[6:8], "big") & 0x3FFF
-        if not fragment and header >= 20:
-            tp_src, tp_dst = _transport_ports(nw_proto, body[header:], 1)
+    if kind == ETH_IP and len(body) >= 20:
+        header, total = (body[0] & 15) * 4, int.from_bytes(body[2:4], "big")
+        if 20 <= header <= total <= len(body):
+            nw_tos, nw_proto = body[1] & 0xFC, body[9]
+            nw_src, nw_dst = struct.unpack_from("!LL", body, 12)
+            if not int.from_bytes(body[6:8], "big") & 0x3FFF:  # no fragment
+                tp_src, tp_dst = _transport_ports(nw_proto, body[header:total], 1)
     elif kind == ETH_IPV6 and len(body) >= 40:
-        nw_tos = int.from_bytes(body[:2], "big") >> 4 & 0xFC
-        nw_proto, payload, fragment = _after_ipv6_headers(body)
-        if not fragment:
+        upper = _upper_of_ipv6(body)
+        if upper is not None:
+            nw_tos = int.from_bytes(body[:2], "big") >> 4 & 0xFC
+            nw_proto, payload = upper
             tp_src, tp_dst = _transport_ports(nw_proto, payload, 58)
     elif kind in (ETH_ARP, ETH_RARP) and len(body) >= 28 and body[:6] == b"\0\1\x08\0\6\4":
         opcode = int.from_bytes(body[6:8], "big")
@@ -275,20 +276,30 @@ def _transport_ports(nw_proto: int, payload: bytes, icmp: int) -> "tuple[int, in
     return 0, 0
 
 
-def _after_ipv6_headers(packet: bytes) -> "tuple[int, bytes, bool]":
-    """The upper protocol of an IPv6 packet, its payload, and whether it is a fragment."""
-    nw_proto, rest, fragment = packet[6], packet[40:], False
-    while len(rest) >= 8:
-        if nw_proto in (0, 43, 60):  # hop-by-hop, routing, destination options
-            length = (rest[1] + 1) * 8
+def _upper_of_ipv6(packet: bytes) -> Optional[tuple[int, bytes]]:
+    """
+    The upper protocol of an IPv6 packet, and its payload, which is empty for a fragment.
+
+    None if the packet, or one of its extension headers, is cut short.
+    """
+    end = 40 + int.from_bytes(packet[4:6], "big")
+    if end > len(packet):
+        return None
+    nw_proto, rest, fragment = packet[6], packet[40:end], False
+    while nw_proto in (0, 43, 44, 51, 60):
+        if len(rest) < 8:
+            return None
+        if nw_proto == 44:
+            length = 8
+            where = int.from_bytes(rest[2:4], "big")
+            fragment = fragment or bool(where & 0xFFF9)
+            if where & 0xFFF8:
+                return rest[0], b""  # a later fragment: what follows is no header
         elif nw_proto == 51:  # authentication
             length = (rest[1] + 2) * 4
-        elif nw_proto == 44:
-            length = 8
-            fragment = fragment or int.from_bytes(rest[2:4], "big") & 0xFFF9 != 0
-            if int.from_bytes(rest[2:4], "big") & 0xFFF8:
-                return rest[0], b"", True
-        else:
-            break
+        else:  # hop-by-hop, routing, destination options
+            length = (rest[1] + 1) * 8
+        if length > len(rest):
+            return None
         nw_proto, rest = rest[0], rest[length:]
-    return nw_proto, rest, fragment
+    return nw_proto, b"" if fragment else rest

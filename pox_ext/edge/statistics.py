@@ -136,11 +136,13 @@ def _ask(
 # --- flows ----------------------------------------------------------------------------------------
 
 
-def _count(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None]) -> None:
-    """Bring the counters of these flows up to date."""
+def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None]) -> None:
+    """Bring the counters of these flows up to date, but for those that are gone; then done()."""
     requests: list[tuple[Member, Callable[[int], bytes]]] = []
     if len(entries) <= _ONE_BY_ONE:
         for entry in entries:
+            if entry not in switch.table:
+                continue
             cookie = switch.cookies.cookie(entry)
             for member in switch.holders(entry):
                 requests.append((member, lambda xid, cookie=cookie: south.dump_flows(xid, cookie)))
@@ -194,7 +196,7 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
                 + actions
             )
 
-    _count(switch, entries, lambda: done(flows()))
+    refresh(switch, entries, lambda: done(flows()))
 
 
 def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
@@ -206,7 +208,7 @@ def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> 
         octets = sum(each[1] for each in counted)
         return struct.pack("!QQL4x", packets, octets, len(counted))
 
-    _count(switch, entries, lambda: done([sums()]))
+    refresh(switch, entries, lambda: done([sums()]))
 
 
 def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
