@@ -286,11 +286,13 @@ class UserspaceOVS:
         if controller is not None:
             self.set_controller(name, controller)
 
-    def set_controller(self, bridge: str, target: str) -> None:
-        """Connect `bridge` to the controller at `target`, trying again once a second for ever."""
-        self.vsctl("set-controller", bridge, target)
+    def set_controller(self, bridge: str, *targets: str) -> None:
+        """Connect `bridge` to the controllers at `targets`, trying once a second for ever."""
+        self.vsctl("set-controller", bridge, *targets)
         # Not in one transaction: Open vSwitch 3.1 would go on with its default, 8 seconds.
-        self.vsctl("set", "controller", bridge, "max_backoff=1000")
+        records = self.vsctl("get", "bridge", bridge, "controller").strip("[]\n").split(", ")
+        for record in records:
+            self.vsctl("set", "controller", record, "max_backoff=1000")
 
     def add_underlay(
         self,

@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 from . import frames
 from . import openflow10 as of
 from .aggregator import Aggregator
 from .controller import Controller
+from .namespaces import Namespace
 from .network import CONTROL_ADDRESS, Network, PlainBridge, Wires
 
 OPENFLOW_PORT = 6633
@@ -19,11 +20,13 @@ READY = 20.0
 class Bed:
     """A datapath, the wires to its ports, and its controller: what a differential test needs.
 
-    `wires` sends and receives frames, `controller` speaks OpenFlow.
+    `wires` sends and receives frames, `controller` speaks OpenFlow, and so do `others` where a
+    test has asked for more than one controller.
     """
 
     wires: Wires
     controller: Controller
+    others: Sequence[Controller] = ()
 
     @property
     def numbers(self) -> list[int]:
@@ -61,7 +64,9 @@ class Bed:
                 self.controller.do(of.port_mod(number, port.hw_addr, 0, port.config))
         self.settle()
         self.wires.capture()
-        self.controller.take()
+        for each in (self.controller, *self.others):
+            each.barrier()
+            each.take()
 
     def stop(self) -> None:
         """End everything."""
@@ -69,36 +74,49 @@ class Bed:
 
 
 class PlainSwitch(Bed):
-    """One plain Open vSwitch bridge with its controller: the measure of all things."""
+    """One plain Open vSwitch bridge with its controller: the measure of all things.
+
+    controllers: how many.
+    listen: a TCP port of 127.0.0.1 where it takes connections too, as from ovs-ofctl.
+    """
 
     def __init__(
         self,
         numbers: Sequence[int] = (1, 2, 17, 18),
         flow_limit: Optional[int] = 0,
         record: bool = False,
+        controllers: int = 1,
+        listen: Optional[int] = None,
     ) -> None:
         self.wires = self.bridge = PlainBridge(numbers, flow_limit=flow_limit)
         try:
-            self.controller = Controller(self.bridge.namespace, record=record)
-            self.bridge.connect(self.controller.target)
-            self.controller.wait_for_connection()
+            self.controller, *self.others = listeners(self.bridge.namespace, controllers, record)
+            targets = [each.target for each in (self.controller, *self.others)]
+            if listen is not None:
+                targets.append(f"ptcp:{listen}:127.0.0.1")
+            self.bridge.connect(*targets)
+            for each in (self.controller, *self.others):
+                each.wait_for_connection()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         if hasattr(self, "controller"):
-            self.controller.close()
+            for each in (self.controller, *self.others):
+                each.close()
         self.bridge.stop()
 
 
 class BigSwitch(Bed):
     """N switches with edge.aggregator over them, upstream connected to `controller`.
 
-    options: further options of the component; `--ips`, `--address` and `--port` are given.
+    options: further options of the component; `--ips` and where the controllers are is given.
     flow_limit: see `Network`.
     record: keep transcripts of the upstream connections.
     ready: wait until all ports are there and every tunnel carries frames.
+    controllers: how many.
+    network: further arguments of `Network`.
     """
 
     def __init__(
@@ -111,18 +129,25 @@ class BigSwitch(Bed):
         ready: bool = True,
         level: str = "DEBUG",
         python: Optional[str] = None,
+        controllers: int = 1,
+        **network: Any,
     ) -> None:
-        self.wires = self.network = Network(switches, ports, flow_limit)
+        self.wires = self.network = Network(switches, ports, flow_limit, **network)
         try:
-            self.controller = Controller(self.network.outer, record=record)
+            self.controller, *self.others = listeners(self.network.outer, controllers, record)
+            where = [f"{each.address}:{each.port}" for each in (self.controller, *self.others)]
             ips = ",".join(switch.tunnel_ip for switch in self.network.switches.values())
             self.aggregator = Aggregator(
                 self.network.outer,
                 os.path.join(self.network.directory, "aggregator.log"),
                 [
                     "--ips=" + ips,
-                    "--address=" + self.controller.address,
-                    f"--port={self.controller.port}",
+                    *(
+                        [f"--address={self.controller.address}", f"--port={self.controller.port}"]
+                        if controllers == 1
+                        else ["--controllers=" + ",".join(where)]
+                    ),
+                    f"--max_ports={self.network.max_ports}",
                     *options,
                 ],
                 level=level,
@@ -145,7 +170,8 @@ class BigSwitch(Bed):
     def wait_until_ready(self, timeout: float = READY) -> None:
         """Return when the controller sees all ports and a frame gets from each switch to all."""
         deadline = time.monotonic() + timeout
-        self.controller.wait_until_connected(timeout)
+        for each in (self.controller, *self.others):
+            each.wait_until_connected(deadline - time.monotonic())
         self.wait_for_ports(self.numbers, deadline - time.monotonic())
         for switch in self.network.switches.values():
             self._wait_for_tunnels(switch.dpid, deadline)
@@ -189,5 +215,11 @@ class BigSwitch(Bed):
         if hasattr(self, "aggregator") and self.aggregator.process is not None:
             self.aggregator.kill()
         if hasattr(self, "controller"):
-            self.controller.close()
+            for each in (self.controller, *self.others):
+                each.close()
         self.network.stop()
+
+
+def listeners(namespace: Namespace, count: int, record: bool) -> list[Controller]:
+    """Return controllers that wait for their switch."""
+    return [Controller(namespace, record=record) for _ in range(count)]

@@ -11,7 +11,7 @@ import select
 import struct
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 from userspace_ovs import UserspaceOVS, wait_until
@@ -25,6 +25,8 @@ HOST_MTU = 2000
 UNDERLAY_MTU = HOST_MTU + 100
 CONTROL_ADDRESS = "10.255.0.1"
 """Where the switches of a `Network` reach what runs in its outer namespace."""
+UNDERLAY_ADDRESS = "172.16.255.254"
+"""The same over the underlay, once `Network.join_underlay` has been called."""
 
 BURST = 32
 """Frames that may be on their way at once: Open vSwitch's receive sockets hold 50 long ones."""
@@ -192,8 +194,12 @@ class Switch:
                 f"other_config:flow-limit={self.network.flow_limit}",
             )
         self.ovs.add_underlay("under", self.tunnel_ip + "/16", UNDERLAY_MTU, self.tunnel_mac)
-        self.ovs.add_bridge(self.name, self.dpid, ports=[port.name for port in self.ports.values()])
-        self.ovs.add_tunnel(self.name, self.tunnel, self.tunnel_ip)
+        self.ovs.add_bridge(
+            self.name,
+            self.network.datapath_ids.get(self.dpid, self.dpid),
+            ports=[port.name for port in self.ports.values()],
+        )
+        self.ovs.add_tunnel(self.name, self.tunnel, self.tunnel_ip, self.network.tunnel_type)
 
     def port_name(self, number: int) -> str:
         """Return the interface's name of port `number`."""
@@ -279,6 +285,9 @@ class Network(Wires):
     flow_limit: Open vSwitch's limit of cached datapath flows.  0: every packet is looked up in
         the OpenFlow tables, so that a change holds for the next packet and counters are exact at
         once.  None: as delivered, for measurements.
+    max_ports: how many port numbers each switch gets.
+    tunnel_type: "gre", "vxlan" or "geneve".
+    datapath_ids: by dpid, where a switch's datapath-id shall be another than its dpid here.
     """
 
     def __init__(
@@ -287,10 +296,14 @@ class Network(Wires):
         ports: int = 2,
         flow_limit: Optional[int] = 0,
         max_ports: int = MAX_PORT_NUMBER,
+        tunnel_type: str = "gre",
+        datapath_ids: Optional[Mapping[int, int]] = None,
     ) -> None:
         super().__init__()
         self.flow_limit = flow_limit
         self.max_ports = max_ports
+        self.tunnel_type = tunnel_type
+        self.datapath_ids = datapath_ids or {}
         self.directory = tempfile.mkdtemp(prefix="lab-")
         self.outer = Namespace(remove=[self.directory])
         self.switches: dict[int, Switch] = {}
@@ -329,6 +342,15 @@ class Network(Wires):
             other.meet([switch])
         switch.meet(self.switches.values())
         return switch
+
+    def join_underlay(self) -> None:
+        """Give `outer` the address UNDERLAY_ADDRESS.
+
+        A switch that connects there does so from its tunnel IP.
+        """
+        # Open vSwitch hands frames on as they are, and the kernel behind it wants a checksum.
+        self.outer.run("ethtool", "-K", "underlay", "tx", "off")
+        self.outer.ip(f"address add {UNDERLAY_ADDRESS}/16 dev underlay")
 
     def number(self, dpid: int, port: int) -> int:
         """Return the aggregator port number of a switch's port."""
@@ -410,9 +432,9 @@ class PlainBridge(Wires):
     def daemons(self) -> Iterable[UserspaceOVS]:
         return [self.ovs] if self.ovs.forwarding else []
 
-    def connect(self, target: str) -> None:
-        """Connect the bridge to an OpenFlow controller ("tcp:127.0.0.1:6653")."""
-        self.ovs.set_controller(self.name, target)
+    def connect(self, *targets: str) -> None:
+        """Connect the bridge to OpenFlow controllers ("tcp:127.0.0.1:6653")."""
+        self.ovs.set_controller(self.name, *targets)
 
     def stop(self) -> None:
         """End everything."""
