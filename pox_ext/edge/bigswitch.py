@@ -226,7 +226,7 @@ class BigSwitch:
     def _translate_again(self) -> None:
         self._topology_due = False
         same = {member: member.translate_again() for member in self.ready_members()}
-        if None not in same.values():
+        if all(each is None for each in same.values()):
             return
         for entry in self.table:
             table, _ = table_and_priority(entry.priority)
@@ -864,6 +864,6 @@ def is_more(message: bytes) -> bool:
 
 
 def split_seconds(duration: float) -> tuple[int, int]:
-    """Whole seconds and nanoseconds."""
-    seconds = int(duration)
-    return seconds, int((duration - seconds) * 1e9)
+    """Whole seconds and nanoseconds, in whole milliseconds, as Open vSwitch counts them."""
+    seconds, milliseconds = divmod(int(duration * 1000), 1000)
+    return seconds, milliseconds * 1000000

@@ -150,6 +150,13 @@ class Northbound:
             raise _bad_request(of.OFPBRC_BAD_VENDOR)
         if vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_ROLE_REQUEST:
             self._role_request(peer, message)
+        elif vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_SET_PACKET_IN_FORMAT:
+            check_length(message, 20)
+            wanted = int.from_bytes(message[16:20], "big")
+            if wanted > nx.NXPIF_NXT_PACKET_IN2:
+                raise _bad_request(of.OFPBRC_EPERM)
+            if wanted != nx.NXPIF_STANDARD:
+                raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
         else:
             raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
 
