@@ -1,0 +1,432 @@
+"""One real switch: the rules that it has in any case, and how they change."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import openflow10 as of
+
+from edge import southbound as south
+from edge.member import Copy, Member, Rule, service_rules, table_and_priority
+from edge.ports import PortNumbers
+
+OUTPUTS = {
+    of.Port.ALL: "ALL",
+    of.Port.FLOOD: "FLOOD",
+    of.Port.CONTROLLER: "CONTROLLER",
+}
+
+
+def text(rules):
+    """Rules as `ovs-ofctl dump-flows` shows them, as a set."""
+    return {
+        f"table={rule.table} priority={rule.priority} {_match(rule.match)}: {_actions(actions)}"
+        for rule, actions in rules.items()
+    }
+
+
+def _match(nxm):
+    if not nxm:
+        return "any"
+    header = int.from_bytes(nxm[:4], "big")
+    value = int.from_bytes(nxm[4:], "big")
+    name = {0x00000002: "in_port", 0x00012008: "tun_id"}[header]
+    assert len(nxm) == 4 + (header & 0xFF)
+    return f"{name}={value:#x}" if name == "tun_id" else f"{name}={value}"
+
+
+def _actions(actions):
+    return ",".join(_action(kind, body) for kind, body in of.unpack_actions(actions)) or "drop"
+
+
+def _action(kind, body):
+    if kind == of.ActionType.OUTPUT:
+        port, max_len = struct.unpack("!HH", body)
+        if port == of.Port.CONTROLLER:
+            # A packet-in comes whole.
+            assert max_len == 0xFFFF
+        return OUTPUTS.get(port, f"output:{port}")
+    if kind == of.ActionType.ENQUEUE:
+        return "enqueue:{}:{}".format(*struct.unpack("!H6xI", body))
+    vendor, subtype, port, table = struct.unpack("!IHHB3x", body)
+    assert (kind, vendor, subtype) == (of.ActionType.VENDOR, of.NX_VENDOR, 14)
+    assert port == of.Port.IN_PORT
+    return f"resubmit(,{table})"
+
+
+def rules(tunnel_port=3, ports=(1, 2), left_out=(), queue_keys=None, lowest=False):
+    return text(service_rules(tunnel_port, ports, left_out, queue_keys or {}, lowest))
+
+
+EVERY_SWITCH = {
+    "table=0 priority=0 any: resubmit(,2)",
+    "table=2 priority=0 any: CONTROLLER",
+}
+DEMO = EVERY_SWITCH | {
+    "table=0 priority=32768 in_port=3: resubmit(,1)",
+    "table=1 priority=32768 tun_id=0x0: CONTROLLER",
+    "table=1 priority=32768 tun_id=0x1: output:1",
+    "table=1 priority=32768 tun_id=0x2: output:2",
+    "table=1 priority=32768 tun_id=0x7e: ALL",
+    "table=1 priority=32768 tun_id=0x7f: FLOOD",
+}
+
+
+def test_the_service_rules_of_the_demo():
+    """The design's table, for s1 and s2 alike: ports 1 and 2, and the tunnel port after them."""
+    assert rules() == DEMO
+
+
+def test_there_is_a_remote_rule_for_every_port_and_no_other():
+    for ports in ((), (1,), (16, 1, 7), range(1, 17)):
+        outputs = {rule for rule in rules(20, ports) if "output" in rule}
+        assert outputs == {
+            f"table=1 priority=32768 tun_id={port:#x}: output:{port}" for port in ports
+        }
+
+
+def test_without_a_tunnel_port_there_is_no_remote_table():
+    assert rules(tunnel_port=None) == EVERY_SWITCH
+
+
+def test_nothing_comes_in_from_a_port_that_is_left_out_or_goes_to_it():
+    """ALL would be every port of the switch; so MALL names those of the big switch."""
+    assert rules(3, (1, 2), left_out=(17, 20)) == DEMO - {
+        "table=1 priority=32768 tun_id=0x7e: ALL"
+    } | {
+        "table=0 priority=32768 in_port=17: drop",
+        "table=0 priority=32768 in_port=20: drop",
+        "table=1 priority=32768 tun_id=0x7e: output:1,output:2",
+    }
+
+
+def test_two_tunnel_ports_are_left_out_both():
+    assert rules(None, (1, 2), left_out=(3, 4)) == EVERY_SWITCH | {
+        "table=0 priority=32768 in_port=3: drop",
+        "table=0 priority=32768 in_port=4: drop",
+    }
+
+
+def test_with_priority_0_in_use_a_miss_looks_in_a_table_of_their_own():
+    assert rules(lowest=True) == DEMO - {"table=2 priority=0 any: CONTROLLER"} | {
+        "table=2 priority=0 any: resubmit(,3)",
+        "table=3 priority=0 any: CONTROLLER",
+    }
+
+
+def test_a_flow_of_priority_0_is_above_the_miss_rule_and_below_every_other_flow():
+    miss = {(rule.table, rule.priority) for rule in service_rules(3, (1,), (), {}, True)}
+    table, priority = table_and_priority(0)
+    assert (table, priority - 1) in miss
+    assert table != 2
+    for other in (1, 2, 0x8000, 0xFFFF):
+        assert table_and_priority(other) == (2, other)
+
+
+def test_a_queue_of_a_port_has_a_key_of_its_own():
+    assert rules(queue_keys={(2, 7): 0x100, (1, 0): 0x101}) == DEMO | {
+        "table=1 priority=32768 tun_id=0x100: enqueue:2:7",
+        "table=1 priority=32768 tun_id=0x101: enqueue:1:0",
+    }
+
+
+@given(
+    st.one_of(st.none(), st.just(20)),
+    st.sets(st.integers(1, 16)),
+    st.sets(st.integers(21, 60)),
+    st.booleans(),
+)
+def test_no_rule_of_the_ingress_tables_sends_anywhere_by_itself(tunnel, ports, left_out, lowest):
+    """Only the remote table outputs: what enters at a port does what the controller says."""
+    for rule, actions in service_rules(tunnel, ports, left_out, {}, lowest).items():
+        if rule.table != 1:
+            outputs = _actions(actions)
+            assert outputs in ("CONTROLLER", "drop") or outputs.startswith("resubmit")
+
+
+# ---- a switch that says what it has ----
+
+
+class Owner:
+    """What a Member asks of the big switch, and tells it."""
+
+    def __init__(self, copies=()):
+        self.numbers = PortNumbers()
+        self.fragments = 0
+        self.has_lowest = False
+        self.copies = {copy.cookie: copy for copy in copies}
+        self.said = []
+
+    def has_cookie(self, cookie):
+        return cookie in self.copies
+
+    def copies_for(self, member, present):
+        return list(self.copies.values())
+
+    def __getattr__(self, name):
+        """What it is told."""
+        return lambda *_: self.said.append(name)
+
+
+class Connection:
+    """Keeps what is sent."""
+
+    def __init__(self):
+        self.sent = b""
+
+    def send(self, data):
+        self.sent += data
+
+    def disconnect(self, reason):
+        self.closed = reason
+
+    def take(self):
+        """The messages sent since the last time."""
+        messages = []
+        while self.sent:
+            length = int.from_bytes(self.sent[2:4], "big")
+            messages.append(of.unpack(self.sent[:length]))
+            self.sent = self.sent[length:]
+        return messages
+
+
+def phy_port(number, name, config=0):
+    address = bytes(5) + bytes([number & 0xFF])
+    return south.PhyPort(number, address, name.encode(), config, 0, 0, 0, 0, 0)
+
+
+PORTS = [phy_port(1, "s1-eth1"), phy_port(2, "s1-eth2"), phy_port(3, "tun1")]
+
+
+class Switch:
+    """The far end of a Member: answers its requests as the test says."""
+
+    def __init__(self, ports=PORTS, flows=(), copies=()):
+        self.owner = Owner(copies)
+        self.member = Member(self.owner, 1, 1)
+        self.connection = Connection()
+        self.member.connect(self.connection)
+        self.ports = list(ports)
+        self.flows = list(flows)
+
+    def answer(self):
+        """Answer features and flow requests until there are none; return all other messages."""
+        others = []
+        while True:
+            messages = self.connection.take()
+            if not messages:
+                return others
+            for message in messages:
+                if message.type == of.Type.FEATURES_REQUEST:
+                    body = struct.pack("!QIB3xII", 1, 0, 254, 0, 0)
+                    body += b"".join(port.pack() for port in self.ports)
+                    self.reply(of.Type.FEATURES_REPLY, message, body)
+                elif message.type == of.Type.STATS_REQUEST:
+                    body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + b"".join(self.flows)
+                    self.reply(of.Type.STATS_REPLY, message, body)
+                else:
+                    others.append(message)
+
+    def reply(self, kind, request, body):
+        self.connection.intercept(kind, of.message(kind, body, request.xid))
+
+    def port_status(self, reason, port):
+        body = bytes([reason]) + bytes(7) + port.pack()
+        self.connection.intercept(of.Type.PORT_STATUS, of.message(of.Type.PORT_STATUS, body))
+
+
+def changes(messages):
+    """Flow-mods of service rules and of flows, as text, in their order."""
+    found = []
+    for message in messages:
+        if message.type == of.Type.FLOW_MOD:
+            cookie, command = struct.unpack_from("!QH", message.body, 40)
+            found.append(f"ADD cookie={cookie:#x} table={command >> 8}")
+        elif message.type == of.Type.VENDOR and message.body[:8] == struct.pack(
+            "!II", of.NX_VENDOR, 13
+        ):
+            cookie, command, priority, length = struct.unpack_from("!QH4xH8xH6x", message.body, 8)
+            start = 40
+            match = message.body[start : start + length]
+            actions = message.body[start + length + -length % 8 :]
+            name = ("ADD", "MODIFY", "MODIFY_STRICT", "DELETE", "DELETE_STRICT")[command & 0xFF]
+            where = f"table={command >> 8} priority={priority}"
+            if match[-12:-8] == bytes.fromhex("00013c08"):
+                match, of_cookie = match[:-12], f" cookie={int.from_bytes(match[-8:], 'big'):#x}"
+            else:
+                of_cookie = ""
+            line = f"{name} {where} {_match(match)}{of_cookie}"
+            found.append(line + (f": {_actions(actions)}" if "DELETE" not in name else ""))
+    return found
+
+
+def up(**kwargs):
+    switch = Switch(**kwargs)
+    return switch, switch.answer()
+
+
+def no_flood(messages):
+    """The ports that are told not to take part in floods."""
+    mods = [message.body for message in messages if message.type == of.Type.PORT_MOD]
+    for body in mods:
+        assert struct.unpack_from("!II", body, 8) == (0x10, 0x10)
+    return [int.from_bytes(body[:2], "big") for body in mods]
+
+
+def test_an_empty_switch_gets_its_service_rules_and_then_is_ready():
+    switch, messages = up()
+    assert set(changes(messages)) == {"ADD " + rule for rule in DEMO}
+    assert switch.member.ready
+    assert switch.owner.said[-1] == "member_ready"
+
+
+def test_the_deepest_table_is_filled_first():
+    """A rule must not send packets to a table where nothing is ready for them."""
+    _, messages = up()
+    tables = [line.split()[1] for line in changes(messages)]
+    assert tables == sorted(tables, reverse=True)
+
+
+def test_flood_is_switched_off_on_the_tunnel_port_alone():
+    _, messages = up()
+    assert no_flood(messages) == [3]
+
+
+def test_a_tunnel_port_with_flood_off_is_left_so():
+    _, messages = up(ports=[*PORTS[:2], phy_port(3, "tun1", config=0x10)])
+    assert no_flood(messages) == []
+
+
+def nx_flow(table, priority, match, actions, cookie=0, packets=0):
+    rest = match + bytes(-len(match) % 8) + actions
+    head = (48 + len(rest), table, 0, 0, priority, 0, 0, len(match), 0, 0, cookie, packets, 0)
+    return struct.pack("!HBxIIHHHHHHQQQ", *head) + rest
+
+
+def dump(rules):
+    return [nx_flow(*rule, actions) for rule, actions in rules.items()]
+
+
+SERVICE = service_rules(3, (1, 2), (), {}, False)
+
+
+def test_what_a_switch_has_already_is_left_alone():
+    switch, messages = up(flows=dump(SERVICE))
+    assert changes(messages) == []
+    assert switch.member.ready
+
+
+def test_only_the_difference_is_sent():
+    flows = dump({rule: actions for rule, actions in SERVICE.items() if rule.table != 2})
+    wrong = Rule(2, 0, b"")
+    _, messages = up(flows=[*flows, nx_flow(*wrong, b"")])
+    assert changes(messages) == ["MODIFY_STRICT table=2 priority=0 any: CONTROLLER"]
+
+
+def test_what_somebody_else_has_put_there_is_removed():
+    foreign = nx_flow(0, 5, south.match_in_port(1), of.output(2), cookie=0x77)
+    _, messages = up(flows=[*dump(SERVICE), foreign])
+    assert changes(messages) == ["DELETE_STRICT table=0 priority=5 in_port=1 cookie=0x77"]
+
+
+def test_flows_are_brought_up_to_date_by_their_difference():
+    def copy(cookie, actions):
+        return Copy(cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
+
+    copies = [copy(1, of.output(1)), copy(2, of.output(2)), copy(3, of.output(3))]
+    flows = [
+        *dump(SERVICE),
+        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=1),
+        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=2),
+        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=4),
+    ]
+    _, messages = up(flows=flows, copies=copies)
+    assert changes(messages) == [
+        "MODIFY table=2 priority=0 any cookie=0x2: output:2",
+        "ADD cookie=0x3 table=2",
+        "DELETE_STRICT table=2 priority=9 in_port=1 cookie=0x4",
+    ]
+
+
+def test_a_port_that_comes_or_goes_changes_its_remote_rule_and_no_other():
+    switch, _ = up()
+    switch.port_status(of.PortReason.ADD, phy_port(5, "s1-eth5"))
+    assert changes(switch.answer()) == ["ADD table=1 priority=32768 tun_id=0x5: output:5"]
+    assert "ports_changed" in switch.owner.said
+    switch.port_status(of.PortReason.DELETE, phy_port(5, "s1-eth5"))
+    assert changes(switch.answer()) == ["DELETE_STRICT table=1 priority=32768 tun_id=0x5"]
+
+
+def test_what_a_port_says_of_its_link_changes_no_rule():
+    switch, _ = up()
+    switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
+    assert switch.answer() == []
+    assert "topology_changed" not in switch.owner.said
+
+
+def test_a_tunnel_port_that_comes_later_brings_the_remote_table():
+    switch, messages = up(ports=PORTS[:2])
+    assert set(changes(messages)) == {"ADD " + rule for rule in EVERY_SWITCH}
+    switch.port_status(of.PortReason.ADD, PORTS[2])
+    messages = switch.answer()
+    assert set(changes(messages)) == {"ADD " + rule for rule in DEMO - EVERY_SWITCH}
+    assert no_flood(messages) == [3]
+    assert {"tunnel_changed", "topology_changed"} <= set(switch.owner.said)
+
+
+def test_a_queue_that_another_switch_uses_adds_one_rule():
+    switch, _ = up()
+    key = switch.member.queue_key(2, 7)
+    assert changes(switch.answer()) == [f"ADD table=1 priority=32768 tun_id={key:#x}: enqueue:2:7"]
+    assert switch.member.queue_key(2, 7) == key
+    assert switch.answer() == []
+    assert switch.member.queue_key(2, 8) != key
+
+
+# ---- what the operator is told ----
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_switch_without_tunnel_port_is_named_once(caplog):
+    switch, _ = up(ports=PORTS[:2])
+    switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
+    (warning,) = warnings(caplog)
+    assert "switch 1" in warning and "no tunnel port" in warning
+
+
+def test_a_switch_with_two_tunnel_ports_is_named_once_with_both(caplog):
+    switch, _ = up(ports=[*PORTS, phy_port(4, "tun7")])
+    switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
+    (warning,) = warnings(caplog)
+    assert "switch 1" in warning and "tun1, tun7" in warning
+    assert switch.member.tunnel_port is None
+    assert sorted(switch.member.own_ports()) == [1, 2]
+
+
+@pytest.mark.parametrize("number", [17, 20, 0xFEFF])
+def test_a_port_above_the_formula_is_named_once_and_left_out(caplog, number):
+    switch, messages = up(ports=[*PORTS, phy_port(number, "big")])
+    switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
+    (warning,) = warnings(caplog)
+    assert all(word in warning for word in ("switch 1", str(number), "big", "--max_ports"))
+    assert sorted(switch.member.own_ports()) == [1, 2]
+    # On the switch it takes no part in floods, as the tunnel does not.
+    assert sorted(no_flood(messages)) == [3, number]
+
+
+@pytest.mark.parametrize("name", ["tun", "tunnel1", "tap1", "tun1x", "xtun1", "TUN1"])
+def test_only_tunn_is_a_tunnel_port(caplog, name):
+    switch, _ = up(ports=[*PORTS[:2], phy_port(3, name)])
+    assert switch.member.tunnel_port is None
+    assert sorted(switch.member.own_ports()) == [1, 2, 3]
+
+
+def test_the_tunnel_port_may_have_any_number():
+    switch, messages = up(ports=[*PORTS[:2], phy_port(100, "tun12")])
+    assert switch.member.tunnel_port == 100
+    expected = {rule.replace("in_port=3", "in_port=100") for rule in DEMO}
+    assert set(changes(messages)) == {"ADD " + rule for rule in expected}
