@@ -227,7 +227,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.switches * options.hosts < 2:
         parser.error("one host alone has nobody to ping")
-    setLogLevel("warning")
+    setLogLevel("output")
     if private_namespace.inside():
         return run_inside(options)
     private_namespace.hold_signals()

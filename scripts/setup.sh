@@ -43,7 +43,7 @@ packages_missing() {
     for pair in $COMMANDS; do
         # Daemons are in sbin, which a plain user's PATH leaves out.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
-    done | sort -u
+    done
     # The documented command is `sudo python scripts/agg_net.py`; a plain Debian has only `python3`.
     command -v python >/dev/null || echo python-is-python3
     "$SYSTEM_PYTHON" -c "import mininet" 2>/dev/null || echo mininet
@@ -53,24 +53,23 @@ packages_missing() {
 
 install_packages() {
     local wanted
-    wanted=$(packages_missing | sort -u | xargs)
-    [ -n "$wanted" ] || return 0
+    mapfile -t wanted < <(packages_missing | sort -u)
+    [ "${#wanted[@]}" -gt 0 ] || return 0
     if ! command -v apt-get >/dev/null; then
-        missing "no apt-get here to install $wanted" "install what brings the same commands, then run this again"
+        missing "no apt-get here to install ${wanted[*]}" "install what brings the same commands, then run this again"
         return
     fi
     if [ "$(id -u)" -ne 0 ]; then
-        missing "not installed: $wanted" "sudo $0"
+        missing "not installed: ${wanted[*]}" "sudo $0"
         return
     fi
-    echo "Installing $wanted"
+    echo "Installing ${wanted[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086
-    if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends $wanted; } </dev/null >&2; then
-        missing "apt-get could not install $wanted" "see its messages above; it needs Debian's package servers"
+    if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${wanted[@]}"; } </dev/null >&2; then
+        missing "apt-get could not install ${wanted[*]}" "see its messages above; it needs Debian's package servers"
         return
     fi
-    case " $wanted " in *" openvswitch-testcontroller "*)
+    case " ${wanted[*]} " in *" openvswitch-testcontroller "*)
         # The package starts a controller as a service. The tests start their own.
         { systemctl disable --now openvswitch-testcontroller || service openvswitch-testcontroller stop; } >/dev/null 2>&1
         ;;
@@ -81,11 +80,13 @@ install_python() {
     local wanted stamp=$EDGE_ROOT/.venv/requirements.sha256
     wanted=$(sha256sum <"$EDGE_ROOT/requirements-test.txt")
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$EDGE_PYTHON" -c "import mininet, pytest" 2>/dev/null && return
-    echo "Making the Python environment $EDGE_ROOT/.venv"
-    # --system-site-packages: that is where Mininet is.
-    if ! "$SYSTEM_PYTHON" -m venv --clear --system-site-packages "$EDGE_ROOT/.venv"; then
-        missing "could not make $EDGE_ROOT/.venv" "see the message above"
-        return
+    if ! "$EDGE_PYTHON" -c "import mininet, pip" 2>/dev/null; then
+        echo "Making the Python environment $EDGE_ROOT/.venv"
+        # --system-site-packages: that is where Mininet is.
+        if ! "$SYSTEM_PYTHON" -m venv --clear --system-site-packages "$EDGE_ROOT/.venv"; then
+            missing "could not make $EDGE_ROOT/.venv" "see the message above"
+            return
+        fi
     fi
     if ! "$EDGE_PYTHON" -m pip -q --disable-pip-version-check install -r "$EDGE_ROOT/requirements-test.txt" >&2; then
         missing "pip could not install requirements-test.txt" "see its messages above; it needs PyPI"

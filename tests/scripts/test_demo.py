@@ -1,0 +1,110 @@
+"""scripts/demo.sh, as a user runs it."""
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+
+import pytest
+
+from userspace_ovs import wait_until
+
+from .terminal import SCRIPTS, Terminal, processes_with
+
+DEMO = os.path.join(SCRIPTS, "demo.sh")
+
+
+@pytest.fixture
+def temporary():
+    """A directory for what the demo writes, where nothing may be left, nor a process."""
+    path = tempfile.mkdtemp(prefix="demo-")
+    yield path
+    wait_until(lambda: not processes_with("TMPDIR", path), "end of all processes")
+    left = os.listdir(path)
+    shutil.rmtree(path)
+    assert left == []
+
+
+@pytest.fixture
+def demo(machine, temporary):
+    """A function that starts the demo with options in a terminal."""
+    started = []
+
+    def start(*options, **env):
+        terminal = Terminal(machine, [DEMO, *options], dict(env, TMPDIR=temporary))
+        started.append(terminal)
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    "options, switches, ports, pings",
+    [
+        ((), 2, [1, 2, 17, 18], 12),
+        (("--switches", "3"), 3, [1, 2, 17, 18, 33, 34], 30),
+        (("--switches", "1"), 1, [1, 2], 2),
+    ],
+)
+def test_all_pings_pass_and_both_views_are_shown(demo, options, switches, ports, pings):
+    status, text = demo(*options).wait()
+    assert status == 0, text
+    assert [int(number) for number in re.findall(r"^port +(\d+)", text, re.M)] == ports
+    assert f"{pings} of {pings} pings came back\n" in text
+
+    flow = text.partition("=== One flow: h1 to ")[2]
+    seen, *installed = re.split(r"installed on s\d+:\n", flow)
+    assert len(installed) == switches
+    target = 2 if switches == 1 else ports[-2]  # the first host of the last switch
+    assert re.search(rf"dl_src=00:00:00:00:00:01,dl_dst=\S+ actions=output:{target}$", seen, re.M)
+    assert all("dl_src=00:00:00:00:00:01,dl_dst=" in one for one in installed)
+    counts = [int(re.search(r"n_packets=(\d+)", one).group(1)) for one in (seen, *installed)]
+    assert counts[0] == sum(counts[1:]) >= 10
+
+
+def test_cli_stays_at_the_prompt(demo):
+    terminal = demo("--cli", "--hosts", "1")
+    terminal.read_until("mininet> ")
+    terminal.type("h1 ping -c1 -W9 h2\n")
+    assert " 0% packet loss" in terminal.read_until("mininet> ")
+    terminal.type("exit\n")
+    assert terminal.wait()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_goes_on_after_a_signal(demo, temporary, number):
+    terminal = demo("--cli", "--hosts", "1")
+    terminal.read_until("mininet> ")
+    terminal.signal(number)
+    assert terminal.wait()[0] != 0
+    if number == signal.SIGKILL:  # then the kernel ends the processes, and files stay
+        wait_until(lambda: not processes_with("TMPDIR", temporary), "end of all processes")
+        for name in os.listdir(temporary):
+            shutil.rmtree(os.path.join(temporary, name))
+
+
+def test_a_controller_that_ends_is_a_failure_in_a_line_and_leaves_the_logs(
+    demo, tmp_path, temporary
+):
+    (tmp_path / "pox").mkdir()
+    (tmp_path / "pox" / "core.py").write_text('version_name = "halosaur"\n')
+    (tmp_path / "pox.py").write_text('print("not today")\nraise SystemExit(7)\n')
+    status, text = demo(POX_HOME=str(tmp_path)).wait()
+    assert status == 1
+    (directory,) = os.listdir(temporary)
+    logs = f"{temporary}/{directory}"
+    assert text.splitlines()[-1] == (
+        f"demo.sh: POX has ended with status 7: {logs}/l2_pairs.log; logs are in {logs}"
+    )
+    with open(f"{logs}/l2_pairs.log") as log:
+        assert log.read() == "not today\n"
+    shutil.rmtree(logs)
+
+
+def test_wrong_options_are_a_line(demo):
+    status, text = demo("--switches", "1", "--hosts", "1").wait()
+    assert status == 2
+    assert text.endswith("demo.sh: error: one host alone has nobody to ping\n")
