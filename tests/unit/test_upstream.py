@@ -1,0 +1,351 @@
+"""A connection to a controller: messages out of bytes, the hello, and what waits for a barrier."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import openflow10 as of
+
+from edge import upstream
+from edge.errors import OpenFlowError
+from edge.upstream import Peer
+
+HELLO = of.message(of.Type.HELLO)
+
+
+class Socket:
+    """The near end of a connection: what recv() gives next is what was put there."""
+
+    def __init__(self):
+        self.coming = []
+        self.shut = False
+
+    def recv(self, _size):
+        if not self.coming:
+            raise BlockingIOError
+        data = self.coming.pop(0)
+        if isinstance(data, OSError):
+            raise data
+        return data
+
+    def shutdown(self, _how):
+        self.shut = True
+
+    def setblocking(self, _blocking):
+        pass
+
+    def setsockopt(self, *_option):
+        pass
+
+
+class Sent:
+    """Takes the place of the Outbox, which needs a running POX."""
+
+    def __init__(self, _sock, _failed):
+        self.data = b""
+        self.closed = False
+
+    def send(self, data):
+        if not self.closed:
+            self.data += data
+
+    def flush(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+class Line:
+    """A Peer, and the controller's end of it."""
+
+    def __init__(self, handle=None, greet=True):
+        self.handled = []
+        self.sock = Socket()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(upstream, "Outbox", Sent)
+            self.peer = Peer(self.sock, "controller", handle or self.keep)
+        assert self.answers() == [of.unpack(HELLO)], "a switch greets unasked"
+        if greet:
+            self.send(HELLO)
+            assert self.peer.greeted and self.answers() == []
+
+    def keep(self, peer, message):
+        self.handled.append(message)
+
+    def send(self, *chunks):
+        for chunk in chunks:
+            self.sock.coming.append(chunk)
+            self.peer.read()
+
+    def answers(self):
+        messages, data = [], self.peer._outbox.data
+        while data:
+            length = int.from_bytes(data[2:4], "big")
+            messages.append(of.unpack(data[:length]))
+            data = data[length:]
+        self.peer._outbox.data = b""
+        return messages
+
+    def error(self):
+        """Type, code and data of the one error that was sent."""
+        (message,) = self.answers()
+        assert message.type == of.Type.ERROR
+        return of.unpack_error(message.body)
+
+
+def numbered(count, size=8):
+    return [of.message(of.Type.ECHO_REQUEST, bytes(size - 8), xid) for xid in range(count)]
+
+
+# ---- messages out of bytes ----
+
+
+@given(st.lists(st.binary(max_size=100), max_size=10), st.data())
+def test_messages_are_found_however_the_bytes_come(bodies, data):
+    line = Line()
+    messages = [of.message(of.Type.ECHO_REQUEST, body) for body in bodies]
+    stream = b"".join(messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+    for start, end in zip([0, *cuts], [*cuts, len(stream)]):
+        if start < end:
+            line.send(stream[start:end])
+    assert line.handled == messages
+
+
+def test_a_message_waits_for_its_last_byte():
+    line = Line()
+    message = of.message(of.Type.ECHO_REQUEST, b"body")
+    for byte in range(len(message)):
+        assert line.handled == []
+        line.send(message[byte : byte + 1])
+    assert line.handled == [message]
+
+
+def test_the_longest_message():
+    line = Line()
+    message = of.message(of.Type.ECHO_REQUEST, bytes(65527))
+    line.send(message[:40000], message[40000:])
+    assert line.handled == [message]
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_a_length_below_the_header_s_ends_the_connection(length):
+    """Open vSwitch closes without an error; a loop over such a length would never end."""
+    line = Line()
+    line.send(struct.pack("!BBHI", 1, of.Type.ECHO_REQUEST, length, 0) + HELLO)
+    assert line.peer.closed and line.sock.shut
+    assert line.handled == [] and line.answers() == []
+
+
+@pytest.mark.parametrize("end", [b"", ConnectionResetError(104, "reset")], ids=["closed", "reset"])
+def test_the_controller_s_end_of_the_connection_is_the_end_of_ours(end):
+    line = Line()
+    line.send(end)
+    assert line.peer.closed
+    line.peer.send(HELLO)
+    assert line.answers() == []
+
+
+def test_nothing_to_read_is_no_end():
+    line = Line()
+    line.peer.read()
+    assert not line.peer.closed
+
+
+# ---- the hello ----
+
+
+@pytest.mark.parametrize("version", [1, 2, 4, 5, 6, 255])
+@pytest.mark.parametrize("body", [b"", b"junk!", b"\0\1\0\0"], ids=["plain", "junk", "bad element"])
+def test_a_hello_of_any_version_is_one(version, body):
+    """The lower version counts, and ours is 1.0."""
+    line = Line(greet=False)
+    line.send(of.message(of.Type.HELLO, body, version=version) + numbered(1)[0])
+    assert line.peer.greeted and not line.peer.closed
+    assert line.handled == numbered(1)
+
+
+def bitmap(versions):
+    return struct.pack("!HHI", 1, 8, versions)
+
+
+@pytest.mark.parametrize("versions", [0b10, 0b10010, 0xFFFFFFFF])
+def test_a_version_bitmap_with_ours_is_fine(versions):
+    line = Line(greet=False)
+    line.send(of.message(of.Type.HELLO, bitmap(versions), version=4))
+    assert line.peer.greeted
+
+
+@pytest.mark.parametrize("version", [1, 4])
+def test_a_version_bitmap_without_ours_is_refused_as_open_vswitch_does(version):
+    line = Line(greet=False)
+    line.send(of.message(of.Type.HELLO, bitmap(1 << 4), version=version))
+    (message,) = line.answers()
+    assert (message.version, message.type, message.xid) == (4, of.Type.ERROR, 0)
+    assert of.unpack_error(message.body) == of.Error(
+        0, 0, b"We support version 0x01, you support version 0x04, no common versions."
+    )
+    assert line.peer.closed
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        of.message(of.Type.FEATURES_REQUEST),
+        of.message(of.Type.ERROR, bytes(4)),
+        of.message(of.Type.HELLO, version=0),
+    ],
+    ids=["features request", "error", "hello of version 0"],
+)
+def test_what_comes_first_has_to_be_a_hello(first):
+    line = Line(greet=False)
+    line.send(first + HELLO)
+    assert line.peer.closed and line.handled == [] and line.answers() == []
+
+
+def test_an_echo_request_before_the_hello_is_ignored():
+    line = Line(greet=False)
+    line.send(of.message(of.Type.ECHO_REQUEST), HELLO, *numbered(1))
+    assert line.answers() == [] and line.handled == numbered(1)
+
+
+@pytest.mark.parametrize("version", [2, 4, 5, 255])
+def test_an_echo_of_another_version_is_answered_in_it(version):
+    line = Line()
+    line.send(of.message(of.Type.ECHO_REQUEST, b"ping", 7, version))
+    assert line.answers() == [of.Message(version, of.Type.ECHO_REPLY, 7, b"ping")]
+
+
+@pytest.mark.parametrize(
+    "version, kind, answered_in, code",
+    [
+        (4, of.Type.FEATURES_REQUEST, 4, 0),
+        (2, of.Type.FLOW_MOD, 2, 0),
+        (4, 99, 4, 0),
+        (0, of.Type.FEATURES_REQUEST, 1, 0),
+        (255, of.Type.FEATURES_REQUEST, 1, 0),
+        (0, of.Type.ECHO_REQUEST, 1, 0),
+        (4, of.Type.HELLO, 4, 1),
+        (4, of.Type.ERROR, 4, 1),
+    ],
+)
+def test_other_messages_of_another_version_are_refused(version, kind, answered_in, code):
+    """OFPET_BAD_REQUEST with OFPBRC_BAD_VERSION or OFPBRC_BAD_TYPE, as measured."""
+    line = Line()
+    raw = of.message(kind, bytes(8), 7, version)
+    line.send(raw)
+    (message,) = line.answers()
+    assert (message.version, message.xid) == (answered_in, 7)
+    assert of.unpack_error(message.body) == of.Error(1, code, raw)
+    assert not line.peer.closed and line.handled == []
+
+
+# ---- what is wrong with one message ----
+
+
+def test_what_is_refused_is_answered_and_the_next_is_handled():
+    def refuse(peer, message):
+        if message == first:
+            raise OpenFlowError(3, 4)
+        handled.append(message)
+
+    handled = []
+    first, second = numbered(2, 70)
+    line = Line(refuse)
+    line.send(first + second)
+    assert line.error() == of.Error(3, 4, first)
+    assert handled == [second]
+
+
+def test_a_mistake_of_ours_costs_one_message(caplog):
+    def fail(peer, message):
+        if message == first:
+            raise KeyError("a mistake")
+        handled.append(message)
+
+    handled = []
+    first, second = numbered(2)
+    line = Line(fail)
+    line.send(first + second)
+    assert line.error().type == 1
+    assert handled == [second] and not line.peer.closed
+    assert [r.levelname for r in caplog.records if r.name == "edge.upstream"].count("ERROR") == 1
+
+
+# ---- what waits for a barrier ----
+
+
+def test_what_comes_behind_a_barrier_waits_for_its_answer():
+    handled = []
+
+    def hold_at_2(peer, message):
+        handled.append(message)
+        if message == messages[2]:
+            peer.hold()
+
+    messages = numbered(5)
+    line = Line(hold_at_2)
+    line.send(b"".join(messages[:4]), messages[4])
+    assert handled == messages[:3]
+    line.peer.release()
+    assert handled == messages
+
+
+def test_several_barriers_are_waited_for_one_after_the_other():
+    handled = []
+
+    def hold(peer, message):
+        handled.append(message)
+        peer.hold()
+
+    messages = numbered(3)
+    line = Line(hold)
+    line.send(b"".join(messages))
+    for count in (1, 2, 3):
+        assert handled == messages[:count]
+        line.peer.release()
+
+
+def test_an_answer_that_is_there_at_once_holds_nothing_up():
+    handled = []
+
+    def hold_and_release(peer, message):
+        handled.append(message)
+        peer.hold()
+        peer.release()
+
+    messages = numbered(1000)
+    line = Line(hold_and_release)
+    line.send(b"".join(messages))
+    assert handled == messages
+
+
+def test_what_waits_has_its_limit():
+    """Then the controller's socket is not read any more, and its sending stands still."""
+    line = Line(lambda peer, message: peer.hold())
+    message = of.message(of.Type.ECHO_REQUEST, bytes(60000))
+    line.send(message)
+    sent = 0
+    while line.peer.wants_more:
+        line.send(message)
+        sent += len(message)
+        assert sent < 4 << 20
+    assert sent >= 1 << 20
+    line.peer.release()
+    assert line.peer.wants_more
+
+
+def test_what_waits_is_forgotten_when_the_connection_ends():
+    handled = []
+
+    def hold(peer, message):
+        handled.append(message)
+        peer.hold()
+
+    line = Line(hold)
+    line.send(b"".join(numbered(3)), b"")
+    assert line.peer.closed
+    line.peer.release()
+    assert handled == numbered(1)
