@@ -6,8 +6,6 @@ what has to be done about it: which switch gets which copy of a flow, when a flo
 and what the controllers are told.
 """
 
-import heapq
-import itertools
 import logging
 import math
 import struct
@@ -24,7 +22,7 @@ from edge import translate
 from edge.cookies import RUN_MASK, SERVICE, Cookies
 from edge.counts import Counts
 from edge.discovery import Discovery
-from edge.errors import error_reply
+from edge.expiry import Expiry
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
 from edge.indexes import Indexes
@@ -37,9 +35,9 @@ from edge.member import (
     new_xid,
     table_and_priority,
 )
-from edge.nicira import NXET_VENDOR
 from edge.ports import PortNumbers, Unnumbered
 from edge.poxfixes import end_of_turn
+from edge.refusals import Refusals
 from edge.upstream import Controller, Peer
 
 log = logging.getLogger("edge.switch")
@@ -49,29 +47,6 @@ _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
 _NOT_A_FLOW = 0xFFFFFFFFFFFFFFFF  # the cookie of packet-ins that a packet-out's actions cause
-# Messages to switches whose refusal could still come in, before we make sure that it does not.
-_UNCONFIRMED = 1000
-
-
-Undo = Callable[[], Callable[["set[Member]"], None]]
-
-
-class Origin:
-    """
-    Which message of a controller led to a message to the switches.
-
-    undo: is called at the first refusal, and returns what is to be called when all switches have
-        answered: with the set of those that have refused
-    refusers: the switches that have refused it
-    """
-
-    __slots__ = ("peer", "message", "undo", "refusers")
-
-    def __init__(self, peer: Peer, message: bytes, undo: Optional[Undo]) -> None:
-        self.peer = peer
-        self.message = message
-        self.undo = undo
-        self.refusers: Optional[set[Member]] = None
 
 
 class BigSwitch:
@@ -111,13 +86,9 @@ class BigSwitch:
         # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
         # counts of their table-miss rules go on.
         self.has_lowest = False
-        self._shared_idle = 0  # flows with an idle timeout that may be on several switches
-        self._origins: dict[int, Origin] = {}
-        self._confirming = False
-        self._undone = False
-        self._unheld: dict[FlowEntry, float] = {}
-        self._deadlines: list[tuple[float, int, FlowEntry]] = []
-        self._serials = itertools.count()
+        self.refusals = Refusals(self._ask_barriers, self.counts)
+        self.barrier = self.refusals.barrier
+        self._expiry = Expiry(self.table, self.holders, self.copy_again, self._end)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -201,8 +172,8 @@ class BigSwitch:
         self.topology_changed()
         now = time.monotonic()
         for entry in self.table:
-            if (entry.idle_timeout or entry.hard_timeout) and not self.holders(entry):
-                self._unheld.setdefault(entry, now)
+            if not self.holders(entry):
+                self._expiry.unheld(entry, now)
 
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
@@ -232,13 +203,12 @@ class BigSwitch:
             table, _ = table_and_priority(entry.priority)
             cookie = self.cookies.cookie(entry)
             for member in self.holders(entry):
-                if same[member] is not None and entry.actions.wire in same[member]:
+                unchanged = same[member]
+                if unchanged is None or entry.actions.wire in unchanged:
                     continue
                 actions = member.translated(entry.actions)
                 member.send(south.modify_flow(new_xid(), table, cookie, actions))
-                if entry.hard_timeout:
-                    # On the switch its time begins anew; so we look after it.
-                    self._expect_end(entry)
+                self._expiry.translated_again(entry)
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -262,9 +232,8 @@ class BigSwitch:
         self.discovery.tick(now)
         for member in list(self.members.values()):
             member.watch(now, self.switch_timeout)
-        if self._origins:
-            self._confirm()
-        self._end_overdue(now)
+        self.refusals.confirm()
+        self._expiry.tick(now)
 
     # --- ports ---------------------------------------------------------------------------------
 
@@ -308,7 +277,7 @@ class BigSwitch:
     def modify_port(self, peer: Peer, number: int, config: int, mask: int, message: bytes) -> None:
         """A controller's PORT_MOD that has been found good."""
         member, port = self.port(number)
-        xid = self.originate(peer, message)
+        xid = self.refusals.originate(peer, message)
         member.modify_port(port, config, mask, xid)
         # As Open vSwitch does: the others are told, the one who asked knows.
         self._announce_ports(member, peer)
@@ -354,17 +323,9 @@ class BigSwitch:
         _, port = self.numbers.locate(entry.match.in_port)
         return matches.with_in_port(entry.match.south, port)
 
-    def copy(self, entry: FlowEntry, member: Member, again: bool = False) -> Copy:
-        """
-        A flow as it has to be on a switch.
-
-        again: True if the flow has been there for a while, so that less of its time is left
-        """
+    def copy(self, entry: FlowEntry, member: Member) -> Copy:
+        """A flow as it is put on a switch when the controller adds it."""
         table, priority = table_and_priority(entry.priority)
-        hard_timeout = entry.hard_timeout
-        if again and hard_timeout:
-            left = entry.modified + hard_timeout - time.monotonic()
-            hard_timeout = max(1, math.ceil(left))
         flags = 0
         if entry.flags & of.OFPFF_SEND_FLOW_REM or entry.idle_timeout or entry.hard_timeout:
             flags = of.OFPFF_SEND_FLOW_REM
@@ -374,10 +335,18 @@ class BigSwitch:
             self._local_match(entry, member),
             priority,
             entry.idle_timeout,
-            hard_timeout,
+            entry.hard_timeout,
             flags,
             member.translated(entry.actions),
         )
+
+    def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
+        """A flow as it is put on a switch later, when less of its time is left."""
+        copy = self.copy(entry, member)
+        if not entry.hard_timeout:
+            return copy
+        left = entry.modified + entry.hard_timeout - time.monotonic()
+        return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
     def copies_for(self, member: Member, present: dict[int, south.FlowStats]) -> Iterator[Copy]:
         """
@@ -390,57 +359,47 @@ class BigSwitch:
             if member not in self.holders(entry):
                 continue
             cookie = self.cookies.cookie(entry)
-            self._unheld.pop(entry, None)
             flow = present.get(cookie)
             packets, octets = seen.get(cookie, (0, 0))
             if flow is None or flow.packets < packets:
                 entry.packets += packets
                 entry.octets += octets
             if flow is None:
-                self._mark_fresh(entry, member)
+                self._expiry.put_on(entry, member)
             else:
+                self._expiry.kept_on(entry)
                 member.counters[cookie] = (flow.packets, flow.octets)
-            yield self.copy(entry, member, again=True)
-
-    @staticmethod
-    def _mark_fresh(entry: FlowEntry, member: Member) -> None:
-        if entry.idle_timeout:
-            if entry.fresh is None:
-                entry.fresh = set()
-            entry.fresh.add(member.index)
+            yield self.copy_again(entry, member)
 
     def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
         """ADD: put a flow in the place of the one with the same match and priority, if any."""
         old = self.table.put(entry)
-        cookie = self.cookies.new(entry)
-        self._count(entry, 1)
+        self.cookies.new(entry)
+        self._entered(entry)
         old_cookie = 0
         if old is not None:
             old_cookie = self.cookies.cookie(old)
-            self._forget(old)
-        if len(self._origins) >= _UNCONFIRMED:
-            self._confirm()
-        members = self.holders(entry)
-        xid = self.originate(peer, message, lambda: self._undo_add(entry, old, old_cookie))
-        if not members:
-            if entry.idle_timeout or entry.hard_timeout:
-                self._unheld[entry] = entry.created
-            return
-        idle_timeout, hard_timeout = entry.idle_timeout, entry.hard_timeout
-        flags = 0
-        if idle_timeout or hard_timeout or entry.flags & of.OFPFF_SEND_FLOW_REM:
-            flags = of.OFPFF_SEND_FLOW_REM
-        table, priority = table_and_priority(entry.priority)
-        match = self._local_match(entry, members[0])
+            self._expiry.removed(old)
+            self._release(old)
+        xid = self.refusals.originate(peer, message, lambda: self._undo_add(entry, old, old_cookie))
         packed: dict[bytes, bytes] = {}
-        for member in members:
+        first: Optional[Copy] = None
+        for member in self.holders(entry):
+            # The switches' copies differ in their actions only, if at all.
             actions = member.translated(entry.actions)
             data = packed.get(actions)
             if data is None:
-                data = packed[actions] = south.add_flow(
-                    xid, table, match, cookie, idle_timeout, hard_timeout, priority, flags, actions
-                )
+                first = first or self.copy(entry, member)
+                data = packed[actions] = first._replace(actions=actions).add(xid)
             member.send(data)
+
+    def _entered(self, entry: FlowEntry) -> None:
+        """A flow has come into the table."""
+        self._expiry.added(entry)
+        if entry.priority == 0 and not self.has_lowest:
+            self.has_lowest = True
+            for member in self.ready_members():
+                member.update_service_rules()
 
     def _undo_add(
         self, entry: FlowEntry, old: Optional[FlowEntry], old_cookie: int
@@ -451,12 +410,12 @@ class BigSwitch:
         holders = self.holders(entry)
         table, _ = table_and_priority(entry.priority)
         delete = south.delete_flow(new_xid(), table, self.cookies.cookie(entry))
-        self.table.remove(entry)
-        self._forget(entry)
+        self._remove(entry)
+        self._release(entry)
         if old is not None:
             self.table.put(old)
             self.cookies.restore(old, old_cookie)
-            self._count(old, 1)
+            self._entered(old)
 
         def finish(refusers: set[Member]) -> None:
             for member in holders:
@@ -465,7 +424,7 @@ class BigSwitch:
                 if old is None:
                     member.send(delete)
                 elif old in self.table:
-                    member.send(self.copy(old, member, again=True).add(new_xid()))
+                    member.send(self.copy_again(old, member).add(new_xid()))
 
         return finish
 
@@ -482,7 +441,7 @@ class BigSwitch:
         and timeouts stay (but a hard timeout begins anew, as in Open vSwitch).
         """
         before = [(entry, entry.actions, entry.cookie, entry.modified) for entry in entries]
-        xid = self.originate(peer, message, lambda: self._undo_modify(before))
+        xid = self.refusals.originate(peer, message, lambda: self._undo_modify(before))
         now = time.monotonic()
         for entry in entries:
             entry.actions = actions
@@ -530,9 +489,7 @@ class BigSwitch:
         self._delete_copies(entries)
         tell = []
         for entry in entries:
-            self.table.remove(entry)
-            self._count(entry, -1)
-            self._unheld.pop(entry, None)
+            self._remove(entry)
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
                 tell.append(entry)
             else:
@@ -582,26 +539,17 @@ class BigSwitch:
             ),
         )
 
-    def _forget(self, entry: FlowEntry) -> None:
-        """An entry is not in the table any more, and nobody waits for what it had counted."""
-        self._count(entry, -1)
-        self._release(entry)
+    def _remove(self, entry: FlowEntry) -> None:
+        self.table.remove(entry)
+        self._expiry.removed(entry)
 
     def _release(self, entry: FlowEntry) -> None:
+        """Nobody waits any more for what a flow had counted."""
         cookie = self.cookies.cookie(entry)
         for member in self.members.values():
             if member.counters:
                 member.counters.pop(cookie, None)
         self.cookies.release(entry)
-        self._unheld.pop(entry, None)
-
-    def _count(self, entry: FlowEntry, step: int) -> None:
-        if entry.idle_timeout and entry.match.in_port is None:
-            self._shared_idle += step
-        if entry.priority == 0 and not self.has_lowest:
-            self.has_lowest = True
-            for member in self.ready_members():
-                member.update_service_rules()
 
     def counted(self, entry: FlowEntry) -> tuple[int, int]:
         """The packets and octets of a flow, over all its copies, as far as they are known."""
@@ -627,9 +575,9 @@ class BigSwitch:
             member = self._some_member(actions)
             if member is None:
                 return
-            if in_port < of.OFPP_MAX:
-                in_port = of.OFPP_NONE  # whoever was there is gone
-        xid = self.originate(peer, message)
+            if in_port <= self.numbers.max_ports or in_port in member.ports:
+                in_port = of.OFPP_NONE  # there it would be another port
+        xid = self.refusals.originate(peer, message)
         member.send(south.packet_out(xid, in_port, member.translated(actions), data))
 
     def _some_member(self, actions: translate.Actions) -> Optional[Member]:
@@ -648,77 +596,13 @@ class BigSwitch:
             for member in self.members.values():
                 member.configure(flags)
 
-    # --- what is refused -----------------------------------------------------------------------
-
-    def originate(self, peer: Peer, message: bytes, undo: Optional[Undo] = None) -> int:
-        """The xid for what is sent to the switches because of a controller's message."""
-        xid = new_xid()
-        self._origins[xid] = Origin(peer, message, undo)
-        return xid
-
-    def refused(self, member: Member, xid: int, error: bytes) -> None:
-        """A switch has refused something."""
-        kind, code = struct.unpack_from("!HH", error, 8)
-        self.counts.refusals += 1
-        origin = self._origins.get(xid)
-        if origin is None:
-            log.warning("%s: refuses what it was sent (error type %d code %d)", member, kind, code)
-            return
-        if origin.refusers is not None:
-            origin.refusers.add(member)
-            return  # the controller knows, and it is being undone
-        refusers = origin.refusers = {member}
-        self.counts.errors += 1
-        prefix = error[12:20] if kind == NXET_VENDOR else b""
-        origin.peer.send(error_reply(kind, code, origin.message, prefix=prefix))
-        if origin.undo is None:
-            return
-        log.debug("%s: refuses a flow (error type %d code %d)", member, kind, code)
-        self._undone = True
-        finish = origin.undo()
-
-        def answered() -> None:
-            self._undone = True
-            finish(refusers)
-
-        self.ask_barriers(answered)
-
-    def _confirm(self) -> None:
-        """Forget the origins of what all switches have taken."""
-        if self._confirming:
-            return
-        self._confirming = True
-        newest = next(reversed(self._origins))
-
-        def done() -> None:
-            self._confirming = False
-            if newest in self._origins:
-                for xid in list(self._origins):
-                    del self._origins[xid]
-                    if xid == newest:
-                        break
-
-        self.ask_barriers(done)
-
-    def ask_barriers(self, done: Callable[[], None]) -> None:
+    def _ask_barriers(self, done: Callable[[], None]) -> None:
         """done() when every ready switch has done all that it was sent, or is lost."""
         members = self.ready_members()
         gather: Gather[Member] = Gather(members, done)
         for member in members:
             member.barrier(lambda member=member: gather.answered(member))
         gather.start()
-
-    def barrier(self, done: Callable[[], None]) -> None:
-        """Like ask_barriers(), and what had to be undone meanwhile is undone too."""
-        self._undone = False
-
-        def again() -> None:
-            if self._undone:
-                self.barrier(done)
-            else:
-                done()
-
-        self.ask_barriers(again)
 
     # --- what the switches say of flows and packets --------------------------------------------
 
@@ -735,74 +619,10 @@ class BigSwitch:
         if removed.reason == of.OFPRR_HARD_TIMEOUT:
             self._end([entry], of.OFPRR_HARD_TIMEOUT)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
-            if removed.packets and entry.fresh is not None:
-                entry.fresh.discard(member.index)
-            self._idle(member, entry)
+            self._expiry.copy_idle(member, entry, removed.packets)
         else:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
-            member.send(self.copy(entry, member, again=True).add(new_xid()))
-
-    def _idle(self, member: Member, entry: FlowEntry) -> None:
-        """
-        A copy has been idle for its time.  The flow has been if all its copies have: otherwise
-        it is put back (at once: packets may come), until the last one is idle too.
-        """
-        others = [other for other in self.holders(entry) if other is not member]
-        if not others and entry.used + entry.idle_timeout <= time.monotonic():
-            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
-            return
-        member.send(self.copy(entry, member, again=True).add(new_xid()))
-        self._mark_fresh(entry, member)
-        in_use = [entry.used + entry.idle_timeout > time.monotonic()]
-        cookie = self.cookies.cookie(entry)
-
-        def done() -> None:
-            if entry in self.table and not any(in_use):
-                self._end([entry], of.OFPRR_IDLE_TIMEOUT)
-
-        gather: Gather[Member] = Gather(others, done)
-
-        def ask(other: Member) -> None:
-            def answer(kind: int, message: bytes) -> bool:
-                if kind == of.OFPT_STATS_REPLY:
-                    for flow in south.parse_flows(message):
-                        unused = entry.fresh and other.index in entry.fresh and not flow.packets
-                        in_use.append(not unused and flow.idle_age < entry.idle_timeout)
-                    if is_more(message):
-                        return False
-                gather.answered(other)
-                return True
-
-            other.request(
-                lambda xid: south.dump_flows(xid, cookie),
-                answer,
-                lambda: gather.answered(other),
-            )
-
-        for other in others:
-            ask(other)
-        gather.start()
-
-    def _expect_end(self, entry: FlowEntry) -> None:
-        heapq.heappush(
-            self._deadlines, (entry.modified + entry.hard_timeout, next(self._serials), entry)
-        )
-
-    def _end_overdue(self, now: float) -> None:
-        """Flows whose time is up though no switch says so."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, entry = heapq.heappop(self._deadlines)
-            if entry not in self.table:
-                continue
-            if entry.modified + entry.hard_timeout <= now:
-                self._end([entry], of.OFPRR_HARD_TIMEOUT)
-            else:
-                self._expect_end(entry)
-        for entry, since in list(self._unheld.items()):
-            if entry.hard_timeout and entry.modified + entry.hard_timeout <= now:
-                self._end([entry], of.OFPRR_HARD_TIMEOUT)
-            elif entry.idle_timeout and since + entry.idle_timeout <= now:
-                self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+            member.send(self.copy_again(entry, member).add(new_xid()))
 
     def packet_in(self, member: Member, packet: south.PacketIn) -> None:
         """A switch has sent a packet to its controller."""
@@ -812,16 +632,19 @@ class BigSwitch:
                 self.discovery.received(member, packet)
             return
         in_port = packet.in_port
-        if in_port < of.OFPP_MAX:
+        if in_port in member.ports:
             if not member.numbered(in_port):
                 return
+            in_port = self.numbers.number(member.index, in_port)
+        elif 1 <= in_port <= self.numbers.max_ports:
+            # From a packet-out that named a port that is not there.
             in_port = self.numbers.number(member.index, in_port)
         elif in_port == of.OFPP_LOCAL and packet.cookie != _NOT_A_FLOW:
             return  # the big switch has no such port
         reason = packet.reason
         if packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST):
             reason = of.OFPR_NO_MATCH
-            if self._shared_idle and self._forward_in_gap(member, packet, in_port):
+            if self._expiry.forward_in_gap(member, packet, in_port):
                 return
         elif reason == of.OFPR_NO_MATCH:
             reason = of.OFPR_ACTION
@@ -841,26 +664,6 @@ class BigSwitch:
             )
             + data,
         )
-
-    def _forward_in_gap(self, member: Member, packet: south.PacketIn, in_port: int) -> bool:
-        """
-        A packet that a flow would have matched, had its copy on this switch not just expired
-        while the flow is in use on others: it goes the flow's way.
-        """
-        entry = self.table.lookup(matches.of_frame(packet.data, in_port))
-        if entry is None or not entry.idle_timeout or entry.match.in_port is not None:
-            return False
-        entry.used = time.monotonic()
-        entry.packets += 1
-        entry.octets += packet.total_len
-        actions = member.translated(entry.actions)
-        member.send(south.packet_out(new_xid(), packet.in_port, actions, packet.data))
-        return True
-
-
-def is_more(message: bytes) -> bool:
-    """True if more parts of this statistics reply follow (OFPSF_REPLY_MORE)."""
-    return bool(message[11] & of.OFPSF_REPLY_MORE)
 
 
 def split_seconds(duration: float) -> tuple[int, int]:

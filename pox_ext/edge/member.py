@@ -358,7 +358,7 @@ class Member:
         elif kind == of.OFPT_PORT_STATUS:
             self._port_status(message[8], south.parse_phy_port(message, 16))
         elif kind == of.OFPT_ERROR:
-            self.owner.refused(self, xid, message)
+            self.owner.refusals.refused(self, xid, message)
         elif kind == of.OFPT_ECHO_REQUEST:
             return False
         return True
@@ -440,7 +440,7 @@ class Member:
             self.connection.disconnect("not an Open vSwitch")
             return True
         self._dump.extend(south.parse_flows(message))
-        if int.from_bytes(message[10:12], "big") & 1:  # OFPSF_REPLY_MORE
+        if south.is_more(message):
             return False
         dump, self._dump = self._dump, []
         self._sync(dump)

@@ -157,6 +157,11 @@ def stats_request(xid: int, kind: int, body: bytes) -> bytes:
     return _STATS.pack(_VERSION, of.OFPT_STATS_REQUEST, 12 + len(body), xid, kind, 0) + body
 
 
+def is_more(message: bytes) -> bool:
+    """True if more parts of this statistics reply follow (OFPSF_REPLY_MORE)."""
+    return bool(message[11] & of.OFPSF_REPLY_MORE)
+
+
 class FlowStats(NamedTuple):
     """One flow of an NXST_FLOW reply (struct nx_flow_stats)."""
 

@@ -14,7 +14,7 @@ import pox.openflow.libopenflow_01 as of
 
 from edge import match as matches
 from edge import southbound as south
-from edge.bigswitch import BigSwitch, is_more, split_seconds
+from edge.bigswitch import BigSwitch, split_seconds
 from edge.cookies import RUN_MASK
 from edge.errors import OpenFlowError
 from edge.flowtable import FlowEntry
@@ -121,7 +121,7 @@ def _ask(
     def ask(number: int, member: Member, build: Callable[[int], bytes]) -> None:
         def part(kind: int, message: bytes) -> bool:
             take(member, kind, message)
-            if kind == of.OFPT_STATS_REPLY and is_more(message):
+            if kind == of.OFPT_STATS_REPLY and south.is_more(message):
                 return False
             gather.answered(number)
             return True

@@ -1,0 +1,117 @@
+"""
+What the switches refuse, and whose message it was.
+
+What is sent to the switches is not answered when it is good.  So which controller's message led
+to it is remembered until a barrier has shown that nobody refused it.
+"""
+
+import logging
+import struct
+from typing import Callable, Optional
+
+from edge.counts import Counts
+from edge.errors import error_reply
+from edge.member import Member, new_xid
+from edge.nicira import NXET_VENDOR
+from edge.upstream import Peer
+
+log = logging.getLogger("edge.refusals")
+
+# After so many messages we ask without waiting for the clock.
+_MANY = 1000
+
+Finish = Callable[["set[Member]"], None]
+Undo = Callable[[], Finish]
+
+
+class _Origin:
+    """A controller's message; refusers are the switches that have refused it, None before."""
+
+    __slots__ = ("peer", "message", "undo", "refusers")
+
+    def __init__(self, peer: Peer, message: bytes, undo: Optional[Undo]) -> None:
+        self.peer = peer
+        self.message = message
+        self.undo = undo
+        self.refusers: Optional[set[Member]] = None
+
+
+class Refusals:
+    """
+    Leads the switches' errors back to the controllers, and has undone what one switch refused.
+
+    ask_barriers: calls back when every ready switch has done all that it was sent
+    """
+
+    def __init__(self, ask_barriers: Callable[[Callable[[], None]], None], counts: Counts) -> None:
+        self._ask_barriers = ask_barriers
+        self._counts = counts
+        self._origins: dict[int, _Origin] = {}
+        self._confirming = False
+        self._changes = 0  # grows with all that is undone
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def originate(self, peer: Peer, message: bytes, undo: Optional[Undo] = None) -> int:
+        """
+        The xid for what is sent to the switches because of a controller's message.
+
+        undo: is called at the first refusal, and returns what is to be called when all switches
+            have answered: with the set of those that have refused
+        """
+        if len(self._origins) >= _MANY:
+            self.confirm()
+        xid = new_xid()
+        self._origins[xid] = _Origin(peer, message, undo)
+        return xid
+
+    def refused(self, member: Member, xid: int, error: bytes) -> None:
+        """A switch has sent this error."""
+        kind, code = struct.unpack_from("!HH", error, 8)
+        self._counts.refusals += 1
+        origin = self._origins.get(xid)
+        if origin is None:
+            log.warning("%s: refuses what it was sent (error type %d code %d)", member, kind, code)
+            return
+        if origin.refusers is not None:
+            origin.refusers.add(member)
+            return  # the controller knows, and it is being undone
+        refusers = origin.refusers = {member}
+        self._counts.errors += 1
+        prefix = error[12:20] if kind == NXET_VENDOR else b""
+        origin.peer.send(error_reply(kind, code, origin.message, prefix=prefix))
+        if origin.undo is None:
+            return
+        log.debug("%s: refuses a flow (error type %d code %d)", member, kind, code)
+        self._changes += 1
+        finish = origin.undo()
+
+        def answered() -> None:
+            self._changes += 1
+            finish(refusers)
+
+        self._ask_barriers(answered)
+
+    def confirm(self) -> None:
+        """Forget, when the switches have answered, what none of them has refused."""
+        if self._confirming or not self._origins:
+            return
+        self._confirming = True
+        newest = next(reversed(self._origins))
+
+        def done() -> None:
+            self._confirming = False
+            if newest in self._origins:
+                for xid in list(self._origins):
+                    del self._origins[xid]
+                    if xid == newest:
+                        break
+
+        self._ask_barriers(done)
+
+    def barrier(self, done: Callable[[], None]) -> None:
+        """done() when the switches have done all that they were sent, and all is undone that
+        one of them refused."""
+        before = self._changes
+        self._ask_barriers(lambda: done() if self._changes == before else self.barrier(done))
