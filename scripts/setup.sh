@@ -19,6 +19,15 @@ missing() {
     failed=1
 }
 
+# quietly COMMAND...: its status; what it prints is shown only when it fails.
+quietly() {
+    local said status
+    said=$("$@" 2>&1 </dev/null)
+    status=$?
+    [ "$status" -eq 0 ] || tail -n 12 <<<"$said" >&2
+    return "$status"
+}
+
 # Each command that something here runs, and the Debian package that brings it.
 COMMANDS="
     ovs-vswitchd:openvswitch-switch
@@ -65,7 +74,7 @@ install_packages() {
     fi
     echo "Installing ${wanted[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${wanted[@]}"; } </dev/null >&2; then
+    if ! { quietly apt-get -q update && quietly apt-get -q install -y --no-install-recommends "${wanted[@]}"; }; then
         missing "apt-get could not install ${wanted[*]}" "see its messages above; it needs Debian's package servers"
         return
     fi
@@ -83,12 +92,13 @@ install_python() {
     if ! "$EDGE_PYTHON" -c "import mininet, pip" 2>/dev/null; then
         echo "Making the Python environment $EDGE_ROOT/.venv"
         # --system-site-packages: that is where Mininet is.
-        if ! "$SYSTEM_PYTHON" -m venv --clear --system-site-packages "$EDGE_ROOT/.venv"; then
+        if ! quietly "$SYSTEM_PYTHON" -m venv --clear --system-site-packages "$EDGE_ROOT/.venv"; then
             missing "could not make $EDGE_ROOT/.venv" "see the message above"
             return
         fi
     fi
-    if ! "$EDGE_PYTHON" -m pip -q --disable-pip-version-check install -r "$EDGE_ROOT/requirements-test.txt" >&2; then
+    echo "Installing what the tests need from PyPI"
+    if ! quietly "$EDGE_PYTHON" -m pip --disable-pip-version-check install -r "$EDGE_ROOT/requirements-test.txt"; then
         missing "pip could not install requirements-test.txt" "see its messages above; it needs PyPI"
         return
     fi
@@ -101,8 +111,8 @@ install_pox() {
     local part=$EDGE_ROOT/.pox.part
     echo "Cloning POX ($POX_BRANCH, ${POX_COMMIT:0:12}) into $EDGE_ROOT/.pox"
     rm -rf "$part"
-    if git clone -q --branch "$POX_BRANCH" "$POX_URL" "$part" </dev/null &&
-        git -C "$part" checkout -q --detach "$POX_COMMIT"; then
+    if quietly git clone --branch "$POX_BRANCH" "$POX_URL" "$part" &&
+        quietly git -C "$part" checkout --detach "$POX_COMMIT"; then
         rm -rf "$EDGE_ROOT/.pox"
         mv "$part" "$EDGE_ROOT/.pox"
         give_back "$EDGE_ROOT/.pox"
