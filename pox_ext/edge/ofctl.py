@@ -1,0 +1,438 @@
+"""
+Matches and actions in the words of ovs-ofctl(8), for people to read.
+
+Pure functions from bytes to text.  What ovs-ofctl would name and this does not know is shown in
+hexadecimal; nothing raises, whatever the bytes are.
+"""
+
+import functools
+import ipaddress
+import struct
+from collections.abc import Iterator
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import match as matches
+from edge import nicira as nx
+
+_PORTS = {
+    of.OFPP_IN_PORT: "IN_PORT",
+    of.OFPP_TABLE: "TABLE",
+    of.OFPP_NORMAL: "NORMAL",
+    of.OFPP_FLOOD: "FLOOD",
+    of.OFPP_ALL: "ALL",
+    of.OFPP_CONTROLLER: "CONTROLLER",
+    of.OFPP_LOCAL: "LOCAL",
+    of.OFPP_NONE: "ANY",
+}
+
+# NXM and OXM fields by class and number, in the order of their numbers (OVS, lib/meta-flow.h).
+_NXM_OF = [
+    "IN_PORT",
+    "ETH_DST",
+    "ETH_SRC",
+    "ETH_TYPE",
+    "VLAN_TCI",
+    "IP_TOS",
+    "IP_PROTO",
+    "IP_SRC",
+    "IP_DST",
+    "TCP_SRC",
+    "TCP_DST",
+    "UDP_SRC",
+    "UDP_DST",
+    "ICMP_TYPE",
+    "ICMP_CODE",
+    "ARP_OP",
+    "ARP_SPA",
+    "ARP_TPA",
+]
+_NXM_NX = [
+    "REG0",
+    "REG1",
+    "REG2",
+    "REG3",
+    "REG4",
+    "REG5",
+    "REG6",
+    "REG7",
+    "REG8",
+    "REG9",
+    "REG10",
+    "REG11",
+    "REG12",
+    "REG13",
+    "REG14",
+    "REG15",
+    "TUN_ID",
+    "ARP_SHA",
+    "ARP_THA",
+    "IPV6_SRC",
+    "IPV6_DST",
+    "ICMPV6_TYPE",
+    "ICMPV6_CODE",
+    "ND_TARGET",
+    "ND_SLL",
+    "ND_TLL",
+    "IP_FRAG",
+    "IPV6_LABEL",
+    "IP_ECN",
+    "IP_TTL",
+    "COOKIE",
+    "TUN_IPV4_SRC",
+    "TUN_IPV4_DST",
+    "PKT_MARK",
+]
+_FIELD_NAMES = {
+    **{(0, number): f"NXM_OF_{name}" for number, name in enumerate(_NXM_OF)},
+    **{(1, number): f"NXM_NX_{name}" for number, name in enumerate(_NXM_NX)},
+}
+
+# The fields of a match by what ovs-ofctl calls them, in its order (match_format in OVS's
+# lib/match.c).  Those before "dl_type" come after the protocol's name.
+_IN_PORT, _ETH_DST, _ETH_SRC, _ETH_TYPE, _VLAN_TCI, _IP_TOS, _IP_PROTO, _IP_SRC, _IP_DST = (
+    (0, number) for number in range(9)
+)
+_ARP_OP, _ARP_SPA, _ARP_TPA = ((0, number) for number in (15, 16, 17))
+_TUN_ID, _TUN_DST = (1, 16), (1, 32)
+_PORT_FIELDS = {
+    # (dl_type, nw_proto) -> the protocol's name, its tp_src and tp_dst, and what they are called
+    (matches.ETH_IP, 1): ("icmp", (0, 13), (0, 14), "icmp_type", "icmp_code"),
+    (matches.ETH_IP, 6): ("tcp", (0, 9), (0, 10), "tp_src", "tp_dst"),
+    (matches.ETH_IP, 17): ("udp", (0, 11), (0, 12), "tp_src", "tp_dst"),
+    (matches.ETH_IP, 132): ("sctp", (0x8000, 17), (0x8000, 18), "tp_src", "tp_dst"),
+    (matches.ETH_IPV6, 58): ("icmp6", (1, 21), (1, 22), "icmp_type", "icmp_code"),
+    (matches.ETH_IPV6, 6): ("tcp6", (0, 9), (0, 10), "tp_src", "tp_dst"),
+    (matches.ETH_IPV6, 17): ("udp6", (0, 11), (0, 12), "tp_src", "tp_dst"),
+    (matches.ETH_IPV6, 132): ("sctp6", (0x8000, 17), (0x8000, 18), "tp_src", "tp_dst"),
+}
+_PROTOCOLS = {
+    matches.ETH_IP: "ip",
+    matches.ETH_ARP: "arp",
+    matches.ETH_RARP: "rarp",
+    matches.ETH_IPV6: "ipv6",
+    0x8847: "mpls",
+    0x8848: "mplsm",
+}
+_TAGGED = 0x1000  # the bit of a TCI that says that there is a tag
+
+_Field = tuple[int, int]
+_OFP_MATCH = struct.Struct("!LH6s6sHBxHBB2x4s4sHH")
+
+
+def port_text(port: int) -> str:
+    """A port's number, or its name if it is a reserved one."""
+    return _PORTS.get(port) or str(port)
+
+
+def mac_text(address: bytes) -> str:
+    """An Ethernet address."""
+    return address.hex(":")
+
+
+@functools.lru_cache(maxsize=32768)
+def match_text(wire: bytes) -> str:
+    """An ofp_match of 40 bytes (Match.wire); empty if it matches everything."""
+    fields: dict[_Field, tuple[int, int]] = {}
+    (
+        wildcards,
+        in_port,
+        dl_src,
+        dl_dst,
+        dl_vlan,
+        dl_vlan_pcp,
+        dl_type,
+        nw_tos,
+        nw_proto,
+        nw_src,
+        nw_dst,
+        tp_src,
+        tp_dst,
+    ) = _OFP_MATCH.unpack(wire)
+
+    def exact(flag: int, field: _Field, value: int, bits: int) -> None:
+        if not wildcards & flag:
+            fields[field] = value, (1 << bits) - 1
+
+    exact(of.OFPFW_IN_PORT, _IN_PORT, in_port, 16)
+    exact(of.OFPFW_DL_SRC, _ETH_SRC, int.from_bytes(dl_src, "big"), 48)
+    exact(of.OFPFW_DL_DST, _ETH_DST, int.from_bytes(dl_dst, "big"), 48)
+    exact(of.OFPFW_DL_TYPE, _ETH_TYPE, dl_type, 16)
+    if dl_vlan == matches.VLAN_NONE and not wildcards & of.OFPFW_DL_VLAN:
+        fields[_VLAN_TCI] = 0, 0xFFFF
+    else:
+        mask = 0 if wildcards & of.OFPFW_DL_VLAN else 0x0FFF
+        mask |= 0 if wildcards & of.OFPFW_DL_VLAN_PCP else 0xE000
+        if mask:
+            fields[_VLAN_TCI] = (dl_vlan_pcp << 13 | dl_vlan) & mask | _TAGGED, mask | _TAGGED
+    arp = dl_type in (matches.ETH_ARP, matches.ETH_RARP) and not wildcards & of.OFPFW_DL_TYPE
+    exact(of.OFPFW_NW_TOS, _IP_TOS, nw_tos, 8)
+    exact(of.OFPFW_NW_PROTO, _ARP_OP if arp else _IP_PROTO, nw_proto, 8)
+    for field, address, shift in (
+        (_ARP_SPA if arp else _IP_SRC, nw_src, of.OFPFW_NW_SRC_SHIFT),
+        (_ARP_TPA if arp else _IP_DST, nw_dst, of.OFPFW_NW_DST_SHIFT),
+    ):
+        mask = 0xFFFFFFFF << (wildcards >> shift & 0x3F) & 0xFFFFFFFF
+        if mask:
+            fields[field] = int.from_bytes(address, "big") & mask, mask
+    _, source, destination, _, _ = _PORT_FIELDS.get((dl_type, nw_proto), _PORT_FIELDS[0x0800, 6])
+    exact(of.OFPFW_TP_SRC, source, tp_src, 16)
+    exact(of.OFPFW_TP_DST, destination, tp_dst, 16)
+    return _fields_text(fields)
+
+
+@functools.lru_cache(maxsize=1024)
+def nxm_text(match: bytes) -> str:
+    """A match as NXM entries, without padding; empty if it matches everything."""
+    fields: dict[_Field, tuple[int, int]] = {}
+    offset = 0
+    while offset + 4 <= len(match):
+        nxm_class, field, length = struct.unpack_from("!HBB", match, offset)
+        body = match[offset + 4 : offset + 4 + length]
+        offset += 4 + length
+        if len(body) < length or not length:
+            return f"nxm:{match.hex()}"
+        size = length // 2 if field & 1 else length
+        value = int.from_bytes(body[:size], "big")
+        mask = int.from_bytes(body[size:], "big") if field & 1 else (1 << 8 * size) - 1
+        fields[nxm_class, field >> 1] = value, mask
+    try:
+        return _fields_text(fields)
+    except (OverflowError, ValueError):  # a field of another length than it has
+        return f"nxm:{match.hex()}"
+
+
+def _masked(value: int, mask: int, text: str) -> str:
+    return f"{value:#x}/{mask:#x}" if mask & mask + 1 else text
+
+
+def _address(value: int, mask: int) -> str:
+    network = ipaddress.IPv4Address(value)
+    ones = bin(mask).count("1")
+    if mask == 0xFFFFFFFF:
+        return str(network)
+    if mask == 0xFFFFFFFF << 32 - ones & 0xFFFFFFFF:
+        return f"{network}/{ones}"
+    return f"{network}/{ipaddress.IPv4Address(mask)}"
+
+
+def _ethernet(value: int, mask: int) -> str:
+    text = mac_text(value.to_bytes(6, "big"))
+    return text if mask == (1 << 48) - 1 else f"{text}/{mac_text(mask.to_bytes(6, 'big'))}"
+
+
+def _fields_text(fields: dict[_Field, tuple[int, int]]) -> str:
+    """The fields (value, mask) as match_format() of Open vSwitch writes them."""
+    words: list[str] = []
+
+    def take(field: _Field) -> "tuple[int, int]":
+        return fields.pop(field, (0, 0))
+
+    def number(field: _Field, name: str) -> None:
+        value, mask = take(field)
+        if mask:
+            words.append(f"{name}={_masked(value, mask, str(value))}")
+
+    def address(field: _Field, name: str) -> None:
+        value, mask = take(field)
+        if mask:
+            words.append(f"{name}={_address(value, mask)}")
+
+    dl_type, type_mask = take(_ETH_TYPE)
+    if type_mask != 0xFFFF:
+        dl_type = -1
+    protocol, source, destination, source_name, destination_name = _PORT_FIELDS.get(
+        (dl_type, fields[_IP_PROTO][0] if _IP_PROTO in fields else -1),
+        ("", *_PORT_FIELDS[0x0800, 6][1:]),
+    )
+    if protocol:
+        take(_IP_PROTO)
+    else:
+        protocol = _PROTOCOLS.get(dl_type, "")
+    if protocol:
+        words.append(protocol)
+    value, mask = take(_TUN_ID)
+    if mask:
+        words.append(f"tun_id={_masked(value, mask, f'{value:#x}')}")
+    address(_TUN_DST, "tun_dst")
+    value, mask = take(_IN_PORT)
+    if mask:
+        words.append(f"in_port={port_text(value)}")
+    tci, mask = take(_VLAN_TCI)
+    if tci & _TAGGED and mask & 0xEFFF and mask & 0x0FFF in (0, 0x0FFF):
+        if mask & 0x0FFF:
+            words.append(f"dl_vlan={tci & 0x0FFF}")
+        if mask & 0xE000:
+            words.append(f"dl_vlan_pcp={tci >> 13}")
+    elif mask:
+        words.append(
+            f"vlan_tci=0x{tci:04x}" if mask == 0xFFFF else f"vlan_tci=0x{tci:04x}/0x{mask:04x}"
+        )
+    for field, name in ((_ETH_SRC, "dl_src"), (_ETH_DST, "dl_dst")):
+        value, mask = take(field)
+        if mask:
+            words.append(f"{name}={_ethernet(value, mask)}")
+    if not protocol and type_mask:
+        words.append(f"dl_type=0x{max(dl_type, 0):04x}")
+    address(_IP_SRC, "nw_src")
+    address(_IP_DST, "nw_dst")
+    address(_ARP_SPA, "arp_spa")
+    address(_ARP_TPA, "arp_tpa")
+    number(_IP_PROTO, "nw_proto")
+    number(_ARP_OP, "arp_op")
+    number(_IP_TOS, "nw_tos")
+    number(source, source_name)
+    number(destination, destination_name)
+    for field, (value, mask) in fields.items():
+        words.append(f"{_field_name(*field)}={value:#x}/{mask:#x}")
+    return ",".join(words)
+
+
+def _field_name(nxm_class: int, number: int) -> str:
+    return _FIELD_NAMES.get((nxm_class, number)) or f"field:{nxm_class:#06x}:{number}"
+
+
+def _subfield(header: bytes, start: int, bits: int) -> str:
+    nxm_class, field, length = struct.unpack("!HBB", header)
+    name = _field_name(nxm_class, field >> 1)
+    whole = length * 4 if field & 1 else length * 8
+    if start == 0 and bits >= whole:
+        return f"{name}[]"
+    return f"{name}[{start}]" if bits == 1 else f"{name}[{start}..{start + bits - 1}]"
+
+
+def split_actions(raw: bytes) -> Iterator[bytes]:
+    """Each of the actions.  What is no action ends them, as it is."""
+    offset = 0
+    while offset < len(raw):
+        length = int.from_bytes(raw[offset + 2 : offset + 4], "big")
+        if length < 8 or offset + length > len(raw):
+            yield raw[offset:]
+            return
+        yield raw[offset : offset + length]
+        offset += length
+
+
+@functools.lru_cache(maxsize=32768)
+def actions_text(raw: bytes) -> str:
+    """All of the actions, separated by commas."""
+    return ",".join(map(action_text, split_actions(raw))) or "drop"
+
+
+def action_text(action: bytes) -> str:
+    """One action."""
+    try:
+        kind = int.from_bytes(action[:2], "big")
+        if kind == of.OFPAT_VENDOR:
+            return _nicira_text(action)
+        return _ACTIONS[kind](action)
+    except (LookupError, struct.error, ValueError):
+        return f"unknown:{action.hex()}"
+
+
+def _number(action: bytes, start: int, size: int) -> int:
+    if len(action) < start + size:
+        raise ValueError("too short")
+    return int.from_bytes(action[start : start + size], "big")
+
+
+def _output_text(action: bytes) -> str:
+    port = _number(action, 4, 2)
+    if port == of.OFPP_CONTROLLER:
+        return f"CONTROLLER:{_number(action, 6, 2)}"
+    return _PORTS[port] if port in _PORTS else f"output:{port}"
+
+
+_ACTIONS = {
+    of.OFPAT_OUTPUT: _output_text,
+    of.OFPAT_SET_VLAN_VID: lambda a: f"mod_vlan_vid:{_number(a, 4, 2)}",
+    of.OFPAT_SET_VLAN_PCP: lambda a: f"mod_vlan_pcp:{_number(a, 4, 1)}",
+    of.OFPAT_STRIP_VLAN: lambda a: "strip_vlan",
+    of.OFPAT_SET_DL_SRC: lambda a: f"mod_dl_src:{mac_text(a[4:10])}",
+    of.OFPAT_SET_DL_DST: lambda a: f"mod_dl_dst:{mac_text(a[4:10])}",
+    of.OFPAT_SET_NW_SRC: lambda a: f"mod_nw_src:{ipaddress.IPv4Address(a[4:8])}",
+    of.OFPAT_SET_NW_DST: lambda a: f"mod_nw_dst:{ipaddress.IPv4Address(a[4:8])}",
+    of.OFPAT_SET_NW_TOS: lambda a: f"mod_nw_tos:{_number(a, 4, 1)}",
+    of.OFPAT_SET_TP_SRC: lambda a: f"mod_tp_src:{_number(a, 4, 2)}",
+    of.OFPAT_SET_TP_DST: lambda a: f"mod_tp_dst:{_number(a, 4, 2)}",
+    of.OFPAT_ENQUEUE: lambda a: f"enqueue:{port_text(_number(a, 4, 2))}:{_number(a, 12, 4)}",
+}
+
+
+def _nicira_text(action: bytes) -> str:
+    if _number(action, 4, 4) != nx.NX_VENDOR_ID:
+        raise ValueError("another vendor's")
+    return _NICIRA[_number(action, 8, 2)](action)
+
+
+def _move_text(action: bytes) -> str:
+    bits, source, destination = struct.unpack_from("!HHH", action, 10)
+    return (
+        f"move:{_subfield(action[16:20], source, bits)}"
+        f"->{_subfield(action[20:24], destination, bits)}"
+    )
+
+
+def _load_text(action: bytes) -> str:
+    where, value = _number(action, 10, 2), _number(action, 16, 8)
+    return f"load:{value:#x}->{_subfield(action[12:16], where >> 6, (where & 0x3F) + 1)}"
+
+
+def _load2_text(action: bytes) -> str:
+    nxm_class, field, length = struct.unpack_from("!HBB", action, 16)
+    size = length // 2 if field & 1 else length
+    value = f"{_number(action, 20, size):#x}"
+    if field & 1:
+        value += f"/{_number(action, 20 + size, size):#x}"
+    return f"set_field:{value}->{_field_name(nxm_class, field >> 1)}"
+
+
+def _stack_text(name: str, action: bytes) -> str:
+    start, bits = _number(action, 10, 2), _number(action, 16, 2)
+    return f"{name}:{_subfield(action[12:16], start, bits)}"
+
+
+def _controller_text(action: bytes) -> str:
+    max_len, controller, reason = struct.unpack_from("!HHB", action, 10)
+    if reason == of.OFPR_ACTION and not controller:
+        return f"CONTROLLER:{max_len}"
+    words = []
+    if reason != of.OFPR_ACTION:
+        words.append("reason=no_match" if reason == of.OFPR_NO_MATCH else f"reason={reason}")
+    if max_len != 0xFFFF:
+        words.append(f"max_len={max_len}")
+    if controller:
+        words.append(f"id={controller}")
+    return f"controller({','.join(words)})"
+
+
+def _dec_ttl_text(action: bytes) -> str:
+    count = _number(action, 10, 2)
+    return f"dec_ttl({','.join(str(_number(action, 16 + 2 * i, 2)) for i in range(count))})"
+
+
+def _resubmit_text(action: bytes) -> str:
+    port, table = _number(action, 10, 2), _number(action, 12, 1)
+    port_word = "" if port == of.OFPP_IN_PORT else port_text(port)
+    return f"resubmit({port_word},{'' if table == 255 else table})"
+
+
+_NICIRA = {
+    nx.NXAST_REG_MOVE: _move_text,
+    nx.NXAST_REG_LOAD: _load_text,
+    nx.NXAST_NOTE: lambda a: f"note:{a[10:].hex('.')}",
+    nx.NXAST_RESUBMIT_TABLE: _resubmit_text,
+    nx.NXAST_EXIT: lambda a: "exit",
+    nx.NXAST_DEC_TTL: lambda a: "dec_ttl",
+    nx.NXAST_CONTROLLER: _controller_text,
+    nx.NXAST_DEC_TTL_CNT_IDS: _dec_ttl_text,
+    nx.NXAST_PUSH_MPLS: lambda a: f"push_mpls:0x{_number(a, 10, 2):04x}",
+    nx.NXAST_POP_MPLS: lambda a: f"pop_mpls:0x{_number(a, 10, 2):04x}",
+    nx.NXAST_SET_MPLS_TTL: lambda a: f"set_mpls_ttl({_number(a, 10, 1)})",
+    nx.NXAST_DEC_MPLS_TTL: lambda a: "dec_mpls_ttl",
+    nx.NXAST_STACK_PUSH: lambda a: _stack_text("push", a),
+    nx.NXAST_STACK_POP: lambda a: _stack_text("pop", a),
+    nx.NXAST_SET_MPLS_LABEL: lambda a: f"set_mpls_label({_number(a, 12, 4)})",
+    nx.NXAST_SET_MPLS_TC: lambda a: f"set_mpls_tc({_number(a, 10, 1)})",
+    nx.NXAST_REG_LOAD2: _load2_text,
+}
