@@ -2,7 +2,6 @@
 
 import struct
 import time
-from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional, TypeVar, Union
 
 from lab import openflow10 as of
@@ -79,8 +78,11 @@ class Outcome(NamedTuple):
     packet_ins: list[of.PacketIn]
 
     def __str__(self) -> str:
-        lines = [f"  port {port}: {describe(frame)}" for port in sorted(self.out)
-                 for frame in self.out[port]]
+        lines = [
+            f"  port {port}: {describe(frame)}"
+            for port in sorted(self.out)
+            for frame in self.out[port]
+        ]
         lines += [f"  packet-in {packet_in}" for packet_in in self.packet_ins]
         return "\n".join(lines) or "  nothing"
 
@@ -218,7 +220,12 @@ class Both:
 
         def look(bed: Bed) -> Outcome:
             out = bed.wires.capture()
+            # The big switch may have to send some of them on itself: one barrier for it to have
+            # heard of them, one to have done it.
             bed.controller.barrier()
+            bed.controller.barrier()
+            for port, late in bed.wires.capture().items():
+                out.setdefault(port, []).extend(late)
             return Outcome(out, bed.controller.packet_ins())
 
         return self.same(look, what)
@@ -269,9 +276,7 @@ class Both:
         durations = []
 
         def take(bed: Bed) -> list[bytes]:
-            bodies = [
-                bed.controller.expect(Type.FLOW_REMOVED, timeout).body for _ in range(count)
-            ]
+            bodies = [bed.controller.expect(Type.FLOW_REMOVED, timeout).body for _ in range(count)]
             bed.controller.barrier()
             bodies += [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
             bodies.sort(key=lambda body: body[40:48] + body)
@@ -283,6 +288,17 @@ class Both:
             assert abs(plain - big) < TOLERANCE, f"durations {plain} and {big} s"
         assert len(bodies) == count, f"{len(bodies)} flow-removed instead of {count}"
         return [of.unpack_flow_removed(body) for body in bodies]
+
+    def removed_so_far(self) -> list[of.FlowRemoved]:
+        """Return the flow-removed messages that have come, sorted by cookie, durations 0."""
+        self.each(lambda bed: bed.settle())
+
+        def take(bed: Bed) -> list[bytes]:
+            bodies = [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
+            bodies.sort(key=lambda body: body[40:48] + body)
+            return [body[:52] + bytes(8) + body[60:] for body in bodies]
+
+        return [of.unpack_flow_removed(body) for body in self.same(take, "flow-removed")]
 
     # ---- counters that live longer than a test ----
 
@@ -342,9 +358,10 @@ class Both:
 
         def ask(bed: Bed) -> tuple[object, ...]:
             *rest, ports = bed.controller.features()
-            return (*rest, {
-                number: anonymous(port) for number, port in ports.items() if number < of.Port.MAX
-            })
+            return (
+                *rest,
+                {number: anonymous(port) for number, port in ports.items() if number < of.Port.MAX},
+            )
 
         return self.same(ask, "features")[-1]
 
@@ -398,6 +415,9 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = WAIT) 
 
 
 def _show(answer: object) -> str:
-    if isinstance(answer, Sequence) and not isinstance(answer, (str, bytes, Outcome)):
+    if isinstance(answer, Message) and answer.type == Type.ERROR:
+        error = of.unpack_error(answer.body)
+        return f"{error_name(error)} version={answer.version} data={error.data[:100].hex()}"
+    if isinstance(answer, list):
         return "\n".join(f"  {_show(item)}" for item in answer) or "  nothing"
     return answer.hex() if isinstance(answer, bytes) else str(answer)

@@ -75,10 +75,19 @@ def test_unknown_type(both, type_):
         Type.ERROR,
     ],
 )
-@pytest.mark.parametrize("length", [0, 1, 4, 8, 12, 16, 24, 48, 60, 80, 100, 600])
-def test_a_message_that_only_switches_send(both, type_, length):
-    both.replies(of.message(type_, bytes(length)))
-    both.quiet()
+def test_a_message_that_only_switches_send(both, type_):
+    """Its length is looked at before its type is found wrong."""
+    for length in (*range(29), *range(40, 121), 168, 600):
+        assert both.error(of.message(type_, bytes(length))).startswith("BAD_REQUEST/BAD_")
+
+
+@pytest.mark.parametrize("stats_type", [*range(7), 9, 13, 0xFFFF])
+def test_a_statistics_reply_from_the_controller(both, stats_type):
+    header = struct.pack("!HH", stats_type, 0)
+    for length in (0, 1, 3, 4, 8, 23, 24, 32, 48, 64, 96, 104, 128, 208, 1055, 1056, 1057):
+        message = of.message(Type.STATS_REPLY, header + bytes(length))
+        assert both.error(message).startswith("BAD_REQUEST/BAD_")
+    both.error(of.message(Type.STATS_REPLY, header + struct.pack("!III", of.NX_VENDOR, 0, 0)))
 
 
 def test_unasked_echo_reply(both):
@@ -119,7 +128,6 @@ def test_flow_mod_whose_actions_are_not_a_multiple_of_8(both, extra):
 
 def test_the_whole_message_comes_back_however_long(both):
     for length in (64, 100, 1000, 30000, 65527):
-        (reply,) = both.replies(of.message(99, bytes(range(256)) * (length // 256 + 1))[:8 + 0])
         (reply,) = both.replies(of.message(99, (bytes(range(256)) * 256)[:length]))
         assert len(reply.body) == min(4 + 8 + length, 65527)
 
@@ -212,9 +220,7 @@ def test_vendor_statistics(both, body):
 
 @pytest.mark.parametrize("flags", [1, 2, 0x8000, 0xFFFF])
 def test_flags_of_a_statistics_request_mean_nothing(both, flags):
-    (reply,) = both.replies(
-        of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body(), flags=flags)
-    )
+    (reply,) = both.replies(of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body(), flags=flags))
     assert reply.type == Type.STATS_REPLY
 
 
@@ -229,7 +235,6 @@ BAD_ACTIONS = {
     "vendor unknown": (of.vendor_action(EMPTY, 0x1234), "BAD_VENDOR"),
     "vendor unknown, long": (of.vendor_action(bytes(8), 0x1234), "BAD_VENDOR"),
     "vendor 0": (of.vendor_action(EMPTY, 0), "BAD_VENDOR"),
-    "nicira without subtype": (of.vendor_action(EMPTY), "BAD_LEN"),
     "nicira subtype 9999": (of.vendor_action(struct.pack("!H6x", 9999)), "BAD_VENDOR_TYPE"),
     "nicira subtype 0xffff": (of.vendor_action(struct.pack("!H6x", 0xFFFF)), "BAD_VENDOR_TYPE"),
     "onf subtype 9999": (
@@ -241,6 +246,14 @@ BAD_ACTIONS = {
     "length 7": (struct.pack("!HHHH", 0, 7, 2, 0), "BAD_LEN"),
     "length 9": (struct.pack("!HHHH8x", 0, 9, 2, 0), "BAD_LEN"),
     "length 12": (struct.pack("!HHHH8x", 0, 12, 2, 0), "BAD_LEN"),
+    "type 12 of length 0": (struct.pack("!HHI", 12, 0, 0), "BAD_TYPE"),
+    "type 12 of length 7": (struct.pack("!HHI", 12, 7, 0), "BAD_TYPE"),
+    "type 12 of length 0xffff": (struct.pack("!HHI", 12, LONG, 0), "BAD_TYPE"),
+    "vendor unknown, length 0": (struct.pack("!HHI", LONG, 0, 7), "BAD_VENDOR"),
+    "nicira subtype 9999, length 0": (
+        struct.pack("!HHIH6x", LONG, 0, of.NX_VENDOR, 9999),
+        "BAD_VENDOR_TYPE",
+    ),
     "longer than the list": (struct.pack("!HHHH", 0, 16, 2, 0), "BAD_LEN"),
     "length 0xfff8": (struct.pack("!HHHH", 0, 0xFFF8, 2, 0), "BAD_LEN"),
     "length 0xffff": (struct.pack("!HHHH", 0, 0xFFFF, 2, 0), "BAD_LEN"),
@@ -294,6 +307,17 @@ def test_bad_action(both, bad, code):
     (flow,) = both.flows()
     assert (flow.cookie, flow.actions) == (1, of.output(17))
     assert both.outcome() == ({}, [])
+
+
+def test_a_nicira_action_cut_short(both):
+    short = of.vendor_action(EMPTY)
+    refused_by(both, of.flow_mod(actions=short), "BAD_ACTION/BAD_LEN")
+    refused_by(both, of.flow_mod(actions=of.output(2) + short), "BAD_ACTION/BAD_LEN")
+    # With more behind it, Open vSwitch reads the subtype there.
+    for behind in (of.output(2), of.set_dl_src("00:00:00:00:00:01"), of.action(12, bytes(4))):
+        both.error(of.flow_mod(actions=short + behind))
+        both.error(of.packet_out(frames.udp(), short + behind))
+    assert both.flows() == []
 
 
 def test_the_first_bad_action_decides(both):
