@@ -212,7 +212,12 @@ class BigSwitch:
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
-        others = [m for m in self.members.values() if m is not member and m.tunnel_ip is not None]
+        # In the order of their indexes: it is the same after a restart.
+        others = [
+            other
+            for _, other in sorted(self.members.items())
+            if other is not member and other.tunnel_ip is not None
+        ]
         return translate.Ingress(
             member.index,
             member.tunnel_port,

@@ -9,6 +9,7 @@ connect; then a small file keeps them, so that port numbers survive a restart.
 import json
 import logging
 import os
+import re
 import tempfile
 from typing import Optional
 
@@ -147,10 +148,11 @@ def parse_given(text: str) -> Optional["dict[int, int]"]:
 
 def parse_dpid(text: str) -> int:
     """A datapath-id, 1 to 2**64-1.  Raises ValueError if it is none."""
-    digits = text.replace(":", "").replace("-", "")
-    separated = digits != text
+    pairs = re.fullmatch(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){4,6}", text)
+    digits = text.replace(pairs[1], "") if pairs else text
+    hexadecimal = pairs or re.fullmatch("[0-9a-fA-F]{16}", text)
     try:
-        dpid = int(digits, 16) if separated or len(digits) == 16 else int(digits, 0)
+        dpid = int(digits, 16 if hexadecimal else 0)
     except ValueError:
         raise ValueError(f"{text!r} is not a datapath-id") from None
     if not 1 <= dpid < 1 << 64:

@@ -31,13 +31,12 @@ _IPV6_PORTS_PROTOCOLS = frozenset((58, 6, 17, 132))
 
 _NW_SRC_ALL = 32 << of.OFPFW_NW_SRC_SHIFT
 _NW_DST_ALL = 32 << of.OFPFW_NW_DST_SHIFT
+_NW_ADDRESSES = _NW_SRC_ALL | _NW_DST_ALL
 
 # A match that names any field but in_port, be it one that cannot be there, is one of Ethernet
 # frames to Open vSwitch: another match than one that names none, though both match every frame.
 _ETHERNET = 1 << _FIELD_BITS
-_SAYS_NOTHING = of.OFPFW_ALL & ~(of.OFPFW_NW_SRC_MASK | of.OFPFW_NW_DST_MASK) | (
-    _NW_SRC_ALL | _NW_DST_ALL
-)
+_SAYS_NOTHING = of.OFPFW_ALL & ~(of.OFPFW_NW_SRC_MASK | of.OFPFW_NW_DST_MASK) | _NW_ADDRESSES
 
 # The tag is compared as OVS's TCI: vid, priority, and the bit that says that there is a tag.
 _TCI_PRESENT = 0x1000
@@ -87,28 +86,33 @@ def _clamp(wildcards: int) -> int:
     return wildcards
 
 
+def _possible(wildcards: int, dl_type: int, nw_proto: int) -> int:
+    """The (clamped) wildcards, and more: for the fields that frames of this kind do not have."""
+    if wildcards & of.OFPFW_DL_TYPE:
+        dl_type = 0
+    if dl_type == ETH_IP:
+        has_ports = nw_proto in _PORTS_PROTOCOLS
+    elif dl_type == ETH_IPV6:
+        has_ports = nw_proto in _IPV6_PORTS_PROTOCOLS
+        wildcards |= _NW_ADDRESSES
+    else:
+        has_ports = False
+        wildcards |= of.OFPFW_NW_TOS
+        if dl_type not in (ETH_ARP, ETH_RARP):
+            wildcards |= of.OFPFW_NW_PROTO | _NW_ADDRESSES
+    if wildcards & of.OFPFW_NW_PROTO or not has_ports:
+        wildcards |= of.OFPFW_TP_SRC | of.OFPFW_TP_DST
+    return _clamp(wildcards)
+
+
 @functools.lru_cache(maxsize=4096)
-def _shape(wildcards: int, has_tag: bool, kind: int, has_ports: bool) -> _Shape:
+def _shape(wildcards: int, ethernet: bool, has_tag: bool) -> _Shape:
     """
     The shape of a match with these (clamped) wildcards.
 
+    ethernet: whether it is one of Ethernet frames
     has_tag: False where dl_vlan asks for frames without a tag
-    kind: the dl_type if it is IP, ARP, RARP or IPv6, otherwise 0
-    has_ports: whether the nw_proto has tp_src and tp_dst
     """
-    ethernet = _ETHERNET if wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING else 0
-    if wildcards & of.OFPFW_DL_TYPE:
-        kind = 0
-    if kind != ETH_IP and kind != ETH_IPV6:
-        wildcards |= of.OFPFW_NW_TOS
-        has_ports = False
-    if kind == 0:
-        wildcards |= of.OFPFW_NW_PROTO
-    if kind == 0 or kind == ETH_IPV6:
-        wildcards = wildcards | _NW_SRC_ALL | _NW_DST_ALL
-    if wildcards & of.OFPFW_NW_PROTO or not has_ports:
-        wildcards |= of.OFPFW_TP_SRC | of.OFPFW_TP_DST
-    wildcards = _clamp(wildcards)
 
     def bits(flag: int, ones: int) -> int:
         return 0 if wildcards & flag else ones
@@ -154,7 +158,7 @@ def _shape(wildcards: int, has_tag: bool, kind: int, has_ports: bool) -> _Shape:
         struct.pack("!L", wildcards),
         struct.pack("!L", south_wildcards),
         fields(vid_wire, pcp_wire),
-        fields(tci_mask, 0) | ethernet,
+        fields(tci_mask, 0) | (_ETHERNET if ethernet else 0),
     )
 
 
@@ -164,19 +168,19 @@ _PCP_SHIFT = _FIELD_BITS - 17 * 8
 _TAG_CLEAR = ~(0xFFFF << _VLAN_SHIFT | 0xFF << _PCP_SHIFT)
 
 
-def parse(raw: bytes) -> Match:
-    """The Match that the 40 bytes of an ofp_match mean to Open vSwitch."""
+def parse(raw: bytes, literal: bool = False) -> Match:
+    """
+    The Match that the 40 bytes of an ofp_match mean to Open vSwitch.
+
+    literal: keep fields that cannot be there, as Open vSwitch does with the filters of statistics
+    """
     wildcards, dl_vlan, pcp, dl_type, _, nw_proto = _LOOK.unpack_from(raw)
+    wildcards = _clamp(wildcards)
+    ethernet = wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING
     has_tag = dl_vlan != VLAN_NONE or bool(wildcards & of.OFPFW_DL_VLAN)
-    if dl_type == ETH_IPV6:
-        has_ports = nw_proto in _IPV6_PORTS_PROTOCOLS
-    elif dl_type == ETH_IP:
-        has_ports = nw_proto in _PORTS_PROTOCOLS
-    else:
-        has_ports = False
-        if dl_type != ETH_ARP and dl_type != ETH_RARP:
-            dl_type = 0
-    shape = _shape(_clamp(wildcards), has_tag, dl_type, has_ports)
+    if not literal:
+        wildcards = _possible(wildcards, dl_type, nw_proto)
+    shape = _shape(wildcards, ethernet, has_tag)
     fields = int.from_bytes(raw[4:LENGTH], "big") & shape.wire_mask
     tci_mask = shape.mask >> _VLAN_SHIFT & 0xFFFF
     value = fields

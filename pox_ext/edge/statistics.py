@@ -165,7 +165,7 @@ def _selected(switch: BigSwitch, body: bytes) -> list[FlowEntry]:
     table, out_port = struct.unpack_from("!BxH", body, 40)
     if table not in (0, _EVERY_TABLE):
         return []
-    return switch.table.covered(matches.parse(body[:40]), out_port)
+    return switch.table.covered(matches.parse(body[:40], literal=True), out_port)
 
 
 def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
