@@ -1,0 +1,353 @@
+"""Several controllers at once, with and without roles, as on a plain bridge that has two."""
+
+import struct
+
+import pytest
+from differential.both import anonymous, error_name
+from lab import frames
+from lab import openflow10 as of
+from lab.controller import Connection
+from lab.openflow10 import Port, PortConfig, Type
+
+from .ofctl import PORT
+
+ROLE_REQUEST, ROLE_REPLY = 10, 11
+OTHER, MASTER, SLAVE = range(3)
+ROLES = ("other", "master", "slave")
+
+
+def each_of(bed):
+    """The two controllers of a bed."""
+    return bed.controller, *bed.others
+
+
+def role_request(role, body="!III"):
+    """An NXT_ROLE_REQUEST; body: with another length than it should have."""
+    fields = (of.NX_VENDOR, ROLE_REQUEST, role)[: body.count("I")]
+    return of.message(Type.VENDOR, struct.pack(body, *fields))
+
+
+def take_role(connection, role):
+    """Ask for a role; return the answer's body."""
+    reply = connection.request(role_request(role))
+    assert reply.type == Type.VENDOR, reply
+    return struct.unpack("!III", reply.body)
+
+
+def error_of(connection, message):
+    """The name of the error that a message is answered with, or None."""
+    error = connection.error_for(message)
+    return error and error_name(error)
+
+
+@pytest.fixture
+def two(managed):
+    """Both beds, whose controllers have no roles any more at the end."""
+    yield managed
+    for bed in managed.beds:
+        for each in each_of(bed):
+            take_role(each, OTHER)
+
+
+# ---- without roles ----
+
+
+def test_both_get_all_asynchronous_messages(two):
+    def ask(bed):
+        bed.wires.send(1, frames.udp())
+        bed.settle()
+        first, second = each_of(bed)
+        first.flow_mod(of.match(in_port=1), [of.output(17)], cookie=7, flags=of.Flag.SEND_FLOW_REM)
+        bed.wires.send(1, frames.udp())
+        bed.settle()
+        second.flow_mod(of.match(in_port=1), command=of.Command.DELETE)
+        bed.wires.ports[18].set_carrier(False)
+        told = []
+        for each in each_of(bed):
+            removed = of.unpack_flow_removed(each.expect(Type.FLOW_REMOVED).body)
+            status = of.unpack_port_status(each.expect(Type.PORT_STATUS).body)
+            told.append(
+                (
+                    each.packet_ins(),
+                    removed[:4] + removed[-2:],
+                    status.reason,
+                    anonymous(status.port),
+                    [str(message) for message in each.take()],
+                )
+            )
+        return told
+
+    first, second = two.same(ask)
+    assert first == second
+    assert len(first[0]) == 1 and first[-1] == []
+
+
+def test_both_change_the_same_table(two):
+    def ask(bed):
+        first, second = each_of(bed)
+        first.flow_mod(of.match(in_port=1), [of.output(2)], cookie=1)
+        second.flow_mod(of.match(in_port=2), [of.output(17)], cookie=2)
+        second.flow_mod(of.match(in_port=1), [of.output(18)], of.Command.MODIFY, cookie=3)
+        first.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
+        flows = [
+            [(flow.match, flow.actions, flow.cookie) for flow in each.flow_stats()]
+            for each in each_of(bed)
+        ]
+        bed.wires.send(1, frames.udp())
+        return flows, bed.wires.capture()
+
+    (first, second), out = two.same(ask)
+    assert first == second and len(first) == 1
+    assert out == {18: [frames.udp()]}
+
+
+def test_replies_and_errors_come_to_who_asked(two):
+    def ask(bed):
+        first, second = each_of(bed)
+        errors = [
+            error_of(first, of.flow_mod(actions=[of.output(Port.NONE)])),
+            error_of(first, of.stats_request(99)),
+            error_of(first, of.port_mod(99, "00:00:00:00:00:01")),
+        ]
+        first.description()
+        second.barrier()
+        return errors, second.take()
+
+    errors, others = two.same(ask)
+    assert errors == ["BAD_ACTION/BAD_OUT_PORT", "BAD_REQUEST/BAD_STAT", "PORT_MOD_FAILED/BAD_PORT"]
+    assert others == []
+
+
+@pytest.mark.parametrize("bit", ["NO_FLOOD", "NO_FWD", "NO_RECV", "NO_PACKET_IN", "NO_STP"])
+@pytest.mark.parametrize("asker", [0, 1])
+def test_a_port_mod_is_told_to_the_other(two, bit, asker):
+    mask = getattr(PortConfig, bit)
+
+    def ask(bed):
+        told = []
+        for config in (mask, mask, 0):  # the second changes nothing
+            address = bed.controller.features().ports[17].hw_addr
+            each_of(bed)[asker].do(of.port_mod(17, address, config, mask))
+            bed.settle()
+            for each in each_of(bed):
+                each.barrier()
+                statuses = [of.unpack_port_status(m.body) for m in each.take(Type.PORT_STATUS)]
+                told.append([(s.reason, anonymous(s.port)) for s in statuses])
+        return told
+
+    told = two.same(ask)
+    counts = [len(each) for each in told]
+    assert counts == ([0, 1, 0, 0, 0, 1] if asker == 0 else [1, 0, 0, 0, 1, 0])
+
+
+def test_a_port_that_is_shut_down_is_told_to_both(two):
+    """The device changes, too: who asked gets that message, the other one more."""
+
+    def ask(bed):
+        address = bed.controller.features().ports[17].hw_addr
+        told = []
+        for config, state in ((PortConfig.PORT_DOWN, of.LINK_DOWN), (0, 0)):
+            bed.others[0].do(of.port_mod(17, address, config, PortConfig.PORT_DOWN))
+            for each in each_of(bed):
+                statuses = []
+                while not statuses or statuses[-1].state != state:
+                    message = each.expect(Type.PORT_STATUS)
+                    statuses.append(of.unpack_port_status(message.body).port)
+                told.append([(s.config, s.state) for s in statuses])
+        return told
+
+    assert two.same(ask) == [[(1, 0), (1, 1)], [(1, 1)], [(0, 1), (0, 0)], [(0, 0)]]
+
+
+def test_barriers_of_both_at_once(two):
+    """Each of the two has its answers, and behind them what it asked for."""
+
+    def ask(bed):
+        for index, each in enumerate(each_of(bed)):
+            each.send(
+                *(
+                    message
+                    for n in range(50)
+                    for message in (
+                        of.flow_mod(of.match(in_port=index, dl_vlan=n), [of.output(2)], xid=n),
+                        of.message(Type.BARRIER_REQUEST, xid=100 + n),
+                    )
+                ),
+                of.stats_request(
+                    of.Stats.AGGREGATE, of.flow_stats_body(of.match(in_port=index)), xid=7
+                ),
+            )
+        answers = []
+        for each in each_of(bed):
+            counted = each.expect(Type.STATS_REPLY)
+            answers.append(
+                (
+                    [(m.type, m.xid) for m in each.take()],
+                    of.unpack_aggregate(counted.body[4:]).flow_count,
+                )
+            )
+        return answers
+
+    barriers = [(Type.BARRIER_REPLY, 100 + n) for n in range(50)]
+    assert two.same(ask) == [(barriers, 50)] * 2
+
+
+# ---- roles ----
+
+
+def test_roles_are_answered(two):
+    def ask(bed):
+        first, second = each_of(bed)
+        replies = [
+            take_role(each, role) for role in (SLAVE, MASTER, OTHER) for each in (first, second)
+        ]
+        bad = [
+            error_of(first, role_request(3)),
+            error_of(first, role_request(0xFFFFFFFF)),
+            error_of(first, role_request(0, "!II")),
+            error_of(first, role_request(0, "!III4x")),
+        ]
+        return replies, bad
+
+    replies, bad = two.same(ask)
+    assert replies == [
+        (of.NX_VENDOR, ROLE_REPLY, role) for role in (SLAVE, MASTER, OTHER) for _ in range(2)
+    ]
+    assert bad == ["NX 1/513", "NX 1/513", "BAD_REQUEST/BAD_LEN", "BAD_REQUEST/BAD_LEN"]
+
+
+@pytest.mark.parametrize("second", [OTHER, MASTER, SLAVE], ids=ROLES.__getitem__)
+@pytest.mark.parametrize("first", [OTHER, MASTER, SLAVE], ids=ROLES.__getitem__)
+def test_what_each_role_may_do_and_is_told(two, first, second):
+    """The first takes its role, then the second does.  Whatever they may, they do the same."""
+
+    def ask(bed):
+        one, other = each_of(bed)
+        take_role(one, first)
+        take_role(other, second)
+        result = []
+        for number, each in enumerate((one, other)):
+            match = of.match(in_port=1, dl_vlan=number)
+            address = each.features().ports[17].hw_addr
+            config = PortConfig.NO_STP * (1 - number)
+            result.append(
+                [
+                    error_of(each, of.flow_mod(match, [of.output(2)], flags=1)),
+                    error_of(each, of.flow_mod(match, [of.output(0xFF05)])),
+                    error_of(each, of.flow_mod(match, command=9)),
+                    error_of(each, of.packet_out(frames.udp(), [of.output(18)])),
+                    error_of(each, of.port_mod(17, address, config, PortConfig.NO_STP)),
+                    error_of(each, of.port_mod(99, address)),
+                    error_of(each, of.set_config(miss_send_len=100)),
+                    error_of(each, of.stats_request(of.Stats.DESC)),
+                    error_of(each, of.message(Type.QUEUE_GET_CONFIG_REQUEST, b"\0\x01\0\0")),
+                    len(each.flow_stats()),
+                ]
+            )
+            each.take()
+        out = bed.wires.capture()
+        bed.wires.send(17, frames.arp())
+        bed.wires.ports[18].set_carrier(False)
+        for each in (one, other):
+            each.expect(Type.PORT_STATUS, where=lambda m: of.unpack_port_status(m.body).port[4])
+        deleted = [error_of(each, of.flow_mod(command=of.Command.DELETE)) for each in (other, one)]
+        bed.settle()
+        told = []
+        for each in (one, other):
+            each.barrier()
+            told.append(sorted(of.type_name(message.type) for message in each.take()))
+        return result, out, deleted, told
+
+    result, out, deleted, told = two.same(ask)
+    demoted = first == MASTER and second == MASTER
+    slaves = [first == SLAVE or demoted, second == SLAVE]
+    for slave, errors in zip(slaves, result):
+        assert (errors[0] == "BAD_REQUEST/EPERM") == slave, errors
+    assert len(out.get(18, [])) == slaves.count(False)
+    for slave, messages in zip(slaves, told):
+        assert ("PACKET_IN" in messages) != slave, messages
+
+
+def test_a_role_ends_with_the_connection(two):
+    """Who comes back is no slave; when the master goes, slaves stay slaves."""
+
+    def ask(bed):
+        first, second = each_of(bed)
+        take_role(second, SLAVE)
+        take_role(first, MASTER)
+        second.connection.close()
+        second.wait_for_connection(len(second.connections) + 1)
+        may = error_of(second, of.flow_mod(of.match(in_port=1), [of.output(2)]))
+        take_role(second, SLAVE)
+        first.connection.close()
+        first.wait_for_connection(len(first.connections) + 1)
+        may_not = error_of(second, of.flow_mod(of.match(in_port=2), [of.output(1)]))
+        return may, may_not, len(first.flow_stats())
+
+    assert two.same(ask) == (None, "BAD_REQUEST/EPERM", 1)
+
+
+def test_a_management_connection_may_be_master(two):
+    def ask(bed):
+        first, second = each_of(bed)
+        take_role(first, MASTER)
+        client = Connection.open(bed.wires.outer, PORT)
+        client.do(of.set_config(miss_send_len=128))
+        take_role(client, MASTER)
+        change = of.flow_mod(of.match(in_port=1), [of.output(2)])
+        may = [error_of(each, change) for each in (first, second, client)]
+        bed.wires.send(18, frames.udp())
+        bed.settle()
+        client.barrier()
+        told = [len(each.packet_ins()) for each in (first, second, client)]
+        take_role(client, SLAVE)
+        may += [error_of(client, change)]
+        bed.wires.send(18, frames.udp())
+        bed.settle()
+        client.barrier()
+        told += [len(each.packet_ins()) for each in (first, second, client)]
+        client.close()
+        return may, told
+
+    may, told = two.same(ask)
+    assert may == ["BAD_REQUEST/EPERM", None, None, "BAD_REQUEST/EPERM"]
+    assert told == [0, 1, 1, 0, 1, 0]
+
+
+# ---- one of them is not there ----
+
+
+def test_one_that_is_down_does_not_matter_to_the_other(make_big_switch):
+    """It goes, the other goes on with everything; it comes back and sees what there is."""
+    bed = make_big_switch(controllers=3, options=["--max_retry_delay=1"])
+    bed.others[1].close()
+    first, second = bed.controller, bed.others[0]
+    second.flow_mod(of.match(in_port=2), [of.output(18)])
+    second.close()
+    bed.aggregator.wait_for_log(rf"{second.port}: connection closed")
+    first.flow_mod(of.match(in_port=1), [of.output(17)], flags=of.Flag.SEND_FLOW_REM)
+    bed.wires.send(1, frames.udp())
+    bed.wires.send(2, frames.arp())
+    bed.wires.send(17, frames.arp())
+    bed.expect(
+        {17: [frames.udp()], 18: [frames.arp()]},
+        [of.PacketIn(of.NO_BUFFER, 60, 17, of.PacketInReason.NO_MATCH, frames.arp())],
+    )
+    first.flow_mod(of.match(in_port=1), command=of.Command.DELETE)
+    first.expect(Type.FLOW_REMOVED)
+    second.listen()
+    second.wait_for_connection(2)
+    assert len(second.flow_stats()) == 1
+    second.flow_mod(command=of.Command.DELETE)
+    assert first.flow_stats() == []
+
+
+def test_each_is_connected_to_for_itself(make_big_switch):
+    """One that refuses connections and one that says nothing delay no other."""
+    bed = make_big_switch(controllers=3, ready=False)
+    refusing, silent, third = bed.controller, *bed.others
+    refusing.refuse()
+    silent.hello = None
+    third.wait_until_connected()
+    third.barrier()
+    assert not [each for each in silent.connections if each.closed]
