@@ -1,0 +1,292 @@
+"""How the controller's flows are on the switches: where, how many, and what touches them."""
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+
+from .look import Flow, dump, of_the_controller
+
+A_FRAME = frames.udp()
+ALL_PORTS = (1, 2, 17, 18)
+
+
+def on(big_switch, dpid):
+    return of_the_controller(big_switch.network.switches[dpid])
+
+
+def tunnel_counts(big_switch, dpid):
+    """Frames that came out of a switch's tunnel, by key; discovery's left out."""
+    return {
+        flow.match: flow.packets
+        for flow in dump(big_switch.network.switches[dpid])
+        if flow.table == 1 and flow.match != "tun_id=0"
+    }
+
+
+def crossed(big_switch, dpid, before):
+    after = tunnel_counts(big_switch, dpid)
+    return {key: after[key] - before[key] for key in after if after[key] != before[key]}
+
+
+# ---- through the tunnel ----
+
+
+@pytest.mark.parametrize(
+    "source, target, dpid, key",
+    [
+        (1, 17, 2, "tun_id=0x1"),
+        (1, 18, 2, "tun_id=0x2"),
+        (2, 17, 2, "tun_id=0x1"),
+        (17, 1, 1, "tun_id=0x1"),
+        (18, 2, 1, "tun_id=0x2"),
+    ],
+)
+def test_a_frame_for_a_remote_port_crosses_with_that_port_as_key(
+    big_switch, source, target, dpid, key
+):
+    big_switch.controller.flow_mod(of.match(in_port=source), of.output(target))
+    before = tunnel_counts(big_switch, dpid)
+    big_switch.wires.send(source, *[A_FRAME] * 3)
+    big_switch.expect({target: [A_FRAME] * 3})
+    assert crossed(big_switch, dpid, before) == {key: 3}
+
+
+@pytest.mark.parametrize(
+    "port, key", [(of.Port.FLOOD, "tun_id=0x7f"), (of.Port.ALL, "tun_id=0x7e")]
+)
+def test_a_flooded_frame_crosses_once_with_the_key_of_floods(big_switch, port, key):
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(port))
+    before = tunnel_counts(big_switch, 2)
+    big_switch.wires.send(1, A_FRAME)
+    big_switch.expect({2: [A_FRAME], 17: [A_FRAME], 18: [A_FRAME]})
+    assert crossed(big_switch, 2, before) == {key: 1}
+
+
+def test_a_local_frame_crosses_no_tunnel(big_switch):
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
+    before = tunnel_counts(big_switch, 2)
+    big_switch.wires.send(1, A_FRAME)
+    big_switch.expect({2: [A_FRAME]})
+    assert crossed(big_switch, 2, before) == {}
+
+
+def test_a_frame_is_looked_up_once_where_it_enters(big_switch):
+    """Behind the tunnel only table 1 sees it: the flow's copy there counts nothing."""
+    big_switch.controller.flow_mod(of.match(), of.output(18))
+    big_switch.wires.send(1, A_FRAME)
+    big_switch.expect({18: [A_FRAME]})
+    assert [flow.packets for flow in on(big_switch, 1)] == [1]
+    assert [flow.packets for flow in on(big_switch, 2)] == [0]
+    (flow,) = big_switch.controller.flow_stats()
+    assert (flow.packet_count, flow.byte_count) == (1, 60)
+
+
+# ---- where a flow is ----
+
+
+@pytest.mark.parametrize("in_port, dpid, there", [(1, 1, 1), (2, 1, 2), (17, 2, 1), (18, 2, 2)])
+def test_a_flow_with_in_port_is_on_that_port_s_switch_alone(big_switch, in_port, dpid, there):
+    big_switch.controller.flow_mod(of.match(in_port=in_port, dl_type=0x0800), of.output(1))
+    (flow,) = on(big_switch, dpid)
+    assert flow.match == f"ip,in_port={there}"
+    assert on(big_switch, 3 - dpid) == []
+
+
+def test_a_flow_without_in_port_is_on_every_switch(big_switch):
+    big_switch.controller.flow_mod(of.match(dl_type=0x0806), of.output(2), priority=77)
+    first, second = on(big_switch, 1), on(big_switch, 2)
+    assert [flow.match for flow in first] == [flow.match for flow in second] == ["arp"]
+    assert first[0].cookie == second[0].cookie
+    assert first[0].actions == "output:2"
+    assert second[0].actions == (
+        "load:0x2->NXM_NX_TUN_ID[],load:0xac100001->NXM_NX_TUN_IPV4_DST[],output:3"
+    )
+    assert first[0].priority == second[0].priority == 77
+
+
+@pytest.mark.parametrize("in_port", [3, 16, 33, 4000, 0, of.Port.LOCAL, of.Port.CONTROLLER])
+def test_a_flow_for_a_port_that_is_not_there_can_be_read_back_and_deleted(big_switch, in_port):
+    """As on an Open vSwitch bridge.  It must not match what comes out of a tunnel: 3 is one."""
+    big_switch.controller.flow_mod(of.match(in_port=in_port), of.output(18), cookie=9)
+    (flow,) = big_switch.controller.flow_stats()
+    assert flow.match == {"in_port": in_port} and flow.cookie == 9
+    big_switch.controller.flow_mod(of.match(in_port=17), of.output(1))
+    big_switch.wires.send(17, A_FRAME)
+    big_switch.expect({1: [A_FRAME]})
+    big_switch.controller.flow_mod(of.match(in_port=in_port), command=of.Command.DELETE_STRICT)
+    assert len(big_switch.controller.flow_stats()) == 1
+
+
+# ---- counters ----
+
+
+def test_the_stats_of_a_flow_on_both_switches_are_the_sum(big_switch):
+    big_switch.controller.flow_mod(of.match(dl_type=0x0800), of.output(18), cookie=0xC0FFEE)
+    big_switch.wires.send(1, *[frames.numbered(n, 100) for n in range(3)])
+    big_switch.wires.send(17, *[frames.numbered(n, 200) for n in range(2)])
+    big_switch.settle()
+    assert [(f.packets, f.octets) for f in on(big_switch, 1)] == [(3, 300)]
+    assert [(f.packets, f.octets) for f in on(big_switch, 2)] == [(2, 400)]
+    (flow,) = big_switch.controller.flow_stats()
+    assert (flow.packet_count, flow.byte_count) == (5, 700)
+    assert flow.cookie == 0xC0FFEE and flow.actions == of.output(18)
+    assert big_switch.controller.aggregate() == of.Aggregate(5, 700, 1)
+
+
+def test_port_stats_have_the_big_switch_s_numbers(big_switch):
+    before = big_switch.controller.port_stats()
+    assert sorted(before) == [1, 2, 17, 18]
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(18))
+    big_switch.wires.send(1, *[A_FRAME] * 4)
+    big_switch.expect({18: [A_FRAME] * 4})
+    after = big_switch.controller.port_stats()
+    assert after[1].rx_packets - before[1].rx_packets == 4
+    assert after[18].tx_packets - before[18].tx_packets == 4
+    assert after[17].tx_packets == before[17].tx_packets
+    assert big_switch.controller.port_stats(18).keys() == {18}
+
+
+# ---- what a change touches ----
+
+
+def history(flow: Flow):
+    """What a flow loses when it is deleted and added again."""
+    return flow.rule, flow.cookie, flow.packets, flow.octets
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        of.flow_mod(of.match(in_port=2), of.output(17)),
+        of.flow_mod(of.match(in_port=1, dl_type=0x0806), of.output(17), priority=99),
+        of.flow_mod(of.match(), of.output(of.Port.FLOOD), priority=1),
+        of.flow_mod(of.match(in_port=17), b""),
+        of.flow_mod(of.match(in_port=2), command=of.Command.DELETE),
+        of.flow_mod(of.match(in_port=2), of.output(1), command=of.Command.MODIFY),
+        of.flow_mod(of.match(), of.output(1), priority=0),
+    ],
+    ids=["ADD", "ADD above", "ADD flood", "ADD drop", "DELETE", "MODIFY", "ADD priority 0"],
+)
+def test_a_second_flow_mod_leaves_the_first_flow_alone(big_switch, second):
+    """Its counters, its duration and its cookie on the switches, and what the controller reads."""
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(18), cookie=5, priority=50)
+    big_switch.wires.send(1, A_FRAME)
+    big_switch.expect({18: [A_FRAME]})
+    (before,) = on(big_switch, 1)
+    read = big_switch.controller.flow_stats(of.match(in_port=1))[0]
+    big_switch.controller.do(second)
+    after = next(flow for flow in on(big_switch, 1) if flow.cookie == before.cookie)
+    assert history(after) == history(before)
+    assert after.duration >= before.duration
+    (again,) = [f for f in big_switch.controller.flow_stats() if f.cookie == 5]
+    assert again._replace(duration=0) == read._replace(duration=0)
+    assert again.duration >= read.duration
+
+
+def test_many_changes_leave_a_flow_alone(big_switch):
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(18), cookie=5)
+    big_switch.wires.send(1, A_FRAME)
+    big_switch.expect({18: [A_FRAME]})
+    (before,) = on(big_switch, 1)
+    others = [of.match(in_port=2, dl_dst=frames.host_mac(number)) for number in range(300)]
+    for command in (of.Command.ADD, of.Command.MODIFY_STRICT, of.Command.DELETE_STRICT):
+        big_switch.controller.send(
+            *(of.flow_mod(match, of.output(17), command=command) for match in others)
+        )
+        big_switch.controller.barrier()
+        after = next(flow for flow in on(big_switch, 1) if flow.cookie == before.cookie)
+        assert history(after) == history(before)
+    assert len(on(big_switch, 1)) == 1
+
+
+# ---- cookies ----
+
+
+def test_the_controller_reads_its_own_cookies(big_switch):
+    cookies = [0, 1, 0xDEADBEEF, 0xFFFFFFFFFFFFFFFF, 0]
+    for number, cookie in enumerate(cookies):
+        big_switch.controller.flow_mod(of.match(dl_vlan=number), of.output(1), cookie=cookie)
+    read = {flow.match["dl_vlan"]: flow.cookie for flow in big_switch.controller.flow_stats()}
+    assert read == dict(enumerate(cookies))
+
+
+def test_on_the_switches_every_flow_has_a_cookie_of_its_own(big_switch):
+    for number in range(5):
+        big_switch.controller.flow_mod(of.match(dl_vlan=number), of.output(1), cookie=0)
+    for dpid in (1, 2):
+        cookies = [flow.cookie for flow in on(big_switch, dpid)]
+        assert len(set(cookies)) == 5 and 0 not in cookies
+    assert {flow.cookie for flow in on(big_switch, 1)} == {f.cookie for f in on(big_switch, 2)}
+
+
+# ---- one change north is one change south ----
+
+
+def only(changes, start):
+    (line,) = changes
+    assert line.startswith(start), line
+    return line
+
+
+def test_an_add_is_one_flow_mod_on_each_switch_concerned(big_switch, snoops):
+    big_switch.controller.flow_mod(of.match(dl_type=0x0800), of.output(1))
+    only(snoops[1].changes(), "OFPT_FLOW_MOD: ADD table:2 ip ")
+    only(snoops[2].changes(), "OFPT_FLOW_MOD: ADD table:2 ip ")
+    big_switch.controller.flow_mod(of.match(in_port=17), of.output(1))
+    assert snoops[1].changes() == []
+    only(snoops[2].changes(), "OFPT_FLOW_MOD: ADD table:2 in_port=1 ")
+
+
+def test_a_replacing_add_is_one_flow_mod(big_switch, snoops):
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
+    snoops[1].changes()
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(18))
+    only(snoops[1].changes(), "OFPT_FLOW_MOD: ADD table:2 in_port=1 ")
+    assert snoops[2].changes() == []
+
+
+@pytest.mark.parametrize("command", [of.Command.MODIFY, of.Command.MODIFY_STRICT])
+def test_a_modify_is_one_flow_mod_by_cookie(big_switch, snoops, command):
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
+    big_switch.controller.flow_mod(of.match(in_port=2), of.output(1))
+    (cookie,) = [flow.cookie for flow in on(big_switch, 1) if flow.match == "in_port=1"]
+    snoops[1].changes()
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(18), command=command)
+    line = only(snoops[1].changes(), "NXT_FLOW_MOD: MOD table:2 ")
+    assert f"cookie:{cookie:#x}/0xffffffffffffffff" in line
+    assert snoops[2].changes() == []
+
+
+@pytest.mark.parametrize("command", [of.Command.DELETE, of.Command.DELETE_STRICT])
+def test_a_delete_is_one_flow_mod_by_cookie(big_switch, snoops, command):
+    for port in (1, 2, 17):
+        big_switch.controller.flow_mod(of.match(in_port=port), of.output(18))
+    (cookie,) = [flow.cookie for flow in on(big_switch, 1) if flow.match == "in_port=1"]
+    snoops[1].changes(), snoops[2].changes()
+    big_switch.controller.flow_mod(of.match(in_port=1), command=command)
+    line = only(snoops[1].changes(), "NXT_FLOW_MOD: DEL table:2 ")
+    assert f"cookie:{cookie:#x}/0xffffffffffffffff" in line
+    assert snoops[2].changes() == []
+    assert [flow.match for flow in on(big_switch, 1)] == ["in_port=2"]
+
+
+@pytest.mark.parametrize("count", [1, 10, 100])
+def test_the_cost_of_a_change_does_not_depend_on_the_table(big_switch, snoops, count):
+    big_switch.controller.send(
+        *(of.flow_mod(of.match(dl_dst=frames.host_mac(n)), of.output(1)) for n in range(count))
+    )
+    big_switch.controller.barrier()
+    assert len(snoops[1].changes()) == len(snoops[2].changes()) == count
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
+    assert len(snoops[1].changes()) == 1 and snoops[2].changes() == []
+
+
+def test_what_changes_nothing_sends_nothing(big_switch, snoops):
+    """Reading, and flow-mods that hit nothing or are refused."""
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
+    snoops[1].changes(), snoops[2].changes()
+    big_switch.controller.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
+    big_switch.controller.flow_stats()
+    big_switch.controller.aggregate()
+    assert big_switch.controller.error_for(of.flow_mod(actions=of.output(of.Port.NONE)))
+    assert snoops[1].changes() == [] and snoops[2].changes() == []
