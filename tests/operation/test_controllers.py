@@ -10,15 +10,11 @@ from lab.controller import Connection
 from lab.openflow10 import Port, PortConfig, Type
 
 from .ofctl import PORT
+from .told import each_of, flap, kinds
 
 ROLE_REQUEST, ROLE_REPLY = 10, 11
 OTHER, MASTER, SLAVE = range(3)
 ROLES = ("other", "master", "slave")
-
-
-def each_of(bed):
-    """The two controllers of a bed."""
-    return bed.controller, *bed.others
 
 
 def role_request(role, body="!III"):
@@ -61,17 +57,15 @@ def test_both_get_all_asynchronous_messages(two):
         bed.wires.send(1, frames.udp())
         bed.settle()
         second.flow_mod(of.match(in_port=1), command=of.Command.DELETE)
-        bed.wires.ports[18].set_carrier(False)
+        statuses = flap(bed, 18)
         told = []
-        for each in each_of(bed):
+        for each, status in zip(each_of(bed), statuses):
             removed = of.unpack_flow_removed(each.expect(Type.FLOW_REMOVED).body)
-            status = of.unpack_port_status(each.expect(Type.PORT_STATUS).body)
             told.append(
                 (
                     each.packet_ins(),
                     removed[:4] + removed[-2:],
-                    status.reason,
-                    anonymous(status.port),
+                    [(each.reason, anonymous(each.port)) for each in status],
                     [str(message) for message in each.take()],
                 )
             )
@@ -244,25 +238,22 @@ def test_what_each_role_may_do_and_is_told(two, first, second):
                     len(each.flow_stats()),
                 ]
             )
-            each.take()
+        for each in (one, other):
+            kinds(each)
         out = bed.wires.capture()
         bed.wires.send(17, frames.arp())
-        bed.wires.ports[18].set_carrier(False)
-        for each in (one, other):
-            each.expect(Type.PORT_STATUS, where=lambda m: of.unpack_port_status(m.body).port[4])
+        statuses = flap(bed, 18)
         deleted = [error_of(each, of.flow_mod(command=of.Command.DELETE)) for each in (other, one)]
         bed.settle()
-        told = []
-        for each in (one, other):
-            each.barrier()
-            told.append(sorted(of.type_name(message.type) for message in each.take()))
-        return result, out, deleted, told
+        told = [kinds(each) for each in (one, other)]
+        return result, out, deleted, told, [len(each) for each in statuses]
 
-    result, out, deleted, told = two.same(ask)
+    result, out, deleted, told, statuses = two.same(ask)
     demoted = first == MASTER and second == MASTER
     slaves = [first == SLAVE or demoted, second == SLAVE]
     for slave, errors in zip(slaves, result):
         assert (errors[0] == "BAD_REQUEST/EPERM") == slave, errors
+    assert statuses[0] == statuses[1] >= 2
     assert len(out.get(18, [])) == slaves.count(False)
     for slave, messages in zip(slaves, told):
         assert ("PACKET_IN" in messages) != slave, messages

@@ -15,8 +15,7 @@ from lab.controller import Connection
 from lab.openflow10 import Type
 
 from .ofctl import PORT
-
-ASYNCHRONOUS = (Type.PACKET_IN, Type.FLOW_REMOVED, Type.PORT_STATUS)
+from .told import each_of, flap, kinds
 
 
 @pytest.fixture
@@ -35,24 +34,15 @@ def connect():
 
 
 def cause_everything(bed):
-    """One packet-in, one flow-removed and one port-status, seen by both controllers."""
+    """One packet-in, one flow-removed and two port-statuses, seen by both controllers."""
     bed.wires.send(18, frames.udp())
     bed.controller.flow_mod(of.match(in_port=2), [of.output(1)], flags=of.Flag.SEND_FLOW_REM)
     bed.controller.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
-    bed.wires.ports[17].set_carrier(False)
-    for each in (bed.controller, *bed.others):
-        for kind in ASYNCHRONOUS:
-            each.expect(kind)
-    bed.wires.ports[17].set_carrier(True)
-    for each in (bed.controller, *bed.others):
-        each.expect(Type.PORT_STATUS)
+    for each in each_of(bed):
+        each.expect(Type.PACKET_IN)
+        each.expect(Type.FLOW_REMOVED)
+    flap(bed, 17)
     bed.settle()
-
-
-def kinds(connection):
-    """What has come on a connection that nobody has asked for."""
-    connection.barrier()
-    return sorted(of.type_name(message.type) for message in connection.take())
 
 
 def test_asynchronous_messages_come_only_to_who_sets_a_miss_send_len(managed, connect):
@@ -76,7 +66,7 @@ def test_a_packet_in_of_its_own_packet_out_does_not_come_back_unasked(managed, c
         silent = connect(bed)
         silent.packet_out(frames.udp(), [of.output(of.Port.CONTROLLER)], in_port=1)
         bed.settle()
-        return kinds(silent), [len(each.packet_ins()) for each in (bed.controller, *bed.others)]
+        return kinds(silent), [len(each.packet_ins()) for each in each_of(bed)]
 
     assert managed.same(ask) == ([], [1, 1])
 
@@ -106,7 +96,7 @@ def test_replies_come_to_who_asked_though_all_use_the_same_xids(managed, connect
     ]
 
     def ask(bed):
-        each = [bed.controller, *bed.others, *(connect(bed) for _ in range(4))]
+        each = [*each_of(bed), *(connect(bed) for _ in range(4))]
         # Each begins with another request, all in one go, again and again.
         for _ in range(5):
             for shift, connection in enumerate(each):
@@ -135,7 +125,7 @@ def test_errors_come_to_who_has_made_the_mistake(managed, connect):
         wrong.send(bad)
         wrong.barrier()
         errors = [error_name(of.unpack_error(error.body)) for error in wrong.take(Type.ERROR)]
-        others = [kinds(each) for each in (right, bed.controller, *bed.others)]
+        others = [kinds(each) for each in (right, *each_of(bed))]
         return errors, others
 
     assert managed.same(ask) == (["BAD_ACTION/BAD_OUT_PORT"], [[], [], []])
@@ -145,7 +135,7 @@ def test_barriers_of_many_at_once(managed, connect):
     """Each gets the answers to its own, after what it had asked for before."""
 
     def ask(bed):
-        each = [bed.controller, *bed.others, *(connect(bed) for _ in range(4))]
+        each = [*each_of(bed), *(connect(bed) for _ in range(4))]
         for number, connection in enumerate(each):
             messages = []
             for n in range(20):
@@ -174,8 +164,7 @@ def test_changes_made_there_hold_as_those_of_a_controller(managed, connect):
         (flow,) = bed.controller.flow_stats()
         bed.controller.flow_mod(command=of.Command.DELETE)
         removed = [
-            of.unpack_flow_removed(each.expect(Type.FLOW_REMOVED).body)
-            for each in (bed.controller, *bed.others)
+            of.unpack_flow_removed(each.expect(Type.FLOW_REMOVED).body) for each in each_of(bed)
         ]
         counted = [(r.cookie, r.packet_count, r.byte_count) for r in removed]
         return out, (flow.cookie, flow.packet_count, flow.match, flow.actions), counted
@@ -185,11 +174,11 @@ def test_changes_made_there_hold_as_those_of_a_controller(managed, connect):
     assert counted == [(5, 1, 60)] * 2
 
 
-def test_hundreds_come_and_go(managed):
+def test_a_hundred_come_and_go(managed):
     """None is left over, and the controllers are answered meanwhile."""
     for bed in managed.beds:
         hello = of.message(Type.HELLO)
-        for _ in range(30):
+        for _ in range(10):
             some = [Connection.open(bed.wires.outer, PORT) for _ in range(10)]
             for number, each in enumerate(some):
                 if number % 2:
