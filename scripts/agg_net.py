@@ -182,7 +182,7 @@ def why_not_kernel() -> Optional[str]:
     """Return why the machine's Open vSwitch cannot be used; None when it can."""
     _run("modprobe", "--quiet", "openvswitch")
     if _run("ovs-dpctl", "dump-dps").returncode != 0:
-        return "no openvswitch kernel module here"
+        return "No openvswitch kernel module here"
     if _run("ovs-appctl", "--timeout=3", "version").returncode != 0:
         return "Open vSwitch is not running (service openvswitch-switch start)"
     return None
@@ -471,7 +471,7 @@ def main() -> int:
             if options.datapath == "kernel":
                 raise Failure(reason)
         info(
-            f"*** {reason or 'Asked for'}: one userspace Open vSwitch per switch, "
+            f"*** {reason or 'As asked'}: one userspace Open vSwitch per switch, "
             "each in its own network namespace\n"
         )
         return run_userspace(options)
