@@ -1,6 +1,7 @@
 """A big switch to break: three switches, flows of every kind, and a look inside."""
 
 import json
+import os
 import socket
 import struct
 import time
@@ -20,16 +21,31 @@ UNASSIGNED = 50
 """A port number of a fourth switch, which does not exist."""
 
 
+PASSING = (
+    "edge.poxfixes.hub.",  # who waits for what at this moment
+    "edge.poxfixes.timers.",
+    "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
+    "edge.match.",
+    "edge.member.Member._translated",
+)
+"""What may be there or not: caches, and what time brings."""
+
+
 class Installed(NamedTuple):
-    """One flow on a switch, as Open vSwitch tells it."""
+    """One flow on a switch, as Open vSwitch tells it; `since` is when it was added (monotonic)."""
 
     table: int
     priority: int
     match: str
     cookie: int
     actions: str
-    duration: float
+    since: float
     packets: int
+
+    def untouched(self, before: "Installed") -> bool:
+        """Whether it is the very flow that it was before, with its counters."""
+        same_age = abs(self.since - before.since) < 0.5
+        return same_age and self[:5] == before[:5] and self.packets >= before.packets
 
 
 def until(
@@ -46,6 +62,12 @@ def until(
             return value
         assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
         time.sleep(interval)
+
+
+def resident_memory(pid: int) -> int:
+    """Return the bytes of memory that a process has in use (VmRSS)."""
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def dump(switch: Switch) -> list[Installed]:
@@ -80,7 +102,7 @@ def _entries(data: bytes) -> Iterable[Installed]:
             data[48 : 48 + match_length].hex(),
             cookie,
             data[actions:length].hex(),
-            seconds + nanoseconds / 1e9,
+            time.monotonic() - seconds - nanoseconds / 1e9,
             packets,
         )
         data = data[length:]
@@ -129,6 +151,41 @@ class FaultBed(BigSwitch):
         with self.network.outer.call(connect) as connection:
             connection.sendall(question.encode() + b"\n")
             return json.loads(connection.makefile().readline())
+
+    def held(self) -> dict[str, int]:
+        """Return the sizes of all that the aggregator holds, but for `PASSING`."""
+        sizes = self.inside("sizes")
+        return {name: size for name, size in sizes.items() if not name.startswith(PASSING)}
+
+    def held_when_quiet(self) -> dict[str, int]:
+        """Return `held` when it does not change any more."""
+        last: dict[str, int] = {}
+
+        def same() -> bool:
+            nonlocal last
+            before, last = last, self.held()
+            return before == last
+
+        until(same, "rest", interval=0.3)  # three rounds of its timer
+        return last
+
+    def expect_held(self, expected: dict[str, int], timeout: float = 10) -> None:
+        """Fail unless the aggregator comes to hold exactly this."""
+        different: dict[str, tuple[int, int]] = {}
+
+        def same() -> bool:
+            now = self.held()
+            different.clear()
+            for name in now.keys() | expected.keys():
+                was, is_ = expected.get(name, 0), now.get(name, 0)
+                if was != is_:
+                    different[name] = was, is_
+            return not different
+
+        try:
+            until(same, "rest", timeout, 0.1)
+        except AssertionError:
+            raise AssertionError(f"held (before, now): {different}") from None
 
     def differences(self, dpids: Optional[Iterable[int]] = None) -> str:
         """Return how what is on the switches differs from what has to be there; "" if it does not.

@@ -187,9 +187,7 @@ class Relay:
                 self.connections += 1
                 self._changed.notify_all()
             for direction in pair.ends:
-                threading.Thread(
-                    target=self._pass_on, args=(pair, direction), daemon=True
-                ).start()
+                threading.Thread(target=self._pass_on, args=(pair, direction), daemon=True).start()
 
     def _pass_on(self, pair: _Pair, direction: str) -> None:
         source, flowing = pair.source(direction), pair.flowing[direction]

@@ -8,7 +8,7 @@ from . import frames
 from .network import Wires
 
 PACE = 0.002
-"""Seconds between a frame's arrival and the next one: a load that two processors carry easily."""
+"""Seconds: a load that two processors carry easily."""
 PATIENCE = 0.25
 """Seconds after which a frame counts as lost."""
 
@@ -20,13 +20,18 @@ class Stream:
 
     Addresses are those of `frames.host_mac`: from the ingress port's to `dst`, by default that of
     the first port of `outs`.  The ports of `outs` belong to the stream while it runs: nobody else
-    may read them.  What else comes out of them is ignored.
+    may read them.  What else comes out of them is ignored.  Without `outs`, nobody looks.
+
+    pace: seconds between a frame's arrival and the next one.
     """
 
-    def __init__(self, wires: Wires, port: int, outs: Sequence[int], dst: str = "") -> None:
+    def __init__(
+        self, wires: Wires, port: int, outs: Sequence[int], dst: str = "", pace: float = PACE
+    ) -> None:
         self.source = wires.ports[port]
         self.outs = {number: wires.ports[number] for number in outs}
         self.address = {"src": frames.host_mac(port), "dst": dst or frames.host_mac(outs[0])}
+        self._pace = pace
         self.sent = 0
         self.lost: list[tuple[int, int]] = []
         """(number of the frame, port where it did not come out)"""
@@ -75,7 +80,7 @@ class Stream:
         return f"{self.sent} frames sent, {len(self.lost)} of them lost at {ports}, gaps {self.gap}"
 
     def _run(self) -> None:
-        while not self._ended.wait(PACE):
+        while not self._ended.wait(self._pace):
             payload = self.sent.to_bytes(8, "big")
             frame = frames.ethernet(ethertype=ETHERTYPE, payload=payload, **self.address)
             self.source.send(frame)

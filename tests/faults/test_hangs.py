@@ -1,0 +1,139 @@
+"""A switch that is there and does nothing, or takes nothing: nobody else waits for it."""
+
+import time
+from contextlib import ExitStack
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+from lab.faultbed import dump, resident_memory, until
+from lab.openflow10 import Type
+from lab.relay import NORTHWARD, SOUTHWARD
+from lab.traffic import Stream
+
+SOON = 1.0
+SWITCH_TIMEOUT = 2.0
+"""Seconds: --switch_timeout of these tests."""
+ANSWERED = SWITCH_TIMEOUT + SOON
+"""Seconds in which everything is answered, by --switch_timeout, whatever a switch does."""
+LOST = SWITCH_TIMEOUT * 4 / 3 + SOON
+RIGHT = 2.0
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def bed(make_bed):
+    return make_bed(options=[f"--switch_timeout={SWITCH_TIMEOUT}"], relays=[2])
+
+
+def freeze(bed):
+    bed.network.switches[2].ovs.sigstop()
+
+
+def swallow(bed):
+    bed.relays[2].swallow()
+
+
+def swallow_answers(bed):
+    bed.relays[2].swallow(NORTHWARD)
+
+
+def swallow_requests(bed):
+    bed.relays[2].swallow(SOUTHWARD)
+
+
+def block(bed):
+    bed.relays[2].block()
+
+
+def thaw(bed):
+    bed.network.switches[2].ovs.sigcont()
+
+
+def has_ethertype(switch, ethertype):
+    """Whether a flow with this dl_type is on the switch (NXM_OF_ETH_TYPE)."""
+    return any(f"00000602{ethertype:04x}" in flow.match for flow in dump(switch))
+
+
+HANGS = [freeze, swallow, swallow_answers, swallow_requests, block]
+each_hang = pytest.mark.parametrize("hang", HANGS, ids=[hang.__name__ for hang in HANGS])
+
+
+@each_hang
+def test_the_others_are_served_while_a_switch_hangs(bed, measured, hang):
+    """Flow-mods are on them at once; barriers and statistics are answered within the time."""
+    controller, network = bed.controller, bed.network
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(Stream(network, port, [out])) for port, out in ((1, 2), (33, 1))
+        ]
+        for stream in streams:
+            stream.wait_for_frames()
+        # The hung switch has something to say, as long as anybody can hear it.
+        stack.enter_context(Stream(network, 18, [], dst="02:00:00:00:00:99", pace=0.05))
+        hang(bed)
+        started = time.monotonic()
+        controller.send(of.flow_mod(of.match(dl_type=0x1234), of.output(2)))
+        until(lambda: has_ethertype(network.switches[1], 0x1234), "flow on s1", SOON)
+        assert controller.request(of.message(Type.ECHO_REQUEST)).type == Type.ECHO_REPLY
+        measured("flow-mod on the others", time.monotonic() - started)
+        controller.barrier(ANSWERED)
+        measured("barrier", time.monotonic() - started)
+        assert controller.request(of.message(Type.FEATURES_REQUEST), SOON)
+        assert len(controller.flow_stats()) == 22
+        measured("flow stats", time.monotonic() - started)
+        assert time.monotonic() - started < ANSWERED + SOON
+        bed.wait_for_link([17, 18], down=True, timeout=LOST)
+        lost = time.monotonic()
+        controller.barrier()
+        assert len(controller.port_stats()) == 6
+        assert time.monotonic() - lost < SOON, "nobody waits any more"
+        for stream in streams:
+            stream.wait_for_frames()
+        bed.relays[2].flow()
+        thaw(bed)
+        bed.wait_for_link([17, 18], down=False, timeout=15)
+        bed.wait_until_right(RIGHT)
+    for stream in streams:
+        stream.expect_no_loss()
+
+
+def test_what_waits_for_a_switch_is_bounded(make_bed):
+    """It takes nothing, and is sent 200 MB: it is given up, long before its time is up."""
+    bed = make_bed(options=["--switch_timeout=60"], relays=[2])
+    controller, relay = bed.controller, bed.relays[2]
+    before = resident_memory(bed.aggregator.pid)
+    highest = 0
+    frame = of.packet_out(bytes(60000), of.output(17))
+    with Stream(bed.network, 1, [2]) as stream:
+        relay.block()
+        down = []
+        for _ in range(350):
+            controller.send(*[frame] * 10)
+            controller.request(of.message(Type.ECHO_REQUEST))
+            highest = max(highest, resident_memory(bed.aggregator.pid))
+            down = down or controller.take(Type.PORT_STATUS)
+        assert down, "its ports are down"
+        stream.wait_for_frames()
+        relay.flow()
+        bed.wait_for_link([17, 18], down=False)
+        bed.wait_until_right(RIGHT)
+    stream.expect_no_loss()
+    assert highest - before < 200 * MEGABYTE
+
+
+def test_a_slow_switch_gets_there(make_bed):
+    """A link of 100 kB/s, and 3,000 flows at once: the others have theirs; it gets all of them."""
+    bed = make_bed(relays=[2])
+    controller = bed.controller
+    bed.relays[2].bytes_per_second = 100_000
+    controller.send(
+        *(
+            of.flow_mod(of.match(dl_dst=frames.host_mac(1000 + number)), of.output(1))
+            for number in range(3000)
+        )
+    )
+    bed.wait_until_right(RIGHT, dpids=[1, 3])
+    controller.barrier(10)
+    bed.wait_until_right(10)
+    assert bed.controller.take(Type.PORT_STATUS, Type.ERROR) == [], "never lost"
