@@ -38,6 +38,7 @@ from edge.member import (
 from edge.ports import PortNumbers, Unnumbered
 from edge.poxfixes import end_of_turn
 from edge.refusals import Refusals
+from edge.removals import Removals
 from edge.upstream import Controller, Peer
 
 log = logging.getLogger("edge.switch")
@@ -88,6 +89,7 @@ class BigSwitch:
         self.has_lowest = False
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
+        self.removals = Removals(self._tell_removed)
         self._expiry = Expiry(self.table, self.holders, self.copy_again, self._end)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
@@ -168,6 +170,7 @@ class BigSwitch:
         """A switch is gone: the others do not flood to it, its ports are down."""
         log.warning("%s: lost", member)
         self.discovery.lost(member)
+        self.removals.lost(member)
         self._announce_ports(member)
         self.topology_changed()
         now = time.monotonic()
@@ -239,6 +242,7 @@ class BigSwitch:
             member.watch(now, self.switch_timeout)
         self.refusals.confirm()
         self._expiry.tick(now)
+        self.removals.tick(now)
 
     # --- ports ---------------------------------------------------------------------------------
 
@@ -484,31 +488,23 @@ class BigSwitch:
         """DELETE: the controllers are told where they had asked for that."""
         self._end(entries, of.OFPRR_DELETE)
 
-    def _end(self, entries: list[FlowEntry], reason: int) -> None:
+    def _end(self, entries: list[FlowEntry], reason: int, told: Optional[Member] = None) -> None:
         """
         Flows have come to their end: take them from the table and the switches, and tell the
         controllers when the switches have told what they had counted.
+
+        told: a switch that has told already
         """
         if not entries:
             return
         self._delete_copies(entries)
-        tell = []
         for entry in entries:
             self._remove(entry)
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
-                tell.append(entry)
+                waited_for = [member for member in self.holders(entry) if member is not told]
+                self.removals.begin(entry, waited_for, reason)
             else:
                 self._release(entry)
-        if not tell:
-            return
-        ended = time.monotonic()
-
-        def done() -> None:
-            for entry in tell:
-                self._tell_removed(entry, reason, ended)
-                self._release(entry)
-
-        self.barrier(done)
 
     def _delete_copies(self, entries: list[FlowEntry]) -> None:
         if len(entries) == len(self.table) > 1:
@@ -523,6 +519,7 @@ class BigSwitch:
                 member.send(data)
 
     def _tell_removed(self, entry: FlowEntry, reason: int, ended: float) -> None:
+        """A flow's copies are all told of: tell the controllers."""
         packets, octets = self.counted(entry)
         seconds, nanoseconds = split_seconds(ended - entry.created)
         self.tell(
@@ -543,6 +540,7 @@ class BigSwitch:
                 octets,
             ),
         )
+        self._release(entry)
 
     def _remove(self, entry: FlowEntry) -> None:
         self.table.remove(entry)
@@ -620,9 +618,9 @@ class BigSwitch:
         entry.octets += removed.octets
         member.counters.pop(removed.cookie, None)
         if entry not in self.table:
-            return
-        if removed.reason == of.OFPRR_HARD_TIMEOUT:
-            self._end([entry], of.OFPRR_HARD_TIMEOUT)
+            self.removals.told(member, entry)
+        elif removed.reason == of.OFPRR_HARD_TIMEOUT:
+            self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
             self._expiry.copy_idle(member, entry, removed.packets)
         else:

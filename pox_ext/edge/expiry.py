@@ -25,7 +25,8 @@ class Expiry:
 
     holders: the ready switches that hold a copy of a flow
     copy: the flow as it has to be put (back) on a switch
-    end: takes a flow from everywhere, and tells the controllers why (OFPRR_*)
+    end: takes flows from everywhere, and tells the controllers why (OFPRR_*); given the switch
+        whose copy is gone already, if there is one
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Expiry:
         table: FlowTable,
         holders: Callable[[FlowEntry], list[Member]],
         copy: Callable[[FlowEntry, Member], Copy],
-        end: Callable[[list[FlowEntry], int], None],
+        end: Callable[..., None],
     ) -> None:
         self._table = table
         self._holders = holders
@@ -112,7 +113,7 @@ class Expiry:
         others = [other for other in self._holders(entry) if other is not member]
         used_by_us = entry.used + entry.idle_timeout > time.monotonic()
         if not others and not used_by_us:
-            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+            self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return
         copy = self._copy(entry, member)
         member.send(copy.add(new_xid()))

@@ -25,6 +25,8 @@ NX_ROLE_MASTER = 1
 NX_ROLE_SLAVE = 2
 
 NXST_FLOW = 0
+NXST_AGGREGATE = 1
+NXST_FLOW_MONITOR = 2
 
 NXAST_RESUBMIT = 1
 NXAST_SET_TUNNEL = 2
@@ -67,3 +69,13 @@ NXBRC_BAD_ROLE = (1, 513)
 NXBRC_BAD_IN_PORT = (1, 514)
 NXBRC_UNENCODABLE_ERROR = (1, 521)
 NXFMFC_BAD_FLAGS = (3, 258)
+
+
+def is_known_statistic(body: bytes) -> bool:
+    """True if this is the beginning of Nicira's own statistics (struct nicira_stats_msg)."""
+    vendor, subtype = body[:4], body[4:8]
+    return (
+        len(body) >= 12
+        and int.from_bytes(vendor, "big") == NX_VENDOR_ID
+        and int.from_bytes(subtype, "big") in (NXST_FLOW, NXST_AGGREGATE, NXST_FLOW_MONITOR)
+    )

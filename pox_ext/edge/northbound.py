@@ -73,6 +73,7 @@ _STATS_REPLY_LENGTHS = {
     of.OFPST_PORT: _Lengths(0, 104),
     of.OFPST_QUEUE: _Lengths(0, 32),
     statistics.OFPST_PORT_DESC: _Lengths(0, 48),
+    of.OFPST_VENDOR: _Lengths(0, 1),
 }
 
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
@@ -128,7 +129,7 @@ class Northbound:
             if len(body) < 4:
                 raise _bad_request(of.OFPBRC_BAD_LEN)
             statistic = int.from_bytes(body[:2], "big")
-            if statistic == of.OFPST_VENDOR:
+            if statistic == of.OFPST_VENDOR and not nx.is_known_statistic(body[4:]):
                 statistics.refuse_vendor(body[4:])
             if statistic not in _STATS_REPLY_LENGTHS:
                 raise _bad_request(of.OFPBRC_BAD_STAT)

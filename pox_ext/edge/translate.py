@@ -58,7 +58,7 @@ class _Nicira(NamedTuple):
 _ANY_LENGTH = 0xFFFF
 
 _NICIRA: dict[int, _Nicira] = {
-    nx.NXAST_REG_MOVE: _Nicira(24, 24, (16, 20)),
+    nx.NXAST_REG_MOVE: _Nicira(24, _ANY_LENGTH, (16, 20)),
     nx.NXAST_REG_LOAD: _Nicira(24, 24, (12,)),
     nx.NXAST_NOTE: _Nicira(16, _ANY_LENGTH),
     nx.NXAST_EXIT: _Nicira(16, 16),
@@ -85,6 +85,16 @@ _NICIRA: dict[int, _Nicira] = {
     nx.NXAST_RESUBMIT_TABLE: _Nicira(16, 16, everywhere=False),
     nx.NXAST_OUTPUT_REG: _Nicira(24, 24, everywhere=False),
     nx.NXAST_LEARN: _Nicira(32, _ANY_LENGTH, everywhere=False),
+}
+
+
+# NXM and OXM class -> fields (OVS, lib/meta-flow.h).
+_PORT_AND_TUNNEL_FIELDS = {
+    0x0000: {0},  # NXM_OF_IN_PORT
+    # NXM_NX_TUN_ID, _TUN_IPV4_SRC, _TUN_IPV4_DST, _TUN_GBP_ID, _TUN_GBP_FLAGS, _TUN_METADATA0 to
+    # 63, _TUN_FLAGS, _TUN_IPV6_SRC, _TUN_IPV6_DST
+    0x0001: {16, 31, 32, 38, 39, *range(40, 105), 109, 110},
+    0x8000: {0, 1, 38},  # OXM_OF_IN_PORT, OXM_OF_IN_PHY_PORT, OXM_OF_TUNNEL_ID
 }
 
 
@@ -169,15 +179,12 @@ def _vendor_action(raw: bytes, offset: int) -> tuple[int, _Nicira]:
 
 
 def _same_everywhere(nxm_class: int, field: int) -> bool:
-    """False for the NXM and OXM fields that hold a port or belong to a tunnel."""
-    field >>= 1
-    if nxm_class == 0x0000:
-        return field != 0  # NXM_OF_IN_PORT
-    if nxm_class == 0x0001:
-        return field < 30 and field != 16  # not NXM_NX_TUN_ID, nor cookie, tun_* and what follows
-    if nxm_class == 0x8000:
-        return field not in (0, 1, 38)  # in_port, in_phy_port, tunnel_id
-    return nxm_class == 0x8001  # OXM_OF_PKT_REG*
+    """
+    False for the NXM and OXM fields that hold a port of one switch, or belong to the tunnel.
+
+    field: with the bit behind it that says whether there is a mask
+    """
+    return field >> 1 not in _PORT_AND_TUNNEL_FIELDS.get(nxm_class, ())
 
 
 def _check_argument(kind: int, action: bytes) -> None:

@@ -1,0 +1,72 @@
+"""
+Flows that are gone, until the switches have told what their copies had counted.
+
+Open vSwitch sends a FLOW_REMOVED when the last packets are counted, which can be after it has
+answered a later barrier.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Callable
+
+from edge.flowtable import FlowEntry
+from edge.member import Member
+
+# A copy that has not been told of by then was not there.
+PATIENCE = 2.0  # seconds
+
+
+class _Removal:
+    __slots__ = ("waiting", "reason", "ended")
+
+    def __init__(self, waiting: set[Member], reason: int, ended: float) -> None:
+        self.waiting = waiting
+        self.reason = reason
+        self.ended = ended
+
+
+class Removals:
+    """
+    Waits for the FLOW_REMOVED of every copy of a flow.
+
+    done: is called with the flow, the reason (OFPRR_*) and the time of its end when all copies
+        have been told of, or their switches are lost
+    """
+
+    def __init__(self, done: Callable[[FlowEntry, int, float], None]) -> None:
+        self._done = done
+        self._removals: dict[FlowEntry, _Removal] = {}
+
+    def __len__(self) -> int:
+        return len(self._removals)
+
+    def begin(self, entry: FlowEntry, members: Iterable[Member], reason: int) -> None:
+        """A flow has ended; these switches have been told to delete their copies."""
+        self._removals[entry] = _Removal(set(members), reason, time.monotonic())
+        self._finish_if_told(entry)
+
+    def told(self, member: Member, entry: FlowEntry) -> None:
+        """A switch has told of its copy."""
+        removal = self._removals.get(entry)
+        if removal is not None:
+            removal.waiting.discard(member)
+            self._finish_if_told(entry)
+
+    def lost(self, member: Member) -> None:
+        """A switch will not tell any more."""
+        for entry in list(self._removals):
+            self.told(member, entry)
+
+    def tick(self, now: float) -> None:
+        """Wait no longer for copies that were not there."""
+        while self._removals:
+            entry = next(iter(self._removals))  # the oldest
+            if self._removals[entry].ended + PATIENCE > now:
+                return
+            self._removals[entry].waiting.clear()
+            self._finish_if_told(entry)
+
+    def _finish_if_told(self, entry: FlowEntry) -> None:
+        if not self._removals[entry].waiting:
+            removal = self._removals.pop(entry)
+            self._done(entry, removal.reason, removal.ended)
