@@ -340,7 +340,7 @@ def _output_text(action: bytes) -> str:
     port = _number(action, 4, 2)
     if port == of.OFPP_CONTROLLER:
         return f"CONTROLLER:{_number(action, 6, 2)}"
-    return _PORTS[port] if port in _PORTS else f"output:{port}"
+    return _PORTS.get(port, f"output:{port}")
 
 
 _ACTIONS = {

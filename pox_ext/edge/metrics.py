@@ -1,0 +1,127 @@
+"""
+The big switch in Prometheus's text format.
+
+Needs the package prometheus_client, which nothing else here does: without it, AVAILABLE is False.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.bigswitch import BigSwitch
+from edge.counts import BARRIER_BOUNDS
+
+try:
+    import prometheus_client
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+    from prometheus_client.exposition import choose_encoder
+except ImportError:
+    AVAILABLE = False
+else:
+    AVAILABLE = True
+
+PREFIX = "edge_aggregator_"
+
+_GAUGES = {
+    "switches": "Switches that have connected since the start.",
+    "switches_up": "Switches that are connected and up to date.",
+    "tunnels": "Tunnel IPs.",
+    "tunnels_discovered": "Tunnel IPs whose switch is known.",
+    "tunnels_unreached": "Pairs of a switch and a tunnel IP that it has not reached yet.",
+    "controllers": "Upstream controllers.",
+    "controllers_connected": "Upstream controllers that are connected.",
+    "ports": "Ports of the big switch.",
+    "ports_up": "Ports of the big switch whose link is up.",
+    "flows": "Flows in the big switch's table.",
+}
+_COUNTERS = {
+    "flow_mods": "Flow-mods from controllers.",
+    "packet_outs": "Packet-outs from controllers.",
+    "packet_ins": "Packet-ins to controllers (one, to however many).",
+    "errors": "Messages of controllers that were refused.",
+    "refusals": "Messages that a switch refused.",
+    "resynchronisations": "Times that a switch was brought up to date.",
+}
+_BARRIERS = "From a controller's barrier request to its reply."
+
+
+class Numbers(NamedTuple):
+    """
+    What is shown, at one moment.
+
+    gauges, counters: by name, as in _GAUGES and _COUNTERS
+    barriers: how many barriers took at most each of BARRIER_BOUNDS (seconds) but more than the one
+        before, and how many took longer than all
+    barrier_seconds: how long all took
+    """
+
+    gauges: dict[str, int]
+    counters: dict[str, int]
+    barriers: tuple[int, ...]
+    barrier_seconds: float
+
+
+def numbers(switch: BigSwitch) -> Numbers:
+    """Read them off the big switch."""
+    discovery, counts = switch.discovery, switch.counts
+    owned = [ip for ip in discovery.ips if discovery.owner(ip) is not None]
+    peers = [controller.peer for controller in switch.controllers]
+    gauges = {
+        "switches": len(switch.members),
+        "switches_up": len(switch.ready_members()),
+        "tunnels": len(discovery.ips),
+        "tunnels_discovered": len(owned),
+        "tunnels_unreached": sum(len(discovery.unreached(ip)) for ip in owned),
+        "controllers": len(peers),
+        "controllers_connected": sum(peer is not None and peer.greeted for peer in peers),
+        "ports": len(switch.ports),
+        "ports_up": sum(
+            not (port.state & of.OFPPS_LINK_DOWN or port.config & of.OFPPC_PORT_DOWN)
+            for port in switch.ports.values()
+        ),
+        "flows": len(switch.table),
+    }
+    return Numbers(
+        gauges,
+        {name: getattr(counts, name) for name in _COUNTERS},
+        tuple(counts.barriers.counts),
+        counts.barriers.total,
+    )
+
+
+def text(shown: Numbers, accept: Optional[str] = None) -> tuple[bytes, str]:
+    """
+    The page for Prometheus and its content type.
+
+    accept: the request's Accept header
+    """
+    registry = prometheus_client.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(shown))
+    encode, content_type = choose_encoder(accept or "")
+    return encode(registry), content_type
+
+
+class _Collector:
+    """Gives prometheus_client the numbers."""
+
+    def __init__(self, shown: Numbers) -> None:
+        self._shown = shown
+
+    def collect(self) -> Iterator[Any]:
+        shown = self._shown
+        for name, help_text in _GAUGES.items():
+            yield GaugeMetricFamily(PREFIX + name, help_text, value=shown.gauges[name])
+        for name, help_text in _COUNTERS.items():
+            yield CounterMetricFamily(PREFIX + name, help_text, value=shown.counters[name])
+        buckets, so_far = [], 0
+        for bound, count in zip((*map(str, BARRIER_BOUNDS), "+Inf"), shown.barriers):
+            so_far += count
+            buckets.append((bound, so_far))
+        yield HistogramMetricFamily(
+            PREFIX + "barrier_seconds", _BARRIERS, buckets=buckets, sum_value=shown.barrier_seconds
+        )
