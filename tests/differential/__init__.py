@@ -1,4 +1,4 @@
-"""The differential suite: what one Open vSwitch bridge does under OpenFlow 1.0, the big switch does.
+"""The differential suite: what an Open vSwitch bridge does under OpenFlow 1.0, the big switch does.
 
 Every test says the same to (a) one plain Open vSwitch bridge with ports 1, 2, 17 and 18 and (b) the
 big switch over two switches with two ports each, which have the same numbers.  Every answer, every

@@ -1,5 +1,6 @@
 """Two switches told the same, and required to answer the same."""
 
+import collections
 import struct
 import time
 from typing import Callable, NamedTuple, Optional, TypeVar, Union
@@ -56,7 +57,7 @@ ERRORS = {
 """ofp_error_type and the codes of each, in the order of the OpenFlow 1.0.0 specification, 5.4.4."""
 
 NX_ERROR = 0xB0C2
-"""Type of the error message in which Open vSwitch wraps errors that OpenFlow 1.0 has no code for."""
+"""Type of the error message in which Open vSwitch wraps errors without an OpenFlow 1.0 code."""
 
 
 def error_name(error: of.Error) -> str:
@@ -77,14 +78,18 @@ class Outcome(NamedTuple):
     out: dict[int, list[bytes]]
     packet_ins: list[of.PacketIn]
 
-    def __str__(self) -> str:
-        lines = [
-            f"  port {port}: {describe(frame)}"
+    def lines(self) -> list[str]:
+        """A line for each frame and packet-in."""
+        return [
+            f"port {port}: {describe(frame)}"
             for port in sorted(self.out)
             for frame in self.out[port]
+        ] + [
+            f"packet-in in_port={packet_in.in_port} reason={packet_in.reason} "
+            f"buffer={packet_in.buffer_id:#x} total_len={packet_in.total_len}: "
+            f"{describe(packet_in.data)}"
+            for packet_in in self.packet_ins
         ]
-        lines += [f"  packet-in {packet_in}" for packet_in in self.packet_ins]
-        return "\n".join(lines) or "  nothing"
 
     @property
     def ports(self) -> list[int]:
@@ -92,7 +97,8 @@ class Outcome(NamedTuple):
         return sorted(port for port, frames in self.out.items() for _ in frames)
 
 
-NOTHING = Outcome({}, [])
+class Difference(AssertionError):
+    """The big switch answered otherwise than the plain bridge."""
 
 
 class PortCounters(NamedTuple):
@@ -137,7 +143,8 @@ class Both:
     def same(self, ask: Callable[[Bed], Answer], what: str = "answer") -> Answer:
         """Do something to both, fail when the answers differ, return the answer."""
         plain, big = (ask(bed) for bed in self.beds)
-        assert big == plain, f"{what}\nplain bridge:\n{_show(plain)}\nbig switch:\n{_show(big)}"
+        if big != plain:  # no assert: pytest would compare long answers once more, item by item
+            raise Difference(f"{what}\n{_difference(plain, big)}")
         return plain
 
     # ---- messages ----
@@ -249,10 +256,7 @@ class Both:
             durations.append([duration for _, duration in entries])
             return [raw for raw, _ in entries]
 
-        def show(bed: Bed) -> list[bytes]:
-            return ask(bed)
-
-        raws = self.same(show, "flow statistics")
+        raws = self.same(ask, "flow statistics")
         for plain, big in zip(*durations):
             assert abs(plain - big) < TOLERANCE, f"durations {plain} and {big} s"
         return of.unpack_flow_stats(b"".join(raws))
@@ -388,7 +392,8 @@ class Both:
         def look(bed: Bed) -> list[str]:
             return [str(message) for message in bed.controller.take()]
 
-        assert self.same(look, "unexpected messages") == []
+        unexpected = self.same(look, "unexpected messages")
+        assert unexpected == []
 
 
 def anonymous(port: of.PhyPort) -> of.PhyPort:
@@ -414,10 +419,31 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = WAIT) 
         time.sleep(0.01)
 
 
-def _show(answer: object) -> str:
+def _difference(plain: object, big: object, limit: int = 20) -> str:
+    """Return both answers, of long ones what is in one only."""
+    one, other = _lines(plain), _lines(big)
+    if len(one) + len(other) > limit:
+        counted = collections.Counter(one)
+        counted.subtract(other)
+        one = [line for line, count in counted.items() for _ in range(count)]
+        other = [line for line, count in counted.items() for _ in range(-count)]
+        if not one and not other:
+            return "the same, but in another order"
+        one.append(f"... and {len(_lines(plain)) - len(one)} that both have")
+    return "\n  ".join(
+        ["plain bridge:", *(one[:limit] or ["nothing"])]
+        + ["\nbig switch:", *(other[:limit] or ["nothing"])]
+    )
+
+
+def _lines(answer: object) -> list[str]:
+    if isinstance(answer, Outcome):
+        return answer.lines()
+    if isinstance(answer, dict):
+        return [f"{key}: {value}" for key, value in answer.items()]
+    if isinstance(answer, (list, tuple)) and not isinstance(answer, Message):
+        return [line for item in answer for line in _lines(item)]
     if isinstance(answer, Message) and answer.type == Type.ERROR:
         error = of.unpack_error(answer.body)
-        return f"{error_name(error)} version={answer.version} data={error.data[:100].hex()}"
-    if isinstance(answer, list):
-        return "\n".join(f"  {_show(item)}" for item in answer) or "  nothing"
-    return answer.hex() if isinstance(answer, bytes) else str(answer)
+        return [f"{error_name(error)} version={answer.version} data={error.data[:100].hex()}"]
+    return [answer.hex() if isinstance(answer, bytes) else str(answer)]

@@ -258,7 +258,7 @@ BAD_ACTIONS = {
     "length 0xfff8": (struct.pack("!HHHH", 0, 0xFFF8, 2, 0), "BAD_LEN"),
     "length 0xffff": (struct.pack("!HHHH", 0, 0xFFFF, 2, 0), "BAD_LEN"),
     "all zeros": (bytes(8), "BAD_LEN"),
-    "all ones": (b"\xff" * 8, "BAD_LEN"),
+    "all ones": (b"\xff" * 8, "BAD_VENDOR"),
     **{
         f"type {type_} of length {length}": (of.action(type_, bytes(length - 4)), "BAD_LEN")
         for type_, right in enumerate((8, 8, 8, 8, 16, 16, 8, 8, 8, 8, 8, 16))
