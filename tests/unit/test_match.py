@@ -250,7 +250,10 @@ IP6_UDP = {"dl_type": 0x86DD, "nw_proto": 17}
         (ip(fragment=0x2000), dict(IP_UDP, tp_src=0, tp_dst=0)),
         (ip(fragment=0x0010), dict(IP_UDP, tp_src=0, tp_dst=0)),
         (ip(tos=0xBB), dict(IP_UDP, nw_tos=0xB8)),
-        (ip(1, b"\x08\x03" + bytes(6)), {"dl_type": 0x0800, "nw_proto": 1, "tp_src": 8, "tp_dst": 3}),
+        (
+            ip(1, b"\x08\x03" + bytes(6)),
+            {"dl_type": 0x0800, "nw_proto": 1, "tp_src": 8, "tp_dst": 3},
+        ),
         (ip6(17, UDP), dict(IP6_UDP, tp_src=1, tp_dst=2)),
         (ip6(0, b"\x11\0" + bytes(6) + UDP), dict(IP6_UDP, tp_src=1, tp_dst=2)),
         (ip6(44, b"\x11\0\0\0" + bytes(4) + UDP), dict(IP6_UDP, tp_src=1, tp_dst=2)),

@@ -1,0 +1,254 @@
+"""Which tunnel IP belongs to which switch: found by probes, played here over tunnels of paper."""
+
+import struct
+from ipaddress import IPv4Address
+
+import pytest
+from lab import openflow10 as of
+
+from edge import southbound as south
+from edge.discovery import Discovery
+
+TICK = 0.1
+
+
+def ip(number):
+    return 0xAC100000 + number
+
+
+class Switch:
+    """A Member as Discovery sees it.  local_ip: what its tunnel port really has."""
+
+    def __init__(self, network, index, tunnel_port=3):
+        self.network = network
+        self.index = index
+        self.local_ip = ip(index)
+        self.tunnel_port = tunnel_port
+        self.tunnel_ip = None
+        self.sent = 0
+
+    def __str__(self):
+        return f"switch {self.index}"
+
+    def send(self, data):
+        """A packet-out into the tunnel: it comes out where its destination is."""
+        body = of.unpack(data).body
+        _, in_port, length = struct.unpack_from("!IHH", body)
+        assert in_port == of.Port.NONE
+        actions = of.unpack_actions(body[8 : 8 + length])
+        loads = dict(struct.unpack_from("!IQ", action, 8) for _, action in actions[:2])
+        key, destination = loads[0x00012008], loads[0x00014004]
+        assert key == 0
+        assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.tunnel_port, 0))
+        self.sent += 1
+        self.network.deliver(destination, body[8 + length :])
+
+
+class Network:
+    """Switches whose tunnels reach each other, but for those that are cut off."""
+
+    def __init__(self, switches, ips=None):
+        self.switches = [Switch(self, index) for index in range(1, switches + 1)]
+        self.found = []
+        self.cut_off = set()
+        self.now = 1000.0
+        given = [ip(n) for n in range(1, switches + 1)] if ips is None else ips
+        self.discovery = Discovery(given, lambda: self.switches, self._found)
+        for switch in self.switches:
+            self.discovery.changed(switch)
+
+    def _found(self, switch, address):
+        for other in self.switches:
+            if other.tunnel_ip == address:
+                other.tunnel_ip = None
+        switch.tunnel_ip = address
+        self.found.append((switch.index, address))
+
+    def deliver(self, destination, frame):
+        for switch in self.switches:
+            if switch.local_ip == destination and switch.index not in self.cut_off:
+                packet = south.PacketIn(len(frame), 1, 1, 0, 3, None, destination, frame)
+                self.discovery.received(switch, packet)
+
+    def run(self, seconds):
+        for _ in range(round(seconds / TICK)):
+            self.now += TICK
+            self.discovery.tick(self.now)
+
+    def probes(self, seconds):
+        """How many probes are sent in so many seconds."""
+        before = sum(switch.sent for switch in self.switches)
+        self.run(seconds)
+        return sum(switch.sent for switch in self.switches) - before
+
+    def right(self):
+        return all(switch.tunnel_ip == switch.local_ip for switch in self.switches)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 50])
+def test_all_are_found_within_a_second(count, caplog):
+    network = Network(count)
+    network.run(1)
+    assert network.right() and network.discovery.complete
+    assert sorted(network.found) == [(n, ip(n)) for n in range(1, count + 1)]
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+def test_every_tunnel_is_tried_until_a_probe_has_come_through(count):
+    network = Network(count)
+    network.run(2)
+    for number in range(1, count + 1):
+        assert network.discovery.unreached(ip(number)) == []
+    assert all(switch.sent >= count - 1 for switch in network.switches)
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+def test_then_there_is_one_probe_for_each_ip_in_ten_seconds(count):
+    """Not one for each pair of switches."""
+    network = Network(count)
+    network.run(60)
+    assert network.probes(100) <= 11 * count
+
+
+def test_one_that_does_not_answer_costs_little(caplog):
+    network = Network(10, ips=[ip(n) for n in range(1, 12)])
+    network.run(60)
+    assert network.right()
+    assert not network.discovery.complete
+    assert network.probes(100) <= 11 * 12
+    (warning,) = warnings(caplog)
+    assert str(IPv4Address(ip(11))) in warning
+
+
+def test_an_ip_that_nobody_answers_for_is_named_once_after_some_seconds(caplog):
+    network = Network(2, ips=[ip(1), ip(2), ip(99)])
+    network.run(4.5)
+    assert warnings(caplog) == []
+    network.run(600)
+    (warning,) = warnings(caplog)
+    assert str(IPv4Address(ip(99))) in warning
+
+
+def test_it_is_named_again_when_it_had_an_owner_meanwhile(caplog):
+    network = Network(3)
+    network.run(1)
+    lost = network.switches.pop()
+    network.discovery.lost(lost)
+    network.run(60)
+    (warning,) = warnings(caplog)
+    assert str(IPv4Address(ip(3))) in warning
+    lost.tunnel_ip = None
+    network.switches.append(lost)
+    network.discovery.changed(lost)
+    network.run(1)
+    assert network.right()
+    network.switches.remove(lost)
+    network.discovery.lost(lost)
+    network.run(60)
+    assert len(warnings(caplog)) == 2
+
+
+def test_a_switch_that_is_reached_late_is_found_when_it_is_reached():
+    network = Network(2)
+    network.cut_off = {2}
+    network.run(30)
+    assert network.switches[0].tunnel_ip == ip(1)
+    assert network.switches[1].tunnel_ip is None
+    network.cut_off = set()
+    network.run(10.1)
+    assert network.right()
+
+
+def test_a_new_switch_is_found_at_once_though_its_ip_was_long_silent():
+    network = Network(2, ips=[ip(1), ip(2), ip(3)])
+    network.run(120)
+    new = Switch(network, 3)
+    network.switches.append(new)
+    network.discovery.changed(new)
+    network.run(0.5)
+    assert network.right()
+
+
+def test_a_switch_that_has_another_ip_now():
+    network = Network(3, ips=[ip(n) for n in range(1, 5)])
+    network.run(5)
+    moved = network.switches[2]
+    moved.local_ip, moved.tunnel_ip = ip(4), None
+    network.discovery.changed(moved)
+    network.run(1)
+    assert network.right()
+
+
+def test_two_switches_that_change_their_ips_are_told_apart_in_the_end():
+    """Nobody says so: the probes that make sure find it out."""
+    network = Network(3)
+    network.run(5)
+    one, other = network.switches[:2]
+    one.local_ip, other.local_ip = other.local_ip, one.local_ip
+    network.run(21)
+    assert network.right()
+
+
+def test_a_switch_without_tunnel_port_sends_no_probes_and_is_none_to_wait_for(caplog):
+    network = Network(3, ips=[ip(1), ip(2)])
+    network.switches[2].tunnel_port = None
+    network.run(60)
+    assert network.switches[2].sent == 0
+    assert network.discovery.complete
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("connected, said", [(0, "No switch"), (1, "Only one switch")])
+def test_with_too_few_switches_for_an_answer_that_is_said_once(caplog, connected, said):
+    network = Network(connected, ips=[ip(1), ip(2)])
+    network.run(600)
+    (warning,) = warnings(caplog)
+    assert warning.startswith(said) and "172.16.0.2" in warning
+
+
+def test_one_switch_for_one_ip_is_all_there_is(caplog):
+    network = Network(1)
+    network.run(600)
+    assert warnings(caplog) == []
+
+
+def test_a_foreign_probe_is_no_answer():
+    """Another aggregator's, or this one's of another run."""
+    network, foreign = Network(2), Network(2)
+    for switch in foreign.switches:
+        switch.network = network
+    foreign.discovery.tick(1.0)
+    assert sum(switch.sent for switch in foreign.switches) > 0
+    assert network.found == []
+
+
+def test_a_probe_for_an_ip_that_was_not_given_is_no_answer():
+    network = Network(2)
+    network.switches[0].send = lambda data: network.discovery.received(
+        network.switches[1],
+        south.PacketIn(0, 1, 1, 0, 3, None, ip(50), of.unpack(data).body),
+    )
+    network.run(1)
+    assert all(address != ip(50) for _, address in network.found)
+
+
+def test_a_probe_is_a_whole_lldp_frame_that_no_bridge_forwards():
+    frames = []
+    network = Network(2)
+    network.deliver = lambda destination, frame: frames.append(frame)
+    network.run(0.1)
+    for frame in frames:
+        assert len(frame) >= 60
+        assert frame[:6] == bytes.fromhex("0180c200000e") and frame[12:14] == b"\x88\xcc"
+        kinds, rest = [], frame[14:]
+        while not kinds or kinds[-1]:
+            header = int.from_bytes(rest[:2], "big")
+            kinds.append(header >> 9)
+            rest = rest[2 + (header & 0x1FF) :]
+        assert kinds[:3] == [1, 2, 3] and kinds[-1] == 0
+    assert frames
