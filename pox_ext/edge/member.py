@@ -163,7 +163,8 @@ class Member:
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
         self.looked_up: dict[int, tuple[int, int]] = {}  # table -> (lookups, matches)
         self.missed: dict[int, int] = {}  # table -> packets that its table-miss rule took
-        self.heard = 0.0
+        self._answered_at = 0.0
+        self._backlog = 0
         self._pending: dict[int, Pending] = {}
         self._rules: dict[Rule, bytes] = {}
         self._queue_keys: dict[tuple[int, int], int] = {}
@@ -316,8 +317,8 @@ class Member:
             lost()
             return
         if not self._pending:
-            # It has until now said all that it was asked for.
-            self.heard = time.monotonic()
+            # It has until now answered all that it was asked for.
+            self._answered_at = time.monotonic()
         xid = new_xid()
         self._pending[xid] = Pending(answer, lost)
         self.send(build(xid))
@@ -332,9 +333,18 @@ class Member:
         self.request(south.barrier_request, answer, done)
 
     def watch(self, now: float, timeout: float) -> None:
-        """Give up a switch that has not said anything for timeout seconds, though it was asked."""
-        silence = now - self.heard
-        if self.connection is None or silence < timeout / 3:
+        """
+        Give up a switch that has not answered anything for timeout seconds, though it was asked.
+
+        What else it says does not count, since it may not hear us; that it reads does.
+        """
+        if self.connection is None:
+            return
+        before, self._backlog = self._backlog, self.connection.backlog
+        if self._backlog < before:
+            self._answered_at = now
+        silence = now - self._answered_at
+        if silence < timeout / 3:
             return
         if not self._pending:
             self.request(south.echo_request, lambda kind, message: True, lambda: None)
@@ -344,7 +354,6 @@ class Member:
 
     def _received(self, kind: int, message: bytes) -> bool:
         """Every message from the switch comes by here first; False leaves it to POX."""
-        self.heard = time.monotonic()
         xid = int.from_bytes(message[4:8], "big")
         if kind == of.OFPT_VENDOR:
             if message[8:16] == _NXT_PACKET_IN:
@@ -364,6 +373,7 @@ class Member:
         return True
 
     def _answered(self, xid: int, pending: Pending, kind: int, message: bytes) -> None:
+        self._answered_at = time.monotonic()
         try:
             last = pending.answer(kind, message)
         except Exception:

@@ -19,6 +19,7 @@ log = logging.getLogger("edge.refusals")
 
 # After so many messages we ask without waiting for the clock.
 _MANY = 1000
+_MOST_OCTETS = 16 << 20
 
 Finish = Callable[["set[Member]"], None]
 Undo = Callable[[], Finish]
@@ -47,6 +48,7 @@ class Refusals:
         self._ask_barriers = ask_barriers
         self._counts = counts
         self._origins: dict[int, _Origin] = {}
+        self._octets = 0  # of the messages that are remembered
         self._confirming = False
         self._changes = 0  # grows with all that is undone
 
@@ -62,6 +64,10 @@ class Refusals:
         """
         if len(self._origins) >= _MANY:
             self.confirm()
+        if self._octets > _MOST_OCTETS:
+            # Enough for the error (OpenFlow 1.0.0, 5.4.4), if not all that Open vSwitch sends.
+            message = message[:64]
+        self._octets += len(message)
         xid = new_xid()
         self._origins[xid] = _Origin(peer, message, undo)
         return xid
@@ -104,7 +110,7 @@ class Refusals:
             self._confirming = False
             if newest in self._origins:
                 for xid in list(self._origins):
-                    del self._origins[xid]
+                    self._octets -= len(self._origins.pop(xid).message)
                     if xid == newest:
                         break
 

@@ -1,6 +1,8 @@
 """Bytes on their way out of a non-blocking socket."""
 
 import ssl
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Callable
 
 from pox.core import core
@@ -34,7 +36,7 @@ class Outbox:
         self._sock = sock
         self._failed = failed
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
-        self._parts: list[bytes] = []
+        self._parts: deque[bytes] = deque()
         self._parts_size = 0
         self._first = memoryview(b"")  # being sent, before the parts
         self._flush_due = False
@@ -65,9 +67,7 @@ class Outbox:
         """Hand the kernel now what it takes."""
         while not self._closed and (self._first or self._parts):
             if not self._first:
-                self._first = memoryview(b"".join(self._parts))
-                self._parts = []
-                self._parts_size = 0
+                self._first = memoryview(b"".join(self._take(GATHERED)))
             try:
                 sent = self._sock.send(self._first)
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -82,10 +82,18 @@ class Outbox:
                     _Drain(self).start(fast=True)
                 return
 
+    def _take(self, size: int) -> Iterator[bytes]:
+        """Take parts of together at least this size, or all."""
+        while self._parts and size > 0:
+            part = self._parts.popleft()
+            self._parts_size -= len(part)
+            size -= len(part)
+            yield part
+
     def close(self) -> None:
         """Forget what was not sent; nothing is sent any more. The socket is left alone."""
         self._closed = True
-        self._parts = []
+        self._parts.clear()
         self._parts_size = 0
         self._first = memoryview(b"")
 
