@@ -1,0 +1,303 @@
+"""Switches and ports that change who they are: dpids, tunnel IPs, numbers, names."""
+
+import re
+import time
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+from lab.faultbed import dump, until
+from lab.network import HostPort
+from lab.openflow10 import PortReason, Type
+from lab.traffic import Stream
+
+SOON = 1.0
+RIGHT = 2.0
+RECONNECT = 1.5
+DISCOVERED = 12.0
+"""Seconds in which a tunnel IP that has moved must have been found: the longest pause between two
+probes is ten."""
+
+
+def rows(switch):
+    return {(flow.table, flow.priority, flow.match): flow for flow in dump(switch)}
+
+
+def port_statuses(bed, count):
+    """The next port-status messages as (reason, number, name)."""
+    statuses = [
+        of.unpack_port_status(bed.controller.expect(Type.PORT_STATUS).body) for _ in range(count)
+    ]
+    return [(status.reason, status.port.port_no, status.port.name) for status in statuses]
+
+
+def set_dpid(switch, dpid):
+    switch.ovs.vsctl("set", "bridge", switch.name, f"other_config:datapath-id={dpid:016x}")
+
+
+def test_two_switches_with_one_dpid(make_bed):
+    """The first keeps its place, untouched; the second is refused until it has another dpid."""
+    bed = make_bed()
+    second, third = bed.network.switches[2], bed.network.switches[3]
+    before = rows(second)
+    refusals = r"switch 2: another switch has the same dpid"
+    with Stream(bed.network, 18, [17]) as own, Stream(bed.network, 1, [18]) as into:
+        own.wait_for_frames()
+        into.wait_for_frames()
+        bed.controller.take()
+        set_dpid(third, 2)
+        bed.wait_for_link([33, 34], down=True, timeout=SOON)
+        bed.aggregator.wait_for_log(refusals)
+        attempts = bed.aggregator.log().count("another switch has this dpid")
+        until(
+            lambda: bed.aggregator.log().count("another switch has this dpid") > attempts + 2,
+            "more attempts",
+        )
+        bed.wait_until_right(RIGHT, dpids=[1, 2])
+        set_dpid(third, 3)
+        bed.wait_for_link([33, 34], down=False, timeout=RECONNECT + RIGHT)
+        bed.wait_until_right(RIGHT)
+        own.wait_for_frames()
+        into.wait_for_frames()
+    own.expect_no_loss()
+    into.expect_no_loss()
+    assert len(re.findall(refusals, bed.aggregator.log())) == 1, "said once"
+    assert not bed.controller.take(Type.PORT_STATUS), "nothing of s2's ports"
+    after = rows(second)
+    assert {key[0] for key in before if not after[key].untouched(before[key])} <= {2}, "floods"
+
+
+def test_a_switch_that_connects_again_before_its_old_connection_has_ended(make_bed, measured):
+    """The old one, which nobody answers any more, gives way; the flows are left alone."""
+    bed = make_bed(relays=[2])
+    relay, switch = bed.relays[2], bed.network.switches[2]
+    before = rows(switch)
+    with Stream(bed.network, 18, [17]) as stream:
+        stream.wait_for_frames()
+        connections = relay.connections
+        relay.lose_switches()
+        relay.wait_for_connection(connections + 1)
+        started = time.monotonic()
+        bed.aggregator.wait_for_log(r"switch 2: up[^$]*switch 2: up")
+        measured("taken over", time.monotonic() - started)
+        bed.wait_until_right(RIGHT)
+        stream.wait_for_frames()
+    stream.expect_no_loss()
+    assert time.monotonic() - started < RIGHT + SOON
+    after = rows(switch)
+    assert all(after[key].untouched(before[key]) for key in before)
+
+
+def test_a_switch_changes_its_tunnel_ip(make_bed, measured):
+    """It is found under its new address (one of --ips), and all flows lead there."""
+    ips = ",".join(f"172.16.0.{host}" for host in (1, 2, 3, 102))
+    bed = make_bed(options=["--ips=" + ips])
+    switch = bed.network.switches[2]
+    with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 18, [34]) as out:
+        into.wait_for_frames()
+        out.wait_for_frames()
+        switch.ovs.run("ip", "address", "del", "172.16.0.2/16", "dev", "underlay")
+        switch.ovs.run("ip", "address", "add", "172.16.0.102/16", "dev", "underlay")
+        switch.ovs.vsctl("set", "interface", "tun2", "options:local_ip=172.16.0.102")
+        started = time.monotonic()
+        bed.aggregator.wait_for_log("switch 2: tunnel IP is 172.16.0.102", DISCOVERED)
+        measured("discovered", time.monotonic() - started)
+        bed.wait_until_right(RIGHT)
+        assert not any("ac100002" in flow.actions for flow in dump(bed.network.switches[1]))
+        into.wait_for_frames()
+        measured("traffic", time.monotonic() - started)
+        out.wait_for_frames()
+
+
+def test_a_tunnel_port_changes_its_number(make_bed, measured):
+    """To any number, above 16 as well: rules and flows follow."""
+    bed = make_bed()
+    switch = bed.network.switches[2]
+    bed.controller.take()
+    with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 18, [34]) as out:
+        for number in (9, 4000, 3):
+            switch.ovs.vsctl("set", "interface", "tun2", f"ofport_request={number}")
+            started = time.monotonic()
+            until(lambda number=number: in_ports(switch) == {number}, "service rule", RIGHT)
+            bed.wait_until_right(RIGHT)
+            into.wait_for_frames()
+            out.wait_for_frames()
+            measured(f"traffic by tunnel port {number}", time.monotonic() - started)
+    assert bed.controller.take(Type.PORT_STATUS) == [], "the controller knows no tunnels"
+
+
+def in_ports(switch):
+    """The in_ports of the service rules in table 0 (NXM_OF_IN_PORT)."""
+    return {int(flow.match[8:12], 16) for flow in dump(switch) if flow.table == 0 and flow.match}
+
+
+def test_a_tunnel_port_is_deleted_and_added_again(make_bed, measured):
+    """Meanwhile its switch is alone and says so; FLOOD leaves it out; then all is as before."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+    with Stream(network, 18, [17]) as own, Stream(network, 1, [34]) as others:
+        own.wait_for_frames()
+        others.wait_for_frames()
+        before = rows(network.switches[1])
+        switch.ovs.vsctl("del-port", "s2", "tun2")
+        bed.aggregator.wait_for_log("switch 2: has no tunnel port")
+        bed.wait_until_right(RIGHT)
+        flood = next(
+            flow for flow in dump(network.switches[1]) if flow.match == "00000206" + "ff" * 6
+        )
+        assert "ac100002" not in flood.actions and "ac100003" in flood.actions
+        switch.ovs.add_tunnel("s2", "tun2", switch.tunnel_ip)
+        started = time.monotonic()
+        with Stream(network, 2, [17], dst=frames.host_mac(17)) as into:
+            own.stop()
+            into.wait_for_frames(timeout=DISCOVERED)
+        measured("traffic into it", time.monotonic() - started)
+        until(lambda: rows(network.switches[1]).keys() == before.keys(), "flows on s1")
+        bed.wait_until_right(RIGHT)
+        after = rows(network.switches[1])
+        assert all(after[key][:5] == before[key][:5] for key in before)
+        others.wait_for_frames()
+    own.expect_no_loss()
+    others.expect_no_loss()
+
+
+def test_a_second_tunnel_port_comes_and_goes(make_bed):
+    """Which of the two is right cannot be known: none is used, and that is said."""
+    bed = make_bed()
+    switch = bed.network.switches[2]
+    with Stream(bed.network, 18, [17]) as own:
+        own.wait_for_frames()
+        switch.ovs.add_tunnel("s2", "tun9", switch.tunnel_ip, type="vxlan")
+        bed.aggregator.wait_for_log(r"switch 2: has more than one tunnel port \(tun2, tun9\)")
+        bed.wait_until_right(RIGHT)
+        switch.ovs.vsctl("del-port", "s2", "tun9")
+        own.wait_for_frames()
+    own.expect_no_loss()
+    with Stream(bed.network, 1, [17]) as into:
+        into.wait_for_frames(timeout=DISCOVERED)
+    bed.wait_until_right(RIGHT)
+
+
+def test_ports_change_their_numbers(make_bed):
+    """One that moves is another port north; two that swap are each other. Flows go by numbers."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+    bed.controller.flow_mod(of.match(dl_dst=frames.host_mac(21)), of.output(21))
+    switch.ovs.vsctl("set", "interface", "s2-eth1", "ofport_request=5")
+    assert sorted(port_statuses(bed, 2)) == [
+        (PortReason.ADD, 21, "2.s2-eth1"),
+        (PortReason.DELETE, 17, "2.s2-eth1"),
+    ]
+    bed.wait_until_right(RIGHT)
+    network.ports[21] = network.ports.pop(17)
+    frame = frames.ethernet(dst=frames.host_mac(21))
+    network.send(1, frame)
+    network.expect({21: [frame]})
+    network.send(1, frames.ethernet(dst=frames.host_mac(17)))
+    network.expect_nothing()
+    assert sorted(bed.controller.features().ports) == [1, 2, 18, 21, 33, 34]
+
+    switch.ovs.vsctl(
+        "set", "interface", "s2-eth1", "ofport_request=2",
+        "--", "set", "interface", "s2-eth2", "ofport_request=5",
+    )  # fmt: skip
+    until(lambda: names_of(bed) == {18: "2.s2-eth1", 21: "2.s2-eth2"}, "swapped ports")
+    bed.wait_until_right(RIGHT)
+    network.ports[21], network.ports[18] = network.ports[18], network.ports[21]
+    network.send(1, frame)
+    network.expect({21: [frame]})
+
+
+def names_of(bed):
+    """The names of s2's ports as the controller sees them."""
+    ports = bed.controller.features().ports
+    return {number: port.name for number, port in ports.items() if 17 <= number <= 32}
+
+
+def test_a_port_is_renamed(make_bed):
+    """Another device with the old one's number, in one transaction."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+    new = HostPort(switch.namespace, "s2-new")
+    try:
+        switch.ovs.vsctl(
+            "del-port", "s2-eth1",
+            "--", "add-port", "s2", "s2-new", "--", "set", "interface", "s2-new",
+            "ofport_request=1",
+        )  # fmt: skip
+        until(lambda: names_of(bed) == {17: "2.s2-new", 18: "2.s2-eth2"}, "new name")
+        bed.wait_until_right(RIGHT)
+        old, network.ports[17] = network.ports[17], new
+        old.close()
+        with Stream(network, 1, [17]) as stream:
+            stream.wait_for_frames()
+        stream.expect_no_loss()
+        features = bed.controller.features().ports[17]
+        assert features.hw_addr == new_address(switch, "s2-new")
+    finally:
+        new.close()
+
+
+def new_address(switch, device):
+    return switch.ovs.run("ip", "-brief", "link", "show", "dev", device).split()[2]
+
+
+def test_a_tunnel_port_is_renamed(make_bed):
+    """tunN with another N stays the tunnel; any other name is a port, and no tunnel."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+
+    def rename(old, new, number=3):
+        switch.ovs.vsctl("del-port", old)  # in one transaction, Open vSwitch would refuse the new
+        switch.ovs.vsctl(
+            "add-port", "s2", new, "--", "set", "interface", new, "type=gre",
+            "options:remote_ip=flow", "options:key=flow", f"options:local_ip={switch.tunnel_ip}",
+            f"ofport_request={number}",
+        )  # fmt: skip
+
+    rename("tun2", "tun77")
+    with Stream(network, 1, [17]) as stream:
+        stream.wait_for_frames(timeout=DISCOVERED)
+    bed.wait_until_right(RIGHT)
+    assert names_of(bed) == {17: "2.s2-eth1", 18: "2.s2-eth2"}
+    rename("tun77", "gre2")
+    until(lambda: names_of(bed).get(19) == "2.gre2", "an ordinary port")
+    bed.wait_until_right(RIGHT)
+    rename("gre2", "tun2")
+    until(lambda: 19 not in names_of(bed), "no port")
+    with Stream(network, 1, [17]) as stream:
+        stream.wait_for_frames(timeout=DISCOVERED)
+    bed.wait_until_right(RIGHT)
+
+
+def test_a_device_vanishes_and_comes_back(make_bed):
+    """Pulled out from under Open vSwitch: down, then up again, with its number and flows."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+    network.ports[17].close()
+    bed.wait_for_link([17], down=True)
+    bed.wait_until_right(RIGHT)
+    network.ports[17] = switch.ports[1] = HostPort(switch.namespace, "s2-eth1")
+    bed.wait_for_link([17], down=False)
+    bed.wait_until_right(RIGHT)
+    with Stream(network, 1, [17]) as stream:
+        stream.wait_for_frames()
+    stream.expect_no_loss()
+
+
+@pytest.mark.parametrize("number", [17, 20])
+def test_ports_come_and_go_while_their_switch_is_away(make_bed, number):
+    """Told when it is back: one is deleted, one added, whatever the controller knew."""
+    bed = make_bed(relays=[2])
+    relay, switch = bed.relays[2], bed.network.switches[2]
+    relay.refuse()
+    relay.drop()
+    bed.wait_for_link([17, 18], down=True)
+    switch.remove_port(1)
+    switch.add_port(number - 16)
+    relay.refuse(False)
+    bed.wait_for_link([18, number], down=False)
+    bed.wait_until_right(RIGHT)
+    ports = bed.controller.features().ports
+    assert sorted(ports) == sorted({1, 2, 18, 33, 34, number})
+    assert not any(port.state for port in ports.values())
