@@ -1,0 +1,245 @@
+"""Networks that the formula does not fit: more ports or fewer, and switches numbered otherwise."""
+
+import json
+import re
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+from lab.bigswitch import OPENFLOW_PORT, BigSwitch
+from lab.network import CONTROL_ADDRESS
+from lab.openflow10 import Port
+
+TARGET = f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}"
+MACS = {1: 0x02AC10000001, 2: 0xFFEE02AC10000002, 3: 0x02AC10000003}
+"""Datapath-ids as Open vSwitch makes them of a MAC address, and larger."""
+
+
+def warnings(bed):
+    """The warnings and errors that the aggregator has printed since it was started."""
+    return re.findall(r"^(?:WARNING|ERROR):edge.*", bed.aggregator.log(), re.MULTILINE)
+
+
+def check_that_all_reach_all(bed):
+    """Each port by its number, a flood, ALL, and the ingress port of packet-ins."""
+    for ingress in bed.numbers:
+        others = [number for number in bed.numbers if number != ingress]
+        frame = frames.numbered(ingress)
+        bed.wires.send(ingress, frame)
+        bed.expect({}, [of.PacketIn(of.NO_BUFFER, 60, ingress, 0, frame)])
+        for outputs in (others, [Port.FLOOD], [Port.ALL]):
+            bed.controller.packet_out(frame, [of.output(n) for n in outputs], ingress)
+            bed.expect({number: [frame] for number in others})
+        bed.controller.flow_mod(of.match(in_port=ingress), [of.output(n) for n in others])
+        bed.wires.send(ingress, frame)
+        bed.expect({number: [frame] for number in others})
+    counters = bed.controller.port_stats()
+    assert sorted(counters) == bed.numbers
+    flows = bed.controller.flow_stats()
+    assert {flow.match["in_port"]: flow.packet_count for flow in flows} == dict.fromkeys(
+        bed.numbers, 1
+    )
+
+
+# ---- --max_ports ----
+
+
+@pytest.mark.parametrize("max_ports", [1, 4])
+def test_few_ports_for_each_switch(make_big_switch, max_ports):
+    bed = make_big_switch(switches=3, ports=max_ports, max_ports=max_ports)
+    assert bed.numbers == list(range(1, 3 * max_ports + 1))
+    assert sorted(bed.controller.features().ports) == bed.numbers
+    check_that_all_reach_all(bed)
+    assert warnings(bed) == []
+
+
+def test_as_many_ports_as_there_are_tunnel_keys(make_big_switch):
+    """Port 125 has the last key below 0x7e, which is ALL's."""
+    bed = make_big_switch(max_ports=125, ready=False)
+    for switch in bed.network.switches.values():
+        switch.add_port(125)
+    assert bed.numbers == [1, 2, 125, 126, 127, 250]
+    bed.wait_until_ready()
+    check_that_all_reach_all(bed)
+    for switch in bed.network.switches.values():
+        remote = switch.ovs.ofctl("dump-flows", switch.name, "--no-names", "table=1")
+        assert re.search(r"tun_id=0x7d actions=output:125\n", remote)
+        assert re.search(r"tun_id=0x7e actions=ALL\n", remote)
+    assert warnings(bed) == []
+
+
+def test_the_largest_index_with_many_ports(make_big_switch, tmp_path):
+    """522 switches with 125 ports each reach up to OFPP_MAX; the 523rd is left out.
+
+    So it is with a file of indexes that was made with a smaller --max_ports.
+    """
+    path = tmp_path / "switches.json"
+    path.write_text('{"0x1": 1, "0x2": 522, "0x3": 523}')
+    bed = make_big_switch(
+        switches=3,
+        max_ports=125,
+        ready=False,
+        options=["--switches=auto", f"--switches_file={path}"],
+    )
+    bed.controller.wait_until_connected()
+    bed.wait_for_ports([1, 2, 125 * 521 + 1, 125 * 521 + 2])
+    bed.aggregator.wait_for_log("WARNING.*0x3 is left out")
+    (line,) = [line for line in warnings(bed) if "tunnel IP" not in line]
+    assert str(path) in line and "--max_ports" in line
+
+
+# ---- --switches=DPID=INDEX,... ----
+
+
+class Later(BigSwitch):
+    """A big switch whose switches the test connects."""
+
+    def __init__(self, switches=2, options=(), datapath_ids=MACS, **more):
+        super().__init__(switches, options=options, datapath_ids=datapath_ids, ready=False, **more)
+
+    def connect_switches(self):
+        pass
+
+    def connect(self, *dpids):
+        """Connect switches, each when the one before is up."""
+        for dpid in dpids:
+            up = len(re.findall(": up, ", self.aggregator.log()))
+            self.network.switches[dpid].connect(TARGET)
+            self.aggregator.wait_for_log(rf"(?s)(: up, .*){{{up + 1}}}")
+
+    def disconnect(self):
+        """Take the switches' controller away."""
+        for switch in self.network.switches.values():
+            switch.connect(None)
+
+    def restart(self):
+        """Kill the aggregator, disconnect the switches, and start it again."""
+        self.aggregator.kill()
+        self.disconnect()
+        self.aggregator.start()
+        self.aggregator.wait_until_listening(OPENFLOW_PORT)
+
+    def names(self):
+        """The ports' names as the controller sees them, by number."""
+        self.controller.wait_until_connected()
+        return {number: port.name for number, port in self.controller.features().ports.items()}
+
+    def passes(self, ingress, egress):
+        """Fail if no frame gets from one port to another; both are (dpid, port)."""
+        numbers = {name[2:]: number for number, name in self.names().items()}
+        into, out = (numbers[f"s{dpid}-eth{port}"] for dpid, port in (ingress, egress))
+        self.controller.wait_until_connected()
+        self.aggregator.wait_for_log("tunnel IPs are discovered")
+        self.controller.flow_mod(of.match(in_port=into), [of.output(out)])
+        frame = frames.numbered(into)
+        source, sink = (self.network.switches[dpid].ports[port] for dpid, port in (ingress, egress))
+        source.send(frame)
+        assert sink.receive(5) == frame
+
+
+@pytest.fixture
+def make_later(root):
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Later(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for bed in made:
+        bed.stop()
+
+
+def test_switches_numbered_by_the_user(make_later):
+    """In any notation of a datapath-id; the switch that is not named is left out, once said so."""
+    bed = make_later(3, ["--switches=ff:ee:02:ac:10:00:00:02=1,0x02ac10000001=7"])
+    bed.connect(1, 2)
+    bed.network.switches[3].connect(TARGET)
+    bed.aggregator.wait_for_log("WARNING.*0x2ac10000003 is left out: .*--switches")
+    assert bed.names() == {
+        1: "1.s2-eth1",
+        2: "1.s2-eth2",
+        97: "7.s1-eth1",
+        98: "7.s1-eth2",
+    }
+    bed.network.switches[3].connect(None)
+    bed.network.switches[3].connect(TARGET)
+    bed.aggregator.wait_for_log(r"(?s)(\[02-ac-10-00-00-03 \d+\] connected.*){2}")
+    assert len([line for line in warnings(bed) if "left out" in line]) == 1
+    assert bed.network.switches[3].flows() == []
+
+
+# ---- --switches=auto ----
+
+
+def kept(path):
+    """What is in the file, by dpid of the lab."""
+    with open(path) as file:
+        content = {int(dpid, 16): index for dpid, index in json.load(file).items()}
+    return {dpid: content[mac] for dpid, mac in MACS.items() if mac in content}
+
+
+def test_indexes_in_order_of_first_connection_survive_a_restart(make_later, tmp_path):
+    path = tmp_path / "new" / "switches.json"
+    bed = make_later(3, ["--switches=auto", f"--switches_file={path}"])
+    bed.connect(2, 1)
+    assert kept(path) == {2: 1, 1: 2}
+    numbers = {1: "1.s2-eth1", 2: "1.s2-eth2", 17: "2.s1-eth1", 18: "2.s1-eth2"}
+    assert bed.names() == numbers
+    # Not all IPs of --ips are found as long as s3 is not there.
+    third = {33: "3.s3-eth1", 34: "3.s3-eth2"}
+    bed.connect(3)
+    assert bed.names() == {**numbers, **third}
+    bed.passes((1, 1), (2, 1))
+    bed.passes((2, 2), (3, 1))
+
+    bed.restart()
+    bed.connect(3, 1, 2)
+    assert bed.names() == {**numbers, **third}
+    assert kept(path) == {2: 1, 1: 2, 3: 3}
+    bed.passes((3, 2), (1, 2))
+    assert [line for line in warnings(bed) if "tunnel IP" not in line] == []
+
+
+def test_the_number_of_a_switch_that_is_gone_stays_its_own(make_later, tmp_path):
+    path = tmp_path / "switches.json"
+    bed = make_later(3, ["--switches=auto", f"--switches_file={path}"])
+    bed.connect(1, 2)
+    bed.restart()
+    bed.connect(3)
+    assert kept(path) == {1: 1, 2: 2, 3: 3}
+    assert bed.names() == {33: "3.s3-eth1", 34: "3.s3-eth2"}
+    # The user may take it out of the file; its number is free again then.
+    bed.aggregator.kill()
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({dpid: n for dpid, n in content.items() if n != 2}))
+    bed.restart()
+    bed.connect(3, 2)
+    assert kept(path) == {1: 1, 2: 2, 3: 3}
+
+
+def test_a_file_that_cannot_be_written(make_later):
+    """One clear line; the numbers hold as long as the aggregator runs."""
+    bed = make_later(options=["--switches=auto", "--switches_file=/proc/nowhere/switches.json"])
+    bed.connect(2, 1)
+    bed.passes((2, 1), (1, 1))
+    (line,) = warnings(bed)
+    assert re.search("ERROR.*/proc/nowhere/switches.json.*--switches_file", line)
+    bed.disconnect()
+    bed.aggregator.wait_for_log(r"(?s)(: lost.*){2}")
+    bed.connect(1, 2)
+    assert bed.names()[1] == "1.s2-eth1"
+
+
+def test_ordinary_dpids_are_numbered_alike(make_later, tmp_path):
+    """With auto the order of connection counts, whatever the dpid."""
+    path = tmp_path / "switches.json"
+    bed = make_later(
+        options=["--switches=auto", f"--switches_file={path}"], datapath_ids={1: 2, 2: 1}
+    )
+    bed.connect(1, 2)
+    assert bed.names()[1] == "1.s1-eth1"
+    assert json.loads(path.read_text()) == {
+        "0x0000000000000002": 1,
+        "0x0000000000000001": 2,
+    }
