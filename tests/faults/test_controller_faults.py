@@ -144,13 +144,16 @@ class FarController:
     def cut(self):
         self.bed.network.outer.ip(f"link set {self.cable} down")
 
+    def mend(self):
+        self.bed.network.outer.ip(f"link set {self.cable} up")
+
     def stop(self):
         self.controller.close()
         self.namespace.close()
 
 
-def test_moves_to_another_machine_without_a_word(make_bed, measured):
-    """Its address is somewhere else all at once, the connection half open: echoes notice."""
+def test_moves_and_is_cut_off(make_bed, measured):
+    """Its address is on another machine all at once; then the cable there breaks: echoes notice."""
     options = ["--address=" + CONTROLLER_ADDRESS, "--port=6653"]
     bed = make_bed(flows=False, ready=False, options=options)
     first = FarController(bed, "first", 6653)
@@ -162,12 +165,22 @@ def test_moves_to_another_machine_without_a_word(make_bed, measured):
         with Stream(bed.network, 1, [17]) as stream:
             stream.wait_for_frames()
             first.cut()
+            bed.network.outer.ip("address del 10.254.0.2/24 dev first")
             started = time.monotonic()
             second = FarController(bed, "second", 6653)
-            bed.network.outer.ip("address del 10.254.0.2/24 dev first")
-            second.controller.wait_for_connection(1, SILENCE + RECONNECT + 5)
-            measured("connected", time.monotonic() - started)
+            second.controller.wait_for_connection(1, SILENCE + RECONNECT)
+            measured("connected after the move", time.monotonic() - started)
             assert sorted(second.controller.features().ports) == bed.numbers
+            assert len(second.controller.flow_stats()) == 21
+
+            second.cut()
+            started = time.monotonic()
+            bed.aggregator.wait_for_log("no answer to an echo request", SILENCE + RECONNECT)
+            measured("cut noticed", time.monotonic() - started)
+            second.mend()
+            started = time.monotonic()
+            second.controller.wait_for_connection(2, RECONNECT + 5)
+            measured("connected after the cut", time.monotonic() - started)
             assert len(second.controller.flow_stats()) == 21
             stream.wait_for_frames()
         stream.expect_no_loss()
