@@ -1,0 +1,417 @@
+"""Timeouts: when flows end, what is said about it, and that nothing is lost around it.
+
+OpenFlow 1.0.0, 3.5, 4.6 and 5.4.3.  A flow of the big switch without in_port has a copy on each of
+its switches, with a timer each; of that nothing may be seen.
+"""
+
+import time
+
+from lab import frames
+from lab import openflow10 as of
+from lab.openflow10 import Command, Flag, Port, RemovedReason
+
+from .specimens import PORTS
+
+REMOVED = Flag.SEND_FLOW_REM
+IDLE, HARD, DELETE = (
+    RemovedReason.IDLE_TIMEOUT,
+    RemovedReason.HARD_TIMEOUT,
+    RemovedReason.DELETE,
+)
+
+
+class Clock:
+    """Seconds since a moment, for scenarios that are about time."""
+
+    def __init__(self):
+        self.start = time.monotonic()
+
+    def until(self, seconds):
+        """Sleep until so many seconds after the start."""
+        time.sleep(max(0, self.start + seconds - time.monotonic()))
+
+    @property
+    def now(self):
+        return time.monotonic() - self.start
+
+
+def frame_for(number):
+    """The frame that meets the flow with this cookie."""
+    return frames.udp(dport=number, payload=b"%8d" % number)
+
+
+def match_for(number, in_port=None):
+    fields = {"dl_type": 0x800, "nw_proto": 17, "tp_dst": number}
+    if in_port is not None:
+        fields["in_port"] = in_port
+    return of.match(**fields)
+
+
+def add(both, number, in_port=None, out=18, **fields):
+    """Add the flow with this cookie."""
+    both.flow_mod(match_for(number, in_port), of.output(out), cookie=number, **fields)
+
+
+def reasons(removed):
+    return {message.cookie: message.reason for message in removed}
+
+
+def packets(removed):
+    return {message.cookie: message.packet_count for message in removed}
+
+
+def test_idle_timeouts_of_seconds(both):
+    for number in range(1, 4):
+        add(both, number, idle_timeout=number, flags=REMOVED)
+        add(both, 10 + number, in_port=17, idle_timeout=number, flags=REMOVED)
+        add(both, 20 + number, hard_timeout=number, flags=REMOVED)
+    assert len(both.removed(9)) == 9
+
+
+def test_an_add_that_replaces_inherits_the_last_use(both):
+    """Of the idle timer's sake only: a flow that is not used does not live on by ADDs.
+
+    Cookies 1 to 4 for all ports, 11 to 14 for port 17; 2 and 3 are used at 0.5.
+    """
+    clock = Clock()
+    for base, in_port in ((0, None), (10, 17)):
+        for number in (1, 2, 3, 4):
+            add(both, base + number, in_port, idle_timeout=2, flags=REMOVED)
+    clock.until(0.5)
+    for number in (2, 3, 12, 13):
+        both.inject(17, frame_for(number))
+    clock.until(1.1)
+    for base, in_port in ((0, None), (10, 17)):
+        add(both, base + 1, in_port, idle_timeout=3, flags=REMOVED)
+        add(both, base + 2, in_port, idle_timeout=2, flags=REMOVED)
+        add(both, base + 3, in_port, idle_timeout=2, hard_timeout=1, flags=REMOVED)
+        add(both, base + 4, in_port, idle_timeout=1, flags=REMOVED)
+    assert reasons(both.removed(8)) == {
+        base + number: HARD if number == 3 else IDLE for base in (0, 10) for number in (1, 2, 3, 4)
+    }
+
+
+def test_flows_without_traffic(both):
+    """Idle and hard timeouts and both, on one switch and on all, with and without telling."""
+    number = 0
+    expected = {}
+    for in_port in (None, 1, 17):
+        for idle, hard, flags, reason in (
+            (1, 0, REMOVED, IDLE),
+            (0, 1, REMOVED, HARD),
+            (1, 2, REMOVED, IDLE),
+            (2, 1, REMOVED, HARD),
+            (1, 1, REMOVED, HARD),
+            (1, 0, 0, None),
+            (0, 1, 0, None),
+            (30, 0, REMOVED, None),
+            (0, 30, REMOVED, None),
+            (0, 0, REMOVED, None),
+        ):
+            number += 1
+            add(both, number, in_port, idle_timeout=idle, hard_timeout=hard, flags=flags)
+            if reason is not None:
+                expected[number] = reason
+    assert reasons(both.removed(len(expected))) == expected
+    left = {flow.cookie for flow in both.flows()}
+    assert left == {number for number in range(1, 31) if number % 10 in (8, 9, 0)}
+    assert len(both.inject(17, frame_for(1)).packet_ins) == 1
+    both.quiet()
+
+
+def test_flows_of_every_width_and_priority(both):
+    matches = [
+        of.match(),
+        of.match(in_port=17),
+        of.match(in_port=3),
+        of.match(in_port=100),
+        of.match(in_port=Port.NONE),
+        of.match(tp_dst=80),
+        of.match(dl_type=0x806),
+        of.match(dl_vlan=5),
+    ]
+    number = 0
+    for match in matches:
+        for priority in (0, 1, 0xFFFF):
+            number += 1
+            both.flow_mod(
+                match,
+                of.output(1),
+                priority=priority,
+                cookie=number,
+                hard_timeout=1 if number % 2 else 0,
+                idle_timeout=1,
+                flags=REMOVED,
+            )
+    assert len(both.removed(number)) == number
+    assert both.flows() == []
+    both.quiet()
+
+
+def test_traffic_anywhere_keeps_a_flow(both):
+    """Cookies: 1 and 2 are used on one switch alone, 3 on both in turn, 4 until the middle,
+    5 not at all, 6 all the time but with a hard timeout, 7 and 8 on their own port."""
+    used = {1: [17], 2: [1], 3: [2, 18], 4: [18], 6: [1, 17], 7: [17], 8: [1]}
+    sent = dict.fromkeys(range(1, 9), 0)
+    for number in range(1, 9):
+        in_port = {7: 17, 8: 1}.get(number)
+        add(
+            both,
+            number,
+            in_port,
+            idle_timeout=1,
+            hard_timeout=2 if number == 6 else 0,
+            flags=REMOVED,
+            out=Port.FLOOD,
+        )
+    clock = Clock()
+    step = 0
+    while clock.now < 2.6:
+        clock.until(step * 0.3)
+        for number, ports in used.items():
+            if number == 4 and step > 4 or number == 6 and step > 5:
+                continue
+            outcome = both.inject(ports[step % len(ports)], frame_for(number))
+            assert len(outcome.ports) == 3, f"flow {number} at {clock.now:.2f} s"
+            sent[number] += 1
+        step += 1
+    # The switch where a flow was not used still has it, or gets it back in time.
+    for number, port in ((1, 1), (2, 17), (2, 18), (1, 2)):
+        outcome = both.inject(port, frame_for(number))
+        assert (len(outcome.ports), outcome.packet_ins) == (3, [])
+        sent[number] += 1
+    counters = both.counters()
+    assert counters == {number: (sent[number], 60 * sent[number]) for number in (1, 2, 3, 7, 8)}
+    removed = both.removed(8)
+    assert reasons(removed) == {**dict.fromkeys(range(1, 9), IDLE), 6: HARD}
+    assert packets(removed) == sent
+    assert both.flows() == []
+    both.quiet()
+
+
+def test_packets_in_the_gap_are_forwarded(both):
+    """Around the moment when the unused copy expires on one switch, packets come there."""
+    count = 40
+    sent = dict.fromkeys(range(1, count + 1), 0)
+    for number in sent:
+        add(both, number, idle_timeout=1, flags=REMOVED, out=17)
+    clock = Clock()
+
+    def use_all_elsewhere():
+        both.each(lambda bed: bed.wires.send(18, *(frame_for(number) for number in sent)))
+        both.outcome()
+        for number in sent:
+            sent[number] += 1
+
+    use_all_elsewhere()
+    clock.until(0.7)
+    use_all_elsewhere()
+    for number in sent:
+        clock.until(0.95 + 0.02 * number)
+        if number == 25:
+            use_all_elsewhere()
+        entry = 1 + number % 2
+        assert both.inject(entry, frame_for(number)) == ({17: [frame_for(number)]}, [])
+        sent[number] += 1
+    assert {cookie: n for cookie, (n, _) in both.counters().items()} == sent
+    use_all_elsewhere()
+    assert packets(both.removed(count)) == sent
+    both.quiet()
+
+
+def test_flows_changed_while_their_time_runs(both):
+    """MODIFY and ADD restart the hard timeout, neither the idle one: Open vSwitch keeps its "used".
+
+    Cookies 1 to 6 for all ports, 11 to 16 for port 17.  "Used" is on one switch alone.
+    """
+    clock = Clock()
+    for base, in_port in ((0, None), (10, 17)):
+        add(both, base + 1, in_port, hard_timeout=2, flags=REMOVED)  # modified at 1
+        add(both, base + 2, in_port, idle_timeout=2, flags=REMOVED)  # modified at 1
+        add(both, base + 3, in_port, idle_timeout=2, flags=REMOVED)  # added again at 1
+        add(both, base + 4, in_port, hard_timeout=2, flags=REMOVED)  # added again at 1
+        add(both, base + 5, in_port, idle_timeout=1, flags=REMOVED)  # replaced for good
+        add(both, base + 6, in_port, hard_timeout=1, flags=REMOVED)  # replaced for good
+    clock.until(0.6)
+    for base, in_port in ((0, None), (10, 17)):
+        add(both, base + 5, in_port)
+        add(both, base + 6, in_port)
+    clock.until(1)
+    for base, in_port in ((0, None), (10, 17)):
+        for number in (1, 2):
+            both.flow_mod(
+                match_for(base + number, in_port),
+                of.output(1),
+                Command.MODIFY if number == 1 else Command.MODIFY_STRICT,
+                cookie=base + number,
+                idle_timeout=9,
+                hard_timeout=9,
+            )
+        add(both, base + 3, in_port, idle_timeout=2, flags=REMOVED)
+        add(both, base + 4, in_port, hard_timeout=2, flags=REMOVED)
+    removed = both.removed(8)
+    assert reasons(removed) == {1: HARD, 2: IDLE, 3: IDLE, 4: HARD, 11: HARD, 12: IDLE} | {
+        13: IDLE,
+        14: HARD,
+    }
+    assert {flow.cookie for flow in both.flows()} == {5, 6, 15, 16}
+    both.quiet()
+
+
+def test_flows_changed_after_a_copy_has_expired(both):
+    """All are used on port 17 alone until well after the other switch's copies have expired.
+
+    1 deleted, 2 strictly deleted, 3 modified, 4 replaced, 5 just used on the other side,
+    6 modified to the same, 7 deleted by its out_port, 8 asked for only.
+    """
+    sent = dict.fromkeys(range(1, 9), 0)
+    for number in sent:
+        add(both, number, idle_timeout=1, flags=REMOVED)
+    clock = Clock()
+
+    def use(port, *numbers):
+        for number in numbers:
+            assert both.inject(port, frame_for(number)).packet_ins == []
+            sent[number] += 1
+
+    seen = 0
+    for step in range(6):
+        clock.until(step * 0.35)
+        use(17, *sent)
+        total = both.aggregate().packet_count
+        assert total == seen + 8, "counters never go down"
+        seen = total
+    both.flow_mod(match_for(1), command=Command.DELETE)
+    both.flow_mod(match_for(2), command=Command.DELETE_STRICT)
+    assert packets(both.removed(2)) == {1: 6, 2: 6}
+    both.flow_mod(match_for(3), of.output(2), Command.MODIFY, cookie=3)
+    add(both, 4, out=2, idle_timeout=1, flags=REMOVED)
+    sent[4] = 0
+    both.flow_mod(match_for(6), of.output(18), Command.MODIFY_STRICT, cookie=6)
+    both.flow_mod(match_for(7), command=Command.DELETE, out_port=18)
+    assert packets(both.removed(1)) == {7: 6}
+    assert {number: n for number, (n, _) in both.counters().items()} == {
+        number: sent[number] for number in (3, 4, 5, 6, 8)
+    }
+    use(1, 3, 4, 5, 6)
+    for number in (3, 4):
+        assert both.inject(1, frame_for(number)).ports == [2]
+        sent[number] += 1
+    assert packets(both.removed(5)) == {number: sent[number] for number in (3, 4, 5, 6, 8)}
+    both.quiet()
+
+
+def test_many_flows_end_at_once(both):
+    """A thousand, with one message each."""
+    both.do(
+        *(
+            of.flow_mod(
+                match_for(number),
+                of.output(2),
+                cookie=number,
+                idle_timeout=number % 2,
+                hard_timeout=(number + 1) % 2,
+                flags=REMOVED,
+            )
+            for number in range(1, 1001)
+        )
+    )
+    removed = both.removed(1000, timeout=20)
+    assert reasons(removed) == {number: IDLE if number % 2 else HARD for number in range(1, 1001)}
+    assert both.aggregate().flow_count == 0
+    both.quiet()
+
+
+def test_the_end_is_told_with_the_last_cookie_and_priority(both):
+    """That of the last MODIFY; and the match as statistics show it."""
+    both.flow_mod(
+        of.match(dl_type=0x800, nw_src="10.0.0.99/8", nw_tos=3),
+        of.output(1),
+        priority=77,
+        cookie=1,
+        hard_timeout=1,
+        flags=REMOVED,
+    )
+    both.flow_mod(of.match(), of.output(2), Command.MODIFY, cookie=2)
+    (removed,) = both.removed(1)
+    assert (removed.cookie, removed.priority, removed.reason) == (2, 77, HARD)
+    assert removed.match == {"dl_type": 0x800, "nw_src": "10.0.0.0/8", "nw_tos": 0}
+
+
+def test_packet_outs_through_the_table_keep_a_flow(both):
+    """They are traffic too."""
+    add(both, 1, idle_timeout=1, flags=REMOVED)
+    add(both, 2, in_port=17, idle_timeout=1, flags=REMOVED)
+    clock = Clock()
+    for step in range(7):
+        clock.until(step * 0.35)
+        to_table = of.output(Port.TABLE)
+        assert both.packet_out(frame_for(1), to_table, 2).ports == [18]
+        assert both.packet_out(frame_for(2), to_table, 17).ports == [18]
+    assert packets(both.removed(2)) == {1: 7, 2: 7}
+
+
+def test_flows_that_are_counted_to_their_last_packet(both):
+    """Deleted, replaced and expired under fire: each packet is in one flow or a packet-in."""
+    sent = 0
+    for number in (1, 2, 3):
+        add(both, number, hard_timeout=1 if number == 3 else 0, flags=REMOVED)
+    clock = Clock()
+    answered = 0
+    while clock.now < 1.6:
+        both.each(
+            lambda bed: [
+                bed.wires.send(port, frame_for(number)) for port in PORTS for number in (1, 2, 3)
+            ]
+        )
+        sent += 4
+        if sent == 40:
+            both.flow_mod(match_for(1), command=Command.DELETE)
+        if sent == 80:
+            add(both, 2, flags=REMOVED)
+
+    def count(bed):
+        bed.settle()
+        bed.settle()
+        counted = dict.fromkeys((1, 2, 3), 0)
+        for packet_in in bed.controller.packet_ins():
+            counted[int(packet_in.data[42:50])] += 1
+        for message in bed.controller.take(of.Type.FLOW_REMOVED):
+            removed = of.unpack_flow_removed(message.body)
+            counted[removed.cookie] += removed.packet_count
+        for flow in bed.controller.flow_stats():
+            counted[flow.cookie] += flow.packet_count
+        out = sum(len(got) for got in bed.wires.capture().values())
+        return counted, out
+
+    for bed in both.beds:
+        counted, out = count(bed)
+        assert counted[1] == sent
+        assert counted[3] == sent
+        assert 0 < counted[2] < sent, "the replaced flow took its count along"
+        answered = max(answered, out)
+    assert answered
+
+
+def test_durations(both):
+    """Since the ADD, whatever was modified since; after another ADD from 0."""
+    clock = Clock()
+    for number, in_port in ((1, None), (2, 17), (3, None)):
+        add(both, number, in_port, flags=REMOVED)
+    clock.until(0.5)
+    both.flow_mod(of.match(), of.output(2), Command.MODIFY, cookie=0xFFFFFFFFFFFFFFFF)
+    add(both, 3, flags=REMOVED)
+    clock.until(1.2)
+
+    def ask(bed):
+        return {flow.cookie: flow.duration for flow in bed.controller.flow_stats()}
+
+    for bed in both.beds:
+        durations = ask(bed)
+        passed = clock.now + 0.01  # Open vSwitch's clock ticks in steps
+        assert passed - 0.3 < durations[1] <= passed
+        assert passed - 0.3 < durations[2] <= passed
+        assert passed - 0.8 < durations[3] <= passed - 0.4
+        assert {round(duration * 1e9) % 10**6 for duration in durations.values()} == {0}
+    both.flow_mod(command=Command.DELETE)
+    both.removed(3)
