@@ -47,6 +47,9 @@ _PACKET_IN = struct.Struct("!BBHLLHHBx")
 _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
+# Above the numbers of real ports (a switch that has so many has them left out).
+_NO_PORT = 0xE000
+
 _NOT_A_FLOW = 0xFFFFFFFFFFFFFFFF  # the cookie of packet-ins that a packet-out's actions cause
 
 
@@ -87,6 +90,7 @@ class BigSwitch:
         # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
         # counts of their table-miss rules go on.
         self.has_lowest = False
+        self._queue_keys = 0  # how often one was asked for
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
@@ -232,6 +236,7 @@ class BigSwitch:
         )
 
     def _queue_key(self, index: int, port: int, queue: int) -> int:
+        self._queue_keys += 1
         return self.members[index].queue_key(port, queue)
 
     def tick(self) -> None:
@@ -321,16 +326,41 @@ class BigSwitch:
 
     def holders(self, entry: FlowEntry) -> list[Member]:
         """The ready switches that hold a copy of a flow."""
-        if entry.match.in_port is None:
+        in_port = entry.match.in_port
+        if in_port is None or self.numbers.locate(in_port) is None:
             return self.ready_members()
-        member = self.home(entry.match.in_port)
+        member = self.home(in_port)
         return [member] if member is not None and member.ready else []
+
+    def _to_local(self, member: Member, in_port: int) -> int:
+        """
+        The in_port on a switch that stands for an in_port of the big switch.
+
+        A port that is not there has a number on every switch, too: one that no port has there.
+        """
+        where = self.numbers.locate(in_port)
+        if where is not None and where[0] == member.index:
+            _, port = where
+            if port not in member.ports or member.numbered(port):
+                return port
+        if in_port in member.ports or 1 <= in_port <= self.numbers.max_ports:
+            return _NO_PORT + in_port
+        return in_port
+
+    def _to_north(self, member: Member, port: int) -> Optional[int]:
+        """The in_port of the big switch behind one of a switch, None if it has none."""
+        if port in member.ports and not member.numbered(port):
+            return None
+        if 1 <= port <= self.numbers.max_ports:
+            return self.numbers.number(member.index, port)
+        if _NO_PORT < port <= _NO_PORT + self.numbers.max_ports or port - _NO_PORT in member.ports:
+            return port - _NO_PORT
+        return port
 
     def _local_match(self, entry: FlowEntry, member: Member) -> bytes:
         if entry.match.in_port is None:
             return entry.match.south
-        _, port = self.numbers.locate(entry.match.in_port)
-        return matches.with_in_port(entry.match.south, port)
+        return matches.with_in_port(entry.match.south, self._to_local(member, entry.match.in_port))
 
     def copy(self, entry: FlowEntry, member: Member) -> Copy:
         """A flow as it is put on a switch when the controller adds it."""
@@ -572,16 +602,29 @@ class BigSwitch:
     ) -> None:
         """A controller's PACKET_OUT that has been found good: one switch does it."""
         member = self.home(in_port)
-        if member is not None and member.ready:
-            _, in_port = self.numbers.locate(in_port)
-        else:
+        if member is None or not member.ready:
             member = self._some_member(actions)
-            if member is None:
-                return
-            if in_port <= self.numbers.max_ports or in_port in member.ports:
-                in_port = of.OFPP_NONE  # there it would be another port
-        xid = self.refusals.originate(peer, message)
-        member.send(south.packet_out(xid, in_port, member.translated(actions), data))
+        if member is None:
+            return
+        keys = self._queue_keys
+        translated = member.translated(actions)
+        data = south.packet_out(
+            self.refusals.originate(peer, message),
+            self._to_local(member, in_port),
+            translated,
+            data,
+        )
+        if self._queue_keys == keys:
+            member.send(data)
+            return
+
+        # Another switch has got a rule for one of its queues: the packet must not come before it.
+        def send() -> None:
+            member.send(data)
+            peer.release()
+
+        peer.hold()
+        self.barrier(send)
 
     def _some_member(self, actions: translate.Actions) -> Optional[Member]:
         """A switch for a packet that enters nowhere: best the one where it leaves."""
@@ -634,15 +677,8 @@ class BigSwitch:
             if member.ready and not packet.tunnel_key:
                 self.discovery.received(member, packet)
             return
-        in_port = packet.in_port
-        if in_port in member.ports:
-            if not member.numbered(in_port):
-                return
-            in_port = self.numbers.number(member.index, in_port)
-        elif 1 <= in_port <= self.numbers.max_ports:
-            # From a packet-out that named a port that is not there.
-            in_port = self.numbers.number(member.index, in_port)
-        elif in_port == of.OFPP_LOCAL and packet.cookie != _NOT_A_FLOW:
+        in_port = self._to_north(member, packet.in_port)
+        if in_port is None or (in_port == of.OFPP_LOCAL and packet.cookie != _NOT_A_FLOW):
             return  # the big switch has no such port
         reason = packet.reason
         if packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST):

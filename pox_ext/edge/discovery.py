@@ -96,9 +96,8 @@ class Discovery:
     @property
     def complete(self) -> bool:
         """True when every candidate has an owner."""
-        return len({m.tunnel_ip for m in self._members()} & self._targets.keys()) == len(
-            self._targets
-        )
+        known = {member.tunnel_ip for member in self._members()}
+        return bool(self._targets) and known >= self._targets.keys()
 
     def changed(self, member: Member) -> None:
         """A switch has come, or has another tunnel port: find out soon how it is reached."""
