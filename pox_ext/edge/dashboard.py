@@ -13,6 +13,7 @@ docs/dashboard.md describes the JSON.
 import ipaddress
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -292,7 +293,7 @@ def parse_query(text: str) -> view.Query:
 
     def number(name: str, default: int, least: int, most: int) -> int:
         value = given.get(name, str(default))
-        if not value.isascii() or not value.isdigit() or not least <= int(value[:10]) <= most:
+        if not re.fullmatch("[0-9]{1,10}", value) or not least <= int(value) <= most:
             raise Refused(400, f"{name} is not a whole number from {least} to {most}.")
         return int(value)
 
@@ -316,10 +317,9 @@ def parse_query(text: str) -> view.Query:
 
 def parse_cookie(text: str) -> int:
     """A flow's cookie on the switches, in hexadecimal.  Raises Refused if it is none."""
-    digits = text[2:] if text.startswith("0x") else text
-    if not 1 <= len(digits) <= 16 or set(digits) - set("0123456789abcdef"):
+    if not re.fullmatch("(0x)?[0-9a-f]{1,16}", text):
         raise Refused(404, "There is no such flow: a flow is named by its switch_cookie.")
-    return int(digits, 16)
+    return int(text, 16)
 
 
 def ask_switches(
@@ -461,11 +461,31 @@ class Server(webcore.SplitThreadedServer):
 # --- the component --------------------------------------------------------------------------------
 
 
-def _start_server(address: str, port: int) -> Server:
-    server = Server((address, port))
-    core.register("WebServer", server)
-    server.start()
-    return server
+class BadOption(ValueError):
+    """A launch() argument that makes no sense; the text says which and why."""
+
+
+def _address(text: Any) -> str:
+    try:
+        return str(ipaddress.IPv4Address("127.0.0.1" if text is None else str(text)))
+    except ValueError:
+        raise BadOption(f"--address={text} is not an IPv4 address") from None
+
+
+def _port(text: Any) -> int:
+    digits = "8000" if text is None else str(text)
+    if not re.fullmatch("[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65535:
+        raise BadOption(f"--port={text} is not 1 to 65535")
+    return int(digits)
+
+
+def _names(text: Any) -> frozenset[str]:
+    names = [name.strip().lower() for name in text.split(",")] if isinstance(text, str) else [""]
+    if text == "":
+        return frozenset()
+    if any(not name or set(name) & set("/: *") for name in names):
+        raise BadOption(f"--names={text}: it is NAME,NAME,..., without ports")
+    return frozenset(names)
 
 
 def launch(
@@ -482,33 +502,31 @@ def launch(
     If POX's web.webcore is launched before, with an address and port of its own, the page is
     there, below /edge/.
     """
-    allowed = frozenset(name.strip().lower() for name in str(names).split(",") if name.strip())
-    shared = core.components.get("WebServer")
-    if shared is not None:
-        if address is not None or port is not None:
-            log.error(
+    try:
+        dashboard = Dashboard(_names(names))
+        shared = core.components.get("WebServer")
+        if shared is None:
+            host, number = _address(address), _port(port)
+        elif address is not None or port is not None:
+            raise BadOption(
                 "--address and --port: web.webcore is there already, and has its own; leave them "
                 "out, or leave web.webcore out"
             )
-            return False
-        shared.set_handler(SHARED_PREFIX, Handler, Dashboard(allowed), True)
-        host, number = shared.server_address[:2]
-        log.info("The page is at http://%s:%d%s", host, number, SHARED_PREFIX)
-    else:
-        address = "127.0.0.1" if address is None else str(address)
-        text = "8000" if port is None else str(port)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65535:
-            log.error("--port=%s is not 1 to 65535", text)
-            return False
+    except BadOption as e:
+        log.error("%s", e)
+        return False
+    if shared is None:
         try:
-            server = _start_server(address, int(text))
-        except (OSError, UnicodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            log.error("--address=%s --port=%s: cannot listen there: %s", address, text, reason)
+            server, prefix = Server((host, number)), "/"
+        except OSError as e:
+            log.error("--address=%s --port=%d: cannot listen there: %s", host, number, e.strerror)
             return False
-        server.set_handler("/", Handler, Dashboard(allowed), True)
-        host, number = server.server_address[:2]
-        log.info("The page is at http://%s:%d/", host, number)
+        core.register("WebServer", server)
+        server.start()
+    else:
+        server, prefix = shared, SHARED_PREFIX
+    server.set_handler(prefix, Handler, dashboard, True)
+    log.info("The page is at http://%s:%d%s", *server.server_address[:2], prefix)
     if not metrics.AVAILABLE:
         log.info(NO_METRICS)
     return None

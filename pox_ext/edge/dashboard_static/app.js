@@ -3,7 +3,7 @@
 "use strict";
 
 const INTERVAL = 2000; // milliseconds
-const PAGE = 50; // flows
+const PAGE = 25; // flows
 const SVG = "http://www.w3.org/2000/svg";
 
 const byId = (id) => document.getElementById(id);
@@ -55,10 +55,13 @@ function age(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** Text that may be broken after its commas. */
+/** A match or actions, which may be broken after commas and before "->", but not inside that. */
 function breakable(text) {
   const nodes = [];
-  for (const part of text.split(/(?<=,)/)) nodes.push(asNode(part), document.createElement("wbr"));
+  for (const part of text.split(/(?<=,)|(?=->)/)) {
+    nodes.push(document.createElement("wbr"));
+    nodes.push(part.startsWith("->") ? make("span", "whole", null, part) : asNode(part));
+  }
   return nodes;
 }
 
@@ -137,8 +140,8 @@ function member(each, [level, words]) {
         each.tunnel_name === null ? null
           : make("span", "soft", null, `  ${each.tunnel_name}, port ${each.tunnel_port}`),
         words ? make("div", level, null, words) : null)),
-    make("div", `member ${each.state}`, null,
-      make("div", "member-title", null,
+    make("div", `card member ${each.state}`, null,
+      make("div", "card-title", null,
         make("strong", "", null, `Switch ${each.index}`),
         state(levels[each.state], each.state)),
       make("div", "soft mono", null, `dpid ${each.dpid}`),
@@ -183,7 +186,8 @@ function drawWires() {
     if (row && row.y === y) row.end = x;
     else rows.push({ y, start: x, end: x });
   }
-  const trunk = rows.length > 1 ? rows[0].start - 12 : null;
+  const edge = byId("members").getBoundingClientRect().left - chassis.left;
+  const trunk = rows.length > 1 ? Math.round(edge / 2) : null;
   for (const row of rows) paths.unshift(["", `M${trunk ?? row.start} ${row.y}H${row.end}`]);
   if (trunk !== null) paths.unshift(["", `M${trunk} ${rows[0].y}V${rows[rows.length - 1].y}`]);
   byId("wires").replaceChildren(...paths.map(([classes, d]) => {
@@ -367,7 +371,7 @@ function showFlow(flow) {
     fill(byId("flow-north"), flow, northern);
     fill(byId("flow-copies"), [flow.copies, flow.cookie], () => flow.copies.length
       ? flow.copies.map((copy) => installedOn(copy, flow.cookie))
-      : [make("li", "soft", null,
+      : [make("li", "empty", null,
         "On none: the switch of its ingress port has not connected yet.")]);
   }
   if (!dialog.open) dialog.showModal();
@@ -393,7 +397,7 @@ function northern(flow) {
     ["Timeouts", timeouts.join(", ") || "none"],
     flow.flags.length ? ["Flags", flow.flags.join(", "), "mono"] : null,
     ["Age", age(flow.duration)],
-    ["Packets", `${number(flow.packets)} on all switches together`],
+    ["Packets", number(flow.packets)],
     ["Bytes", number(flow.octets)],
   ]);
 }
@@ -401,8 +405,8 @@ function northern(flow) {
 function installedOn(copy, cookie) {
   const levels = { installed: "good", differs: "bad", missing: "bad", "no answer": "warn" };
   const has = copy.installed;
-  const item = make("li", "", null,
-    make("div", "member-title", null,
+  const item = make("li", "card", null,
+    make("div", "card-title", null,
       make("strong", "", null, `Switch ${copy.switch}`),
       state(levels[copy.state] || "bad", copy.state)));
   if (has) {
@@ -427,7 +431,7 @@ function entry(has, cookie) {
     ["Match", breakable(has.match || "any packet"), "mono"],
     ["Actions", [make("ul", "actions", null, ...(has.actions.length
       ? has.actions.map((action) => make("li", "", null,
-        make("span", "mono", null, action.text),
+        make("span", "mono", null, ...breakable(action.text)),
         action.note ? make("span", "note", null, action.note) : null))
       : [make("li", "mono", null, "drop")]))]],
     ["Cookie here", has.cookie, "mono"],

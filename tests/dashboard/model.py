@@ -1,0 +1,129 @@
+"""A big switch without switches: what they would have said is put where it is kept."""
+
+import time
+from typing import Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import match as matches
+from edge import southbound as south
+from edge import translate
+from edge.bigswitch import BigSwitch
+from edge.flowtable import FlowEntry
+from edge.indexes import Indexes
+from edge.member import Member
+from edge.ports import PortNumbers
+
+TUNNEL = 3
+
+
+def ip(last: int) -> int:
+    """172.16.0.last."""
+    return 0xAC100000 + last
+
+
+def phy_port(number: int, name: bytes, config: int = 0, state: int = 0) -> south.PhyPort:
+    """A port as a switch describes it."""
+    address = bytes((2, 0, 0, 0, 0, number))
+    return south.PhyPort(number, address, name, config, state, 0, 0, 0, 0)
+
+
+class Peer:
+    """A controller's connection, as much of it as is shown."""
+
+    def __init__(self, name: str, service: bool = False, role: int = 0) -> None:
+        self.name = name
+        self.service = service
+        self.role = role
+        self.greeted = True
+        self.closed = False
+
+    def wants(self, kind: int) -> bool:
+        return False
+
+
+class Controller:
+    """One that the big switch connects to."""
+
+    def __init__(self, host: str, port: int, peer: Optional[Peer]) -> None:
+        self.address = (host, port)
+        self.peer = peer
+
+
+def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:
+    """A big switch over so many switches, all of them up and their tunnel IPs known."""
+    numbers = PortNumbers()
+    ips = [ip(index) for index in range(1, switches + 1)]
+    switch = BigSwitch(numbers, Indexes(numbers), ips, 0x2A, 5.0)
+    switch.controllers = []
+    for index in range(1, switches + 1):
+        add_member(switch, index, ports)
+    return switch
+
+
+def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:
+    """A switch that is up."""
+    member = switch.members[index] = Member(switch, index, index)
+    for number in range(1, ports + 1):
+        member.ports[number] = phy_port(number, b"s%d-eth%d" % (index, number))
+    member.ports[TUNNEL] = phy_port(TUNNEL, b"tun%d" % index, config=of.OFPPC_NO_FLOOD)
+    member.tunnel_port = TUNNEL
+    member.tunnel_ip = ip(index)
+    member.connection = Silence()
+    member.ready = True
+    switch.ports_changed(member)
+    return member
+
+
+class Silence:
+    """A connection that takes everything and never answers."""
+
+    disconnected = False
+
+    def send(self, data: bytes) -> None:
+        """Takes it."""
+
+
+def match(**fields: object) -> matches.Match:
+    """A match, by POX's names of its fields."""
+    return matches.parse(of.ofp_match(**fields).pack())
+
+
+def add_flow(
+    switch: BigSwitch,
+    match: matches.Match = matches.ANY,
+    actions: bytes = b"",
+    priority: int = 0x8000,
+    cookie: int = 0,
+    idle_timeout: int = 0,
+    hard_timeout: int = 0,
+    flags: int = 0,
+) -> FlowEntry:
+    """Put a flow into the table, as if a controller had."""
+    entry = FlowEntry(
+        match,
+        priority,
+        cookie,
+        idle_timeout,
+        hard_timeout,
+        flags,
+        translate.parse(actions),
+        time.monotonic(),
+    )
+    switch.table.put(entry)
+    switch.cookies.new(entry)
+    return entry
+
+
+def count(switch: BigSwitch, index: int, entry: FlowEntry, packets: int, octets: int) -> None:
+    """A switch has said what its copy of a flow has counted."""
+    switch.members[index].counters[switch.cookies.cookie(entry)] = packets, octets
+
+
+def read(pieces):
+    """The value of a reading."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
