@@ -186,6 +186,7 @@ def waits_twice(pox):
     pox.call(int)
     pox.core.callLater(pox.core.scheduler.schedule, task)
     turns.get(timeout=SOON)
+    pox.alive()  # so it waits again by now
     alive = pox.alive()
     far.send(b"x")
     return {"alive": alive, "served": in_time(turns)}
@@ -239,12 +240,15 @@ def always_ready(pox):
     near, far = socket.socketpair()
     echo(near)
     assert answers(far)
+    runs = queue.Queue()
 
     def steps():
+        runs.put(True)
         while True:
             yield 0
 
     start(steps)
+    assert in_time(runs)
     return answers(far)
 
 

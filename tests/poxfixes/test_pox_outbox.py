@@ -2,6 +2,7 @@
 
 import queue
 import socket
+import time
 
 from poxharness import (
     ECHO_REPLY,
@@ -29,7 +30,13 @@ def stuck_switches(pox):
                 switch.connection.send(MEGABYTE)
 
     pox.call(overfill)
-    pox.call(lambda: [switch.connection.close() for switch in stuck])
+
+    def give_up():
+        for switch in stuck:
+            switch.connection.close()
+            time.sleep(0.05)  # so that POX's threads meet the closed ones together with open ones
+
+    pox.call(give_up)
     return {"healthy": healthy.answered(), "newcomer": pox.lets_in(20)}
 
 
@@ -138,7 +145,8 @@ def a_thousand(pox):
 def test_a_thousand_messages_of_one_turn_are_a_few_system_calls():
     plain, fixed = on_both(a_thousand)
     assert plain.result == {"calls": 1000, "whole": True}
-    assert fixed.result == {"calls": 2, "whole": True}
+    assert fixed["whole"]
+    assert fixed["calls"] <= 3
 
 
 def end_of_turn(pox):
