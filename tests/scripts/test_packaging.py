@@ -28,7 +28,7 @@ def installed(tmp_path_factory):
     target = tmp_path_factory.mktemp("site-packages")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--no-build-isolation", "--target", str(target), str(place)],
+        + ["--use-pep517", "--no-build-isolation", "--target", str(target), str(place)],
         check=True,
     )
     return target
