@@ -17,8 +17,8 @@ import pox.openflow.libopenflow_01 as of
 from pox.core import core
 
 from edge import match as matches
+from edge import ofctl, translate
 from edge import southbound as south
-from edge import translate
 from edge.cookies import RUN_MASK, SERVICE, Cookies
 from edge.counts import Counts
 from edge.discovery import Discovery
@@ -161,7 +161,7 @@ class BigSwitch:
         """A switch's connection is gone."""
         for member in self.members.values():
             if member.connection is connection:
-                member.disconnected()
+                member.disconnected(connection.reason)
 
     def member_ready(self, member: Member) -> None:
         """A switch has what it has to have."""
@@ -170,9 +170,10 @@ class BigSwitch:
         self.discovery.changed(member)
         self.topology_changed()
 
-    def member_lost(self, member: Member) -> None:
+    def member_lost(self, member: Member, reason: str) -> None:
         """A switch is gone: the others do not flood to it, its ports are down."""
-        log.warning("%s: lost", member)
+        # When POX ends, that is no alarm.
+        log.log(logging.WARNING if core.running else logging.INFO, "%s: lost: %s", member, reason)
         self.discovery.lost(member)
         self.removals.lost(member)
         self._announce_ports(member)
@@ -417,10 +418,14 @@ class BigSwitch:
         self._entered(entry)
         old_cookie = 0
         if old is not None:
+            # As in Open vSwitch, a flow is not used by being replaced.
+            entry.used = old.used
             old_cookie = self.cookies.cookie(old)
             self._expiry.removed(old)
             self._release(old)
         xid = self.refusals.originate(peer, message, lambda: self._undo_add(entry, old, old_cookie))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("flow %s", flow_text(entry))
         packed: dict[bytes, bytes] = {}
         first: Optional[Copy] = None
         for member in self.holders(entry):
@@ -481,6 +486,8 @@ class BigSwitch:
         """
         before = [(entry, entry.actions, entry.cookie, entry.modified) for entry in entries]
         xid = self.refusals.originate(peer, message, lambda: self._undo_modify(before))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%d flows now do %s", len(entries), ofctl.actions_text(actions.wire))
         now = time.monotonic()
         for entry in entries:
             entry.actions = actions
@@ -606,6 +613,8 @@ class BigSwitch:
             member = self._some_member(actions)
         if member is None:
             return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
         keys = self._queue_keys
         translated = member.translated(actions)
         data = south.packet_out(
@@ -703,6 +712,13 @@ class BigSwitch:
             )
             + data,
         )
+
+
+def flow_text(entry: FlowEntry) -> str:
+    """A flow as its controller gave it, in the words of ovs-ofctl."""
+    words = [f"priority={entry.priority}", ofctl.match_text(entry.match.wire)]
+    words.append(f"actions={ofctl.actions_text(entry.actions.wire)}")
+    return " ".join(filter(None, words))
 
 
 def split_seconds(duration: float) -> tuple[int, int]:

@@ -25,7 +25,8 @@ class FlowEntry:
     packets, octets: what copies had counted that are gone from their switches
     fresh: indexes of switches whose copy was put back, and counts as used only once it has
         counted a packet
-    used: the last time that a packet was forwarded for this flow while a copy was missing
+    used: the last time that we forwarded a packet for this flow, since a copy was missing; 0.0
+        for never
     """
 
     __slots__ = (
@@ -62,7 +63,8 @@ class FlowEntry:
         self.hard_timeout = hard_timeout
         self.flags = flags
         self.actions = actions
-        self.created = self.modified = self.used = now
+        self.created = self.modified = now
+        self.used = 0.0
         self.packets = self.octets = 0
         self.fresh: Optional[set] = None
 

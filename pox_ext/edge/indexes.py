@@ -73,6 +73,7 @@ class KeptIndexes(Indexes):
         super().__init__(numbers)
         self._path = os.path.expanduser(path)
         self._kept = self._read()
+        self._complained = False
 
     def index(self, dpid: int) -> int:
         index = self._kept.get(dpid)
@@ -89,7 +90,12 @@ class KeptIndexes(Indexes):
             self._kept[dpid] = index
             self._write()
             log.info("The switch with dpid %#x has index %d from now on", dpid, index)
-        self._numbers.check_index(index)
+        try:
+            self._numbers.check_index(index)
+        except Unnumbered as e:
+            raise Unnumbered(
+                f"{e}; give it a smaller index in {self._path}, or start with a smaller --max_ports"
+            ) from None
         return index
 
     def _read(self) -> "dict[int, int]":
@@ -116,7 +122,11 @@ class KeptIndexes(Indexes):
                 json.dump(content, file, indent=2)
                 file.write("\n")
             os.replace(file.name, self._path)
+            self._complained = False
         except OSError as e:
+            if self._complained:
+                return
+            self._complained = True
             log.error(
                 "Cannot keep the switches' indexes in %s (%s): after a restart they may have "
                 "others; --switches_file names another place",

@@ -16,8 +16,8 @@ from typing import Any, Callable, NamedTuple, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge import nicira as nx
+from edge import ofctl, translate
 from edge import southbound as south
-from edge import translate
 from edge.cookies import SERVICE
 from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 
@@ -281,7 +281,7 @@ class Member:
         """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
         self.send(south.set_config(new_xid(), fragments, 0xFFFF))
 
-    def disconnected(self) -> None:
+    def disconnected(self, reason: str) -> None:
         """The connection is gone."""
         self.connection = None
         was_ready, self.ready = self.ready, False
@@ -292,7 +292,7 @@ class Member:
         for request in pending.values():
             request.lost()
         if was_ready:
-            self.owner.member_lost(self)
+            self.owner.member_lost(self, reason)
 
     def send(self, data: bytes) -> None:
         """Send messages to the switch; without effect if it is not connected."""
@@ -349,8 +349,7 @@ class Member:
         if not self._pending:
             self.request(south.echo_request, lambda kind, message: True, lambda: None)
         elif silence >= timeout:
-            log.warning("%s: no answer for %.0f s, its connection is closed", self, silence)
-            self.connection.disconnect("no answer")
+            self.connection.disconnect(f"it has not answered for {silence:.0f} s")
 
     def _received(self, kind: int, message: bytes) -> bool:
         """Every message from the switch comes by here first; False leaves it to POX."""
@@ -544,6 +543,9 @@ class Member:
                 self._translated = {}
                 self._translated_all = False
             known = actions, translate.translate(actions, self.ingress())
+            if log.isEnabledFor(logging.DEBUG):
+                north, south_actions = map(ofctl.actions_text, (actions.wire, known[1]))
+                log.debug("%s: actions %s are here %s", self, north, south_actions)
             self._translated[actions.wire] = known
         return known[1]
 

@@ -60,6 +60,7 @@ class EdgeConnection(of_01.Connection):
         learns of the connection; it is closed if that returns False.
     max_backlog: bytes that may wait to be sent before the switch is given up; read when a
         connection is made.
+    reason: why it was disconnected.
     more: read() has left whole messages in the buffer, for the next turn.
     """
 
@@ -67,6 +68,7 @@ class EdgeConnection(of_01.Connection):
     accept_dpid: Optional[Callable[["EdgeConnection", int], bool]] = None
 
     def __init__(self, sock: Any) -> None:
+        self.reason = ""
         self.intercept: Optional[Callable[[int, bytes], bool]] = None
         self.more = False
         self._parts: list = []  # what was read and is not handled
@@ -194,15 +196,15 @@ class EdgeConnection(of_01.Connection):
         self._complaints += 1
         level = logging.WARNING if self._complaints <= WARNINGS else logging.DEBUG
         name = type(error).__name__
+        text = str(error).partition("\n")[0].strip()
         log.log(
             level,
-            "%s: %s of type %d, %d bytes: %s: %s%s",
+            "%s: %s of type %d, %d bytes: %s%s",
             self,
             what,
             msg_type,
             len(message),
-            name,
-            error,
+            f"{name}: {text}" if text else name,
             " (further ones at DEBUG)" if self._complaints == WARNINGS else "",
         )
         log.debug("%s: %s", self, message[:64].hex(), exc_info=error)
@@ -217,6 +219,7 @@ class EdgeConnection(of_01.Connection):
         """
         if not self.disconnected:
             self.disconnected = True
+            self.reason = msg
             log.log(logging.DEBUG if self.dpid is None else logging.INFO, "%s %s", self, msg)
             connections = getattr(self.ofnexus, "_connections", {})
             if self.dpid is not None and connections.get(self.dpid) is self:
@@ -232,6 +235,6 @@ class EdgeConnection(of_01.Connection):
 
     def close(self) -> None:
         """Disconnect and give the descriptor back."""
-        self.disconnect("closed")
+        self.disconnect("its connection was closed")
         with contextlib.suppress(OSError):
             self.sock.close()
