@@ -290,3 +290,41 @@ def test_what_changes_nothing_sends_nothing(big_switch, snoops):
     big_switch.controller.aggregate()
     assert big_switch.controller.error_for(of.flow_mod(actions=of.output(of.Port.NONE)))
     assert snoops[1].changes() == [] and snoops[2].changes() == []
+
+
+# ---- as long as a message can be ----
+
+MOST = (65535 - 72) // 8
+"""Outputs that a flow-mod has room for."""
+
+
+@pytest.mark.parametrize("count", [8179, 8180, MOST])
+def test_a_flow_with_as_many_actions_as_there_can_be(big_switch, count):
+    """From 8180 on it does not fit into a statistics reply, and Open vSwitch leaves it out."""
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(2) * count)
+    big_switch.controller.flow_mod(of.match(in_port=2), of.output(1), cookie=5)
+    counts = sorted(len(f.actions) // 8 for f in big_switch.controller.flow_stats())
+    assert counts == ([1, count] if count < 8180 else [1])
+    assert big_switch.controller.aggregate().flow_count == 2
+    big_switch.controller.flow_mod(of.match(in_port=1), command=of.Command.DELETE)
+    assert [flow.cookie for flow in big_switch.controller.flow_stats()] == [5]
+
+
+@pytest.mark.parametrize("count", [2000, 8000])
+def test_many_outputs_to_a_remote_port(big_switch, count):
+    """They need little more room in the switch's flow-mod than in the controller's."""
+    big_switch.controller.flow_mod(of.match(in_port=1), of.output(17) * count, cookie=5)
+    (flow,) = big_switch.controller.flow_stats()
+    assert (flow.cookie, len(flow.actions)) == (5, 8 * count)
+    assert len(on(big_switch, 1)) == 1
+
+
+def test_a_flow_that_no_message_to_the_switch_has_room_for_is_refused_and_on_none(big_switch):
+    """OFPBAC_TOO_MANY; and what was there before stays."""
+    big_switch.controller.flow_mod(of.match(), of.output(2), cookie=5)
+    actions = (of.set_vlan_vid(1) + of.output(17) + of.output(18)) * (MOST // 3)
+    error = big_switch.controller.error_for(of.flow_mod(of.match(), actions, cookie=6))
+    assert (error.type, error.code) == (2, 7)
+    (flow,) = big_switch.controller.flow_stats()
+    assert (flow.cookie, flow.actions) == (5, of.output(2))
+    assert len(on(big_switch, 1)) == len(on(big_switch, 2)) == 1
