@@ -2,7 +2,8 @@
 
 import pytest
 from differential.both import Both
-from lab.bigswitch import BigSwitch, PlainSwitch
+from lab.bigswitch import PlainSwitch
+from lab.faultbed import FaultBed
 
 from .ofctl import PORT
 
@@ -12,7 +13,7 @@ def _managed(root):
     beds = []
     try:
         beds.append(PlainSwitch(controllers=2, listen=PORT))
-        beds.append(BigSwitch(options=[f"--listen={PORT}"], controllers=2))
+        beds.append(FaultBed(2, options=[f"--listen={PORT}"], controllers=2))
         yield beds
     finally:
         for bed in beds:

@@ -12,6 +12,7 @@ from differential.both import error_name
 from lab import frames
 from lab import openflow10 as of
 from lab.controller import Connection
+from lab.faultbed import until
 from lab.openflow10 import Type
 
 from .ofctl import PORT
@@ -176,6 +177,12 @@ def test_changes_made_there_hold_as_those_of_a_controller(managed, connect):
 
 def test_a_hundred_come_and_go(managed):
     """None is left over, and the controllers are answered meanwhile."""
+
+    def none_left():
+        sizes = managed.big.inside("sizes")
+        # The listening task may still know the last one.
+        return sizes["edge.bigswitch.BigSwitch.peers"] == 2 and sizes["edge.upstream.Peer"] <= 3
+
     for bed in managed.beds:
         hello = of.message(Type.HELLO)
         for _ in range(10):
@@ -190,6 +197,7 @@ def test_a_hundred_come_and_go(managed):
         one = Connection.open(bed.wires.outer, PORT)
         one.barrier()
         one.close()
+    until(none_left, "end of all clients")
     log = managed.big.aggregator.log()
     assert "Traceback" not in log and "ERROR" not in log
 

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from lab.aggregator import Aggregator
+from lab.controller import Connection
 from lab.namespaces import Namespace
 
 from .ofctl import PORT
@@ -37,7 +38,7 @@ def refused(namespace, tmp_path, *options):
 @pytest.mark.parametrize(
     "option, said",
     [
-        ("--max_ports=0", "--max_ports.*1 to"),
+        ("--max_ports=0", "--max_ports.*1 to 125"),
         ("--max_ports=126", "--max_ports.*1 to 125.*tunnel key"),
         ("--max_ports=many", "--max_ports=many is not a whole number"),
         ("--listen=70000", "--listen.*1 to 65535"),
@@ -51,7 +52,23 @@ def refused(namespace, tmp_path, *options):
     ],
 )
 def test_one_clear_line(namespace, tmp_path, option, said):
-    assert re.search(said, refused(namespace, tmp_path, option))
+    assert re.match(f"ERROR:edge[.]aggregator:{said}", refused(namespace, tmp_path, option))
+
+
+def test_listen_at_an_address(namespace, tmp_path):
+    """There and nowhere else; without any switch the big switch has no ports."""
+    aggregator = Aggregator(namespace, str(tmp_path / "log"), [IPS, f"--listen=127.0.0.2:{PORT}"])
+    aggregator.start()
+    try:
+        aggregator.wait_until_listening(PORT)
+        client = Connection.open(namespace, PORT, "127.0.0.2")
+        assert client.features().ports == {}
+        client.barrier()
+        client.close()
+        with pytest.raises(ConnectionRefusedError):
+            Connection.open(namespace, PORT)
+    finally:
+        aggregator.kill()
 
 
 def test_a_port_that_is_taken(namespace, tmp_path):
