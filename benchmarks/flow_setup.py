@@ -1,0 +1,200 @@
+"""Flow set-up: from a frame's arrival by the controller and back to the frame's departure.
+
+Each frame belongs to a flow of its own.  It enters port 1 and leaves port 2, which for the big
+switch is on the same switch, or 17, which is on another, behind a tunnel.  The same controller is
+connected to the big switch and, directly, to a plain Open vSwitch bridge.  There are four:
+
+    packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
+    flow_mod    the same, with a flow-mod before it
+    hub         POX's forwarding.hub --reactive: packet-out of the frame, to all ports
+    l2_pairs    POX's forwarding.l2_pairs: two flow-mods, the frame with the second.  POX leaves
+                Nagle's algorithm on, so each waits for the 40 ms of a delayed acknowledgement.
+
+    sudo python benchmarks/flow_setup.py
+
+Columns: microseconds from frame in to frame out, median and 99th percentile, one frame at a time;
+frames per second with several under way; the ratios of big switch to direct; and microseconds of
+the aggregator's processor time for a frame.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import bench
+from lab.aggregator import Aggregator
+from lab.bigswitch import Bed
+
+from userspace_ovs import wait_until
+
+IN = 1
+UNDER_WAY = 16
+"""Frames at once; Open vSwitch drops packet-ins for a controller that has 100 waiting."""
+POX = {"hub": ["forwarding.hub", "--reactive"], "l2_pairs": ["forwarding.l2_pairs"]}
+CONTROLLERS = ("packet_out", "flow_mod", *POX)
+US = 1e6
+
+
+def frame(destination: int, source: int) -> bytes:
+    """Return a frame between two Ethernet addresses, given as numbers below 2**40."""
+    addresses = [(2 << 40 | number).to_bytes(6, "big") for number in (destination, source)]
+    return b"".join(addresses).ljust(60, b"\x88")
+
+
+class Path:
+    """From port IN to port `out` of one switch, by its controller."""
+
+    def __init__(self, name: str, bed: Bed, out: int) -> None:
+        self.name = name
+        self.bed = bed
+        self.out = out
+        self.entry = bed.wires.ports[IN]
+        self.exit = bed.wires.ports[out]
+        self.number = 0
+
+    def frame(self) -> bytes:
+        """Return a frame to port `out` of a flow that was not there before."""
+        self.number += 1
+        return frame(self.out, self.number << 16)
+
+    def forget_cache(self) -> None:
+        """Empty Open vSwitch's cache: it looks through all of it after each flow-mod."""
+        for ovs in self.bed.wires.daemons():
+            ovs.appctl("revalidator/purge")
+
+    def wait_until_open(self) -> None:
+        """Return when the controller is connected and knows where the destination is."""
+
+        def crosses() -> bool:
+            # A frame that met no controller is cached as one to drop, for as long as more come.
+            self.forget_cache()
+            self.exit.send(frame(IN, self.out))  # a controller that learns learns from this
+            sent = self.frame()
+            self.entry.send(sent)
+            return sent in iter(lambda: self.exit.receive(0.1), None)
+
+        wait_until(crosses, f"frame through {self.name}", 30)
+        for _ in range(3):  # what was late, on its way to the controller and back
+            self.bed.wires.capture()
+            time.sleep(0.1)
+
+    def latencies(self, count: int) -> list[float]:
+        """Return the seconds that each of so many frames takes, one after the other."""
+        self.forget_cache()
+        taken = []
+        for _ in range(count):
+            sent = self.frame()
+            start = time.perf_counter()
+            self.entry.send(sent)
+            received = self.exit.receive(5)
+            taken.append(time.perf_counter() - start)
+            if received != sent:
+                raise RuntimeError(f"{self.name}: {received} came out, not {sent}")
+        return taken
+
+    def rate(self, count: int) -> float:
+        """Return how many frames a second get through with UNDER_WAY of them at once."""
+        start = time.perf_counter()
+        for number in range(count + UNDER_WAY):
+            if number < count:
+                self.entry.send(self.frame())
+            if number >= UNDER_WAY and self.exit.receive(5) is None:
+                raise RuntimeError(f"{self.name}: a frame is lost")
+        return count / (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def controller(kind: str, path: Path, log: str) -> Iterator[None]:
+    """Put this controller in the place of the lab's."""
+    address, port = path.bed.controller.address, path.bed.controller.port
+    path.bed.controller.close()
+    namespace = path.bed.controller.namespace
+    if kind in POX:
+        options = ["--address=" + address, f"--port={port}", *POX[kind]]
+        pox = Aggregator(namespace, log, options, component="openflow.of_01", level="WARNING")
+        pox.start()
+        stop = pox.kill
+    else:
+        program = os.path.join(bench.BENCHMARKS, "reactive.py")
+        process = subprocess.Popen(namespace.command(sys.executable, program, str(port), kind))
+
+        def stop() -> None:
+            process.kill()
+            process.wait()
+
+    try:
+        path.wait_until_open()
+        yield
+    finally:
+        stop()
+
+
+def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]:
+    """Return what stands in a row of the table behind the controller's name."""
+    samples = bench.Samples()
+    latencies: dict[str, list[float]] = {path.name: [] for path in paths}
+    for number in range(rounds):
+        for path in bench.rotated(paths, number):
+            before = bench.cpu_seconds(pid)
+            taken = path.latencies(count)
+            samples.add(path.name + " cpu", (bench.cpu_seconds(pid) - before) / count)
+            latencies[path.name] += taken
+            samples.add(path.name, bench.percentile(taken, 50))
+            samples.add(path.name + " rate", path.rate(count))
+    tails = {name: bench.percentile(taken, 99) for name, taken in latencies.items()}
+    return [
+        samples["big"] * US,
+        tails["big"] * US,
+        samples["direct"] * US,
+        tails["direct"] * US,
+        samples.ratio("big", "direct"),
+        tails["big"] / tails["direct"],
+        samples["big rate"],
+        samples["direct rate"],
+        samples.ratio("big rate", "direct rate"),
+        samples["big cpu"] * US,
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = bench.parser(__doc__)
+    parser.add_argument("--frames", type=int, default=200, help="frames of a round")
+    parser.add_argument("--ports", type=bench.numbers, default=[2, 17], metavar="P,P,..")
+    parser.add_argument("--controllers", default=",".join(CONTROLLERS), metavar="NAME,..")
+    options = parser.parse_args()
+    bench.header(__doc__.splitlines()[0], options)
+    table = bench.Table(
+        "controller",
+        "port",
+        "big p50",
+        "big p99",
+        "direct p50",
+        "direct p99",
+        "ratio p50",
+        "ratio p99",
+        " big/s",
+        "direct/s",
+        "ratio",
+        "cpu us",
+    )
+    for kind in options.controllers.split(","):
+        for out in options.ports:
+            with contextlib.ExitStack() as stack:
+                directory = stack.enter_context(tempfile.TemporaryDirectory())
+                big = Path("big", stack.enter_context(bench.big_switch(2, options.python)), out)
+                direct = Path("direct", stack.enter_context(bench.plain_switch()), out)
+                for path in (big, direct):
+                    log = os.path.join(directory, path.name)
+                    stack.enter_context(controller(kind, path, log))
+                pid = big.bed.aggregator.pid
+                row = measure([big, direct], pid, options.rounds, options.frames)
+            table.row(kind, out, *row)
+
+
+if __name__ == "__main__":
+    main()
