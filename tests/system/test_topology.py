@@ -94,6 +94,20 @@ def test_flows_that_name_ports_of_a_switch_that_connects_later(half):
     half.expect({18: [frames.arp()]})
 
 
+def test_a_flow_that_grows_too_long_when_a_switch_connects_costs_only_itself(half):
+    """What names a switch that is not there needs no room; later it does not fit any more."""
+    long = (of.set_vlan_vid(1) + of.output(17) + of.output(18)) * 2700
+    half.controller.flow_mod(of.match(dl_type=0x88B5), long, cookie=1)
+    half.controller.flow_mod(of.match(in_port=1), of.output(17), cookie=2, priority=9)
+    connect_s2(half)
+    wait_until_it_passes(half, 2, 18)
+    half.wires.send(1, A_FRAME)
+    half.expect({17: [A_FRAME]})
+    assert {1, 2} <= {flow.cookie for flow in half.controller.flow_stats()}
+    half.controller.flow_mod(of.match(dl_type=0x88B5), command=of.Command.DELETE)
+    assert 1 not in {flow.cookie for flow in half.controller.flow_stats()}
+
+
 def test_floods_reach_a_switch_from_when_it_connects(half):
     half.controller.flow_mod(of.match(in_port=1), of.output(Port.FLOOD), cookie=1)
     assert floods_to(half, 1) == [2]
