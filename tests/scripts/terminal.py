@@ -115,7 +115,10 @@ def commands_below(pid: int) -> list[str]:
     """Return the names of all programs that descend from a process."""
     names = []
     for child in children(pid):
-        with open(f"/proc/{child}/comm") as name:
-            names.append(name.read().strip())
-        names += commands_below(child)
+        try:
+            with open(f"/proc/{child}/comm") as name:
+                names.append(name.read().strip())
+            names += commands_below(child)
+        except FileNotFoundError:  # ended meanwhile
+            continue
     return names

@@ -11,7 +11,14 @@ from lab.aggregator import find_pox
 
 from .terminal import REPOSITORY
 
-SOURCES = ("setup.py", "MANIFEST.in", "README.md", "LICENSE", "requirements-test.txt")
+SOURCES = (
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "requirements-test.txt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,7 @@ def installed(tmp_path_factory):
     target = tmp_path_factory.mktemp("site-packages")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--use-pep517", "--no-build-isolation", "--target", str(target), str(place)],
+        + ["--no-build-isolation", "--target", str(target), str(place)],
         check=True,
     )
     return target
