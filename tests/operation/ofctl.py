@@ -125,5 +125,5 @@ class Monitor:
         assert self._control("ofctl/barrier").returncode == 0, "no barrier"
         self.process.send_signal(signal.SIGTERM)
         result = finished(self.process)
-        said = [line for line in comparable(result.out + result.err) if "terminating" not in line]
-        return [line for line in said if not line.startswith("OFPT_BARRIER_REPLY")]
+        ours = re.compile("OFPT_BARRIER_REPLY|OFPT_ECHO_REQUEST|.*terminating with signal")
+        return [line for line in comparable(result.out + result.err) if not ours.match(line)]

@@ -259,6 +259,32 @@ def test_what_each_role_may_do_and_is_told(two, first, second):
         assert ("PACKET_IN" in messages) != slave, messages
 
 
+def test_a_slave_is_told_of_a_wrong_length_first(two):
+    """What is in a message of the right length is not looked at."""
+    lengths = {
+        Type.FLOW_MOD: (64, 65, 72),
+        Type.PACKET_OUT: (0, 7, 8),
+        Type.PORT_MOD: (16, 24, 32),
+    }
+
+    def ask(bed):
+        take_role(bed.controller, SLAVE)
+        return {
+            (kind, length): error_of(bed.controller, of.message(kind, b"\xff" * length))
+            for kind in lengths
+            for length in lengths[kind]
+        }
+
+    errors = two.same(ask)
+    assert [key for key, error in errors.items() if error == "BAD_REQUEST/EPERM"] == [
+        (Type.FLOW_MOD, 64),
+        (Type.FLOW_MOD, 72),
+        (Type.PACKET_OUT, 8),
+        (Type.PORT_MOD, 24),
+    ]
+    assert list(errors.values()).count("BAD_REQUEST/BAD_LEN") == 5
+
+
 def test_a_role_ends_with_the_connection(two):
     """Who comes back is no slave; when the master goes, slaves stay slaves."""
 
