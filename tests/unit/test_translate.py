@@ -318,17 +318,20 @@ def test_enqueue_is_the_queue_here_and_a_key_of_its_own_there():
 def test_set_fields_hold_for_what_follows_them_only():
     """The order is kept, so the switch does that by itself, in the tunnel and out of it."""
     vid, source = of.set_vlan_vid(5), of.set_dl_src("00:00:00:00:00:09")
+    tunnel = of.output(TUNNEL)
     assert translated([of.output(17), vid, of.output(18), source, of.output(2)]) == (
-        key(1) + to(IP2) + vid + key(2) + to(IP2) + source + of.output(2)
+        key(1) + to(IP2) + vid + key(2) + tunnel + source + of.output(2)
     )
 
 
-def test_the_key_is_loaded_again_only_if_it_is_another():
-    """Two switches, the same port number; then another; then the first again."""
+def test_key_and_destination_are_loaded_again_only_if_they_are_others():
+    """Two switches, the same port number; two ports of one switch; one port twice."""
+    tunnel = of.output(TUNNEL)
     assert translated([of.output(17), of.output(33)]) == key(1) + to(IP2) + to(IP3)
     assert translated([of.output(17), of.output(18), of.output(17)]) == (
-        key(1) + to(IP2) + key(2) + to(IP2) + key(1) + to(IP2)
+        key(1) + to(IP2) + key(2) + tunnel + key(1) + tunnel
     )
+    assert translated([of.output(17)] * 3) == key(1) + to(IP2) + tunnel + tunnel
 
 
 @pytest.mark.parametrize("port", [0, 49, 0xFEFF])
