@@ -3,6 +3,7 @@
 import pytest
 from lab import frames
 from lab import openflow10 as of
+from lab.openflow10 import Port
 
 from .look import Flow, dump, of_the_controller
 
@@ -51,9 +52,7 @@ def test_a_frame_for_a_remote_port_crosses_with_that_port_as_key(
     assert crossed(big_switch, dpid, before) == {key: 3}
 
 
-@pytest.mark.parametrize(
-    "port, key", [(of.Port.FLOOD, "tun_id=0x7f"), (of.Port.ALL, "tun_id=0x7e")]
-)
+@pytest.mark.parametrize("port, key", [(Port.FLOOD, "tun_id=0x7f"), (Port.ALL, "tun_id=0x7e")])
 def test_a_flooded_frame_crosses_once_with_the_key_of_floods(big_switch, port, key):
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(port))
     before = tunnel_counts(big_switch, 2)
@@ -81,6 +80,47 @@ def test_a_frame_is_looked_up_once_where_it_enters(big_switch):
     assert (flow.packet_count, flow.byte_count) == (1, 60)
 
 
+TAGGED = A_FRAME[:12] + b"\x81\0\0\5" + A_FRAME[12:]
+
+
+@pytest.mark.parametrize(
+    "actions, expected",
+    [
+        ([of.output(17)] * 3, {17: [A_FRAME] * 3}),
+        ([of.output(17), of.output(18), of.output(17)], {17: [A_FRAME] * 2, 18: [A_FRAME]}),
+        (
+            [of.output(17), of.set_vlan_vid(5), of.output(17), of.output(2), of.output(18)],
+            {17: [A_FRAME, TAGGED], 2: [TAGGED], 18: [TAGGED]},
+        ),
+        (
+            [of.output(17), of.output(Port.FLOOD), of.output(17)],
+            {2: [A_FRAME], 17: [A_FRAME] * 3, 18: [A_FRAME]},
+        ),
+        (
+            [of.output(Port.ALL), of.output(18)],
+            {2: [A_FRAME], 17: [A_FRAME], 18: [A_FRAME] * 2},
+        ),
+    ],
+)
+def test_outputs_one_after_the_other(bed, actions, expected):
+    bed.controller.flow_mod(of.match(in_port=1), actions)
+    bed.wires.send(1, A_FRAME)
+    bed.expect(expected)
+
+
+@pytest.mark.parametrize("other", [18, 2, Port.FLOOD], ids=["remote", "local", "flood"])
+def test_an_output_after_a_look_into_the_table(bed, other):
+    """What the flow that is found there does to the packet, it does to what comes after, too."""
+    bed.controller.flow_mod(of.match(in_port=1), of.output(other))
+    bed.controller.packet_out(
+        A_FRAME, [of.output(17), of.output(Port.TABLE), of.output(17)], in_port=1
+    )
+    expected = {17: [A_FRAME] * 2}
+    for port in (2, 17, 18) if other == Port.FLOOD else (other,):
+        expected[port] = expected.get(port, []) + [A_FRAME]
+    bed.expect(expected)
+
+
 # ---- where a flow is ----
 
 
@@ -104,7 +144,7 @@ def test_a_flow_without_in_port_is_on_every_switch(big_switch):
     assert first[0].priority == second[0].priority == 77
 
 
-@pytest.mark.parametrize("in_port", [3, 16, 33, 4000, 0, of.Port.LOCAL, of.Port.CONTROLLER])
+@pytest.mark.parametrize("in_port", [3, 16, 33, 4000, 0, Port.LOCAL, Port.CONTROLLER])
 def test_a_flow_for_a_port_that_is_not_there_can_be_read_back_and_deleted(big_switch, in_port):
     """As on an Open vSwitch bridge.  It must not match what comes out of a tunnel: 3 is one."""
     big_switch.controller.flow_mod(of.match(in_port=in_port), of.output(18), cookie=9)
@@ -159,7 +199,7 @@ def history(flow: Flow):
     [
         of.flow_mod(of.match(in_port=2), of.output(17)),
         of.flow_mod(of.match(in_port=1, dl_type=0x0806), of.output(17), priority=99),
-        of.flow_mod(of.match(), of.output(of.Port.FLOOD), priority=1),
+        of.flow_mod(of.match(), of.output(Port.FLOOD), priority=1),
         of.flow_mod(of.match(in_port=17), b""),
         of.flow_mod(of.match(in_port=2), command=of.Command.DELETE),
         of.flow_mod(of.match(in_port=2), of.output(1), command=of.Command.MODIFY),
@@ -288,7 +328,7 @@ def test_what_changes_nothing_sends_nothing(big_switch, snoops):
     big_switch.controller.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
     big_switch.controller.flow_stats()
     big_switch.controller.aggregate()
-    assert big_switch.controller.error_for(of.flow_mod(actions=of.output(of.Port.NONE)))
+    assert big_switch.controller.error_for(of.flow_mod(actions=of.output(Port.NONE)))
     assert snoops[1].changes() == [] and snoops[2].changes() == []
 
 

@@ -334,6 +334,13 @@ def test_key_and_destination_are_loaded_again_only_if_they_are_others():
     assert translated([of.output(17)] * 3) == key(1) + to(IP2) + tunnel + tunnel
 
 
+def test_after_a_look_into_the_table_key_and_destination_are_loaded_again():
+    """The flow that is found there may have loaded others."""
+    assert translated([of.output(17), of.output(TABLE), of.output(17)]) == (
+        key(1) + to(IP2) + of.output(TABLE) + key(1) + to(IP2)
+    )
+
+
 @pytest.mark.parametrize("port", [0, 49, 0xFEFF])
 def test_a_number_that_no_port_has_is_no_output(port):
     assert translated(of.output(port)) == b""
