@@ -151,6 +151,7 @@ def test_flows_of_every_width_and_priority(both):
 def test_traffic_anywhere_keeps_a_flow(both):
     """Cookies: 1 and 2 are used on one switch alone, 3 on both in turn, 4 until the middle,
     5 not at all, 6 all the time but with a hard timeout, 7 and 8 on their own port."""
+    both.patient = True
     used = {1: [17], 2: [1], 3: [2, 18], 4: [18], 6: [1, 17], 7: [17], 8: [1]}
     sent = dict.fromkeys(range(1, 9), 0)
     for number in range(1, 9):
@@ -191,6 +192,7 @@ def test_traffic_anywhere_keeps_a_flow(both):
 
 def test_packets_in_the_gap_are_forwarded(both):
     """Around the moment when the unused copy expires on one switch, packets come there."""
+    both.patient = True
     count = 40
     sent = dict.fromkeys(range(1, count + 1), 0)
     for number in sent:
@@ -264,6 +266,7 @@ def test_flows_changed_after_a_copy_has_expired(both):
     1 deleted, 2 strictly deleted, 3 modified, 4 replaced, 5 just used on the other side,
     6 modified to the same, 7 deleted by its out_port, 8 asked for only.
     """
+    both.patient = True
     sent = dict.fromkeys(range(1, 9), 0)
     for number in sent:
         add(both, number, idle_timeout=1, flags=REMOVED)

@@ -5,6 +5,7 @@ arrives at the port byte for byte, and what the switch sends out of the port it 
 included (AF_PACKET would hide them) and nothing of the kernel's between.
 """
 
+import errno
 import fcntl
 import os
 import select
@@ -52,8 +53,15 @@ class HostPort:
         return fd
 
     def send(self, frame: bytes) -> None:
-        """Put a frame of at least 14 bytes on the cable towards the switch."""
-        os.write(self.fd, frame)
+        """Put a frame of at least 14 bytes on the cable towards the switch.
+
+        It is lost when the port's interface is down.
+        """
+        try:
+            os.write(self.fd, frame)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
 
     def receive(self, timeout: float = 0) -> Optional[bytes]:
         """Return the next frame that the switch sent, or None when none came in `timeout` s."""
