@@ -17,7 +17,7 @@ FILE = "--switches=auto --switches_file="
 
 CASES = {
     "--max_ports=0": "--max_ports.*1 to 125",
-    "--max_ports=126": "--max_ports.*1 to 125.*tunnel key",
+    "--max_ports=126": "--max_ports.*1 to 125",
     "--max_ports=many": "--max_ports=many is not a whole number",
     "--listen=70000": "--listen.*1 to 65535",
     f"--listen=192.0.2.1:{PORT}": f"--listen=192.0.2.1:{PORT}: cannot listen",
