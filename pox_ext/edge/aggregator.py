@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from pox.core import core
 
-from edge import poxfixes
+from edge import garbage, poxfixes
 from edge.bigswitch import BigSwitch
 from edge.indexes import (
     DEFAULT_FILE,
@@ -26,7 +26,7 @@ from edge.indexes import (
     parse_given,
 )
 from edge.northbound import Northbound
-from edge.ports import MAX_PORT_NUMBER, PortNumbers
+from edge.ports import LARGEST_MAX_PORTS, MAX_PORT_NUMBER, PortNumbers
 from edge.upstream import Controller, Listener
 
 log = logging.getLogger("edge.aggregator")
@@ -183,10 +183,7 @@ def launch(
         listen_at = _listen(listen)
         delay = _seconds("max_retry_delay", max_retry_delay)
         datapath_id = _datapath_id(dpid)
-        try:
-            numbers = PortNumbers(_whole_number("max_ports", max_ports, 1, 65535))
-        except ValueError as e:
-            raise BadOption(f"--{e}") from None
+        numbers = PortNumbers(_whole_number("max_ports", max_ports, 1, LARGEST_MAX_PORTS))
         timeout = _seconds("switch_timeout", switch_timeout)
         indexes = _indexes(numbers, switches, switches_file)
     except BadOption as e:
@@ -194,6 +191,7 @@ def launch(
         return False
 
     poxfixes.install()
+    garbage.install()
     switch = BigSwitch(numbers, indexes, candidates, datapath_id, timeout, ips == "auto")
     north = Northbound(switch)
     if listen_at is not None:

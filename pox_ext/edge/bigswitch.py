@@ -22,6 +22,7 @@ from edge import southbound as south
 from edge.cookies import RUN_MASK, SERVICE, Cookies
 from edge.counts import Counts
 from edge.discovery import Discovery
+from edge.errors import OpenFlowError
 from edge.expiry import Expiry
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
@@ -214,7 +215,7 @@ class BigSwitch:
                 unchanged = same[member]
                 if unchanged is None or entry.actions.wire in unchanged:
                     continue
-                actions = member.translated(entry.actions)
+                actions = member.translated_or_none(entry.actions)
                 member.send(south.modify_flow(new_xid(), table, cookie, actions))
                 self._expiry.translated_again(entry)
 
@@ -377,7 +378,7 @@ class BigSwitch:
             entry.idle_timeout,
             entry.hard_timeout,
             flags,
-            member.translated(entry.actions),
+            member.translated_or_none(entry.actions),
         )
 
     def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
@@ -412,7 +413,12 @@ class BigSwitch:
             yield self.copy_again(entry, member)
 
     def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
-        """ADD: put a flow in the place of the one with the same match and priority, if any."""
+        """
+        ADD: put a flow in the place of the one with the same match and priority, if any.
+
+        Raises OpenFlowError if its actions are too many.
+        """
+        copies = [(member, member.translated(entry.actions)) for member in self.holders(entry)]
         old = self.table.put(entry)
         self.cookies.new(entry)
         self._entered(entry)
@@ -428,9 +434,8 @@ class BigSwitch:
             log.debug("flow %s", flow_text(entry))
         packed: dict[bytes, bytes] = {}
         first: Optional[Copy] = None
-        for member in self.holders(entry):
+        for member, actions in copies:
             # The switches' copies differ in their actions only, if at all.
-            actions = member.translated(entry.actions)
             data = packed.get(actions)
             if data is None:
                 first = first or self.copy(entry, member)
@@ -483,7 +488,11 @@ class BigSwitch:
         """
         MODIFY: give flows other actions, and another cookie unless that is None; their counters
         and timeouts stay (but a hard timeout begins anew, as in Open vSwitch).
+
+        Raises OpenFlowError if the actions are too many.
         """
+        for member in self.ready_members():
+            member.translated(actions)
         before = [(entry, entry.actions, entry.cookie, entry.modified) for entry in entries]
         xid = self.refusals.originate(peer, message, lambda: self._undo_modify(before))
         if log.isEnabledFor(logging.DEBUG):
@@ -501,7 +510,7 @@ class BigSwitch:
         cookie = self.cookies.cookie(entry)
         packed: dict[bytes, bytes] = {}
         for member in self.holders(entry):
-            actions = member.translated(entry.actions)
+            actions = member.translated_or_none(entry.actions)
             data = packed.get(actions)
             if data is None:
                 data = packed[actions] = south.modify_flow(xid, table, cookie, actions)
@@ -607,7 +616,11 @@ class BigSwitch:
     def packet_out(
         self, peer: Peer, message: bytes, in_port: int, actions: translate.Actions, data: bytes
     ) -> None:
-        """A controller's PACKET_OUT that has been found good: one switch does it."""
+        """
+        A controller's PACKET_OUT that has been found good: one switch does it.
+
+        Raises OpenFlowError if its actions are too many.
+        """
         member = self.home(in_port)
         if member is None or not member.ready:
             member = self._some_member(actions)
@@ -617,6 +630,8 @@ class BigSwitch:
             log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
         keys = self._queue_keys
         translated = member.translated(actions)
+        if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
+            raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
         data = south.packet_out(
             self.refusals.originate(peer, message),
             self._to_local(member, in_port),

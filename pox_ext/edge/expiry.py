@@ -162,7 +162,7 @@ class Expiry:
         entry.used = time.monotonic()
         entry.packets += 1
         entry.octets += packet.total_len
-        actions = member.translated(entry.actions)
+        actions = member.translated_or_none(entry.actions)
         member.send(south.packet_out(new_xid(), packet.in_port, actions, packet.data))
         return True
 

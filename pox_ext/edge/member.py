@@ -19,6 +19,7 @@ from edge import nicira as nx
 from edge import ofctl, translate
 from edge import southbound as south
 from edge.cookies import SERVICE
+from edge.errors import OpenFlowError
 from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 
 log = logging.getLogger("edge.member")
@@ -531,23 +532,40 @@ class Member:
         same = {
             wire
             for wire, (actions, translation) in before.items()
-            if self.translated(actions) == translation
+            if self.translated_or_none(actions) == translation
         }
         return None if complete and len(same) == len(before) else same
 
     def translated(self, actions: translate.Actions) -> bytes:
-        """The actions as this switch has to do them on a packet that enters here."""
+        """
+        The actions as this switch has to do them on a packet that enters here.
+
+        Raises OpenFlowError (OFPBAC_TOO_MANY) if no message to the switch has room for them.
+        """
         known = self._translated.get(actions.wire)
         if known is None:
             if len(self._translated) >= _MOST_TRANSLATIONS:
                 self._translated = {}
                 self._translated_all = False
             known = actions, translate.translate(actions, self.ingress())
+            if len(known[1]) > south.LONGEST_ACTIONS:
+                raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
             if log.isEnabledFor(logging.DEBUG):
                 north, south_actions = map(ofctl.actions_text, (actions.wire, known[1]))
                 log.debug("%s: actions %s are here %s", self, north, south_actions)
             self._translated[actions.wire] = known
         return known[1]
+
+    def translated_or_none(self, actions: translate.Actions) -> bytes:
+        """The same; but actions that have grown too long since they were accepted do nothing."""
+        try:
+            return self.translated(actions)
+        except OpenFlowError:
+            self.warn_once(
+                "a flow's actions have become more than a message can hold, since they name so "
+                "many ports of other switches; there it drops its packets"
+            )
+            return b""
 
 
 def _no_flood(port: south.PhyPort) -> bytes:

@@ -26,6 +26,11 @@ _PACKET_OUT = struct.Struct("!BBHLLHH")
 _STATS = struct.Struct("!BBHLHH")
 _FLOW_REMOVED = struct.Struct("!40sQHBxLLH2xQQ")
 
+# What an ofp_flow_mod has room for.
+LONGEST_ACTIONS = 0xFFFF - _FLOW_MOD.size
+# What an ofp_packet_out has room for, with the frame.
+LONGEST_PACKET_OUT = 0xFFFF - _PACKET_OUT.size
+
 NO_BUFFER = 0xFFFFFFFF
 ALL_TABLES = 0xFF
 

@@ -174,14 +174,15 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
     def flows() -> Iterable[bytes]:
         now = time.monotonic()
         for entry in entries:
-            if entry not in switch.table:
-                continue
+            length = _FLOW.size + len(entry.actions.wire)
+            if entry not in switch.table or length > _LONGEST - 12:
+                continue  # Open vSwitch leaves out, too, what no message has room for
             packets, octets = switch.counted(entry)
             seconds, nanoseconds = split_seconds(now - entry.created)
             actions = entry.actions.wire
             yield (
                 _FLOW.pack(
-                    _FLOW.size + len(actions),
+                    length,
                     0,
                     entry.match.wire,
                     seconds,

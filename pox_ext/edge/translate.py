@@ -344,16 +344,19 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
     """
     out: list[bytes] = []
     loaded_key: Optional[int] = None
+    loaded_ip: Optional[int] = None
 
     def send(key: int, ips: Iterable[int]) -> None:
-        nonlocal loaded_key
+        nonlocal loaded_key, loaded_ip
         if ingress.tunnel_port is None:
             return
         for ip in ips:
             if loaded_key != key:
                 out.append(load_tunnel_key(key))
                 loaded_key = key
-            out.append(load_tunnel_destination(ip))
+            if loaded_ip != ip:
+                out.append(load_tunnel_destination(ip))
+                loaded_ip = ip
             out.append(output(ingress.tunnel_port))
 
     for step in actions.steps:

@@ -26,6 +26,7 @@ from edge.poxfixes import Outbox
 log = logging.getLogger("edge.upstream")
 
 _READ = 1 << 16
+_ACCEPTED_AT_ONCE = 16
 _PATIENCE = 1 << 20  # bytes read ahead while a barrier is waited for
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
@@ -204,7 +205,10 @@ class Peer:
             return
         known = version in _VERSIONS_WITH_ERRORS
         code = of.OFPBRC_BAD_VERSION
-        if (known and kind == of.OFPT_ERROR) or (version and kind == of.OFPT_HELLO):
+        if kind == of.OFPT_ECHO_REPLY and version:
+            return
+        is_error = kind == of.OFPT_ERROR and len(message) >= 12
+        if version and (is_error or kind == of.OFPT_HELLO):
             code = of.OFPBRC_BAD_TYPE
         error = OpenFlowError(of.OFPET_BAD_REQUEST, code)
         self.send(error.reply(message, version if known else of.OFP_VERSION))
@@ -311,7 +315,7 @@ class Listener(Task):
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._sock.bind(address)
-            self._sock.listen(16)
+            self._sock.listen(128)
         except BaseException:
             self._sock.close()
             raise
@@ -323,7 +327,11 @@ class Listener(Task):
         while core.running:
             yield Select([self._sock], [], [], 5.0)
             try:
-                sock, (host, port) = self._sock.accept()
+                for _ in range(_ACCEPTED_AT_ONCE):
+                    sock, (host, port) = self._sock.accept()
+                    complained = False
+                    peer = Peer(sock, f"client {host}:{port}", self._handle, service=True)
+                    _Client(peer, self._opened, self._closed).start()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 continue
             except OSError as e:  # no descriptors left, or no memory
@@ -331,10 +339,6 @@ class Listener(Task):
                     log.error("Cannot accept an OpenFlow connection: %s", e)
                 complained = True
                 yield Sleep(1.0)
-                continue
-            complained = False
-            peer = Peer(sock, f"client {host}:{port}", self._handle, service=True)
-            _Client(peer, self._opened, self._closed).start()
 
 
 class _Client(Task):
