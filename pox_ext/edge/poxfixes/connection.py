@@ -40,11 +40,12 @@ class EdgeConnection(of_01.Connection):
 
     POX, all in pox/openflow/of_01.py:
     - :904 reads 2,048 bytes at a time, and :909 and :948 copy the whole buffer for each.
-    - :934 an unpack error, an unknown type (IndexError) or a message length of 0 to 7 raises out of
-      read(), and the task drops the connection (:1172) with a traceback; :942 is a traceback for
-      every exception of a handler.
+    - :934 an unpack error, an unknown type (IndexError) or a wrong length raises out of read(), and
+      the task drops the connection (:1172) with a traceback; :942 is a traceback for every
+      exception of a handler.
+    - :914 a HELLO whose length is 0 is handled for ever: all of POX stands still.
     - :877 send(): see outbox.Outbox. No TCP_NODELAY: two small sends are 40 ms apart.
-    - :836 disconnect() removes whatever connection has this dpid from the nexus
+    - :838 disconnect() removes whatever connection has this dpid from the nexus
       (pox/openflow/__init__.py:402): of a switch that has connected again, the new one.
     - :844 ConnectionDown also comes for connections whose ConnectionUp never came.
     - :245 a FEATURES_REPLY gives a connection that is up another dpid.

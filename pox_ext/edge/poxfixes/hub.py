@@ -56,7 +56,7 @@ class RobustSelectHub:
        (pox/lib/epoll_select.py:86, :95), and for one that hangs up while nobody asked for
        exceptions (:920).
     2. The hub is a thread of its own (:800), so every event costs two thread switches. Without that
-       (--unthreaded-sh), every fast_schedule() writes to a pipe (:826), and tasks that are always
+       (--unthreaded-sh), every fast_schedule() writes to a pipe (:829), and tasks that are always
        ready starve all I/O, since Scheduler.run (:287) polls only when none is.
     3. Every wake-up looks at all tasks (:861).
     4. A task that yields None raises in Scheduler.cycle (:348), which ends the scheduler.

@@ -15,8 +15,8 @@ GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
 class Outbox:
     """Sends what it is given, in order, without ever blocking and without a thread.
 
-    POX: pox/openflow/of_01.py:881 makes one system call per message, and hands what the kernel does
-    not take to the DeferredSender (:410), one thread for all switches that cuts it up into 4 kB
+    POX: pox/openflow/of_01.py:882 makes one system call per message, and hands what the kernel does
+    not take to the DeferredSender (:409), one thread for all switches that cuts it up into 4 kB
     pieces; its select() at :467 raises for good when one of the switches is closed.
 
     Guaranteed: what is sent within one turn of a task leaves together when that turn ends, before
