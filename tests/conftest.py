@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 for _directory in ("tests", "scripts", "pox_ext"):
@@ -17,6 +18,18 @@ from userspace_ovs import OVSError  # noqa: E402
 
 # So that pure tests can import POX's own libraries (pox.openflow and so on).
 sys.path.append(find_pox())
+
+
+# The same examples in every run: a failure is the change's, not the dice's.  To search for more:
+# --hypothesis-profile=search.  The machine may be busy with other things: time says nothing.
+_SLOW = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large)
+settings.register_profile(
+    "repeat", derandomize=True, deadline=None, database=None, suppress_health_check=_SLOW
+)
+settings.register_profile(
+    "search", derandomize=False, deadline=None, database=None, suppress_health_check=_SLOW
+)
+settings.load_profile("repeat")
 
 
 @pytest.hookimpl(hookwrapper=True)
