@@ -180,41 +180,31 @@ def kept(path):
 
 
 def test_indexes_in_order_of_first_connection_survive_a_restart(make_later, tmp_path):
+    """The number of a switch that is not there stays its own, until the user takes it away."""
     path = tmp_path / "new" / "switches.json"
     bed = make_later(3, ["--switches=auto", f"--switches_file={path}"])
     bed.connect(2, 1)
     assert kept(path) == {2: 1, 1: 2}
-    numbers = {1: "1.s2-eth1", 2: "1.s2-eth2", 17: "2.s1-eth1", 18: "2.s1-eth2"}
-    assert bed.names() == numbers
-    # Not all IPs of --ips are found as long as s3 is not there.
-    third = {33: "3.s3-eth1", 34: "3.s3-eth2"}
-    bed.connect(3)
-    assert bed.names() == {**numbers, **third}
-    bed.passes((1, 1), (2, 1))
-    bed.passes((2, 2), (3, 1))
+    first_two = {1: "1.s2-eth1", 2: "1.s2-eth2", 17: "2.s1-eth1", 18: "2.s1-eth2"}
+    assert bed.names() == first_two
 
     bed.restart()
-    bed.connect(3, 1, 2)
-    assert bed.names() == {**numbers, **third}
+    bed.connect(3)
+    third = {33: "3.s3-eth1", 34: "3.s3-eth2"}
+    assert bed.names() == third
+    bed.connect(1, 2)
+    assert bed.names() == {**first_two, **third}
     assert kept(path) == {2: 1, 1: 2, 3: 3}
+    bed.passes((1, 1), (2, 1))
+    bed.passes((2, 2), (3, 1))
     bed.passes((3, 2), (1, 2))
     assert [line for line in warnings(bed) if "tunnel IP" not in line] == []
 
-
-def test_the_number_of_a_switch_that_is_gone_stays_its_own(make_later, tmp_path):
-    path = tmp_path / "switches.json"
-    bed = make_later(3, ["--switches=auto", f"--switches_file={path}"])
-    bed.connect(1, 2)
-    bed.restart()
-    bed.connect(3)
-    assert kept(path) == {1: 1, 2: 2, 3: 3}
-    assert bed.names() == {33: "3.s3-eth1", 34: "3.s3-eth2"}
-    # The user may take it out of the file; its number is free again then.
     bed.aggregator.kill()
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({dpid: n for dpid, n in content.items() if n != 2}))
+    path.write_text(json.dumps({dpid: n for dpid, n in content.items() if n == 3}))
     bed.restart()
-    bed.connect(3, 2)
+    bed.connect(1, 3, 2)
     assert kept(path) == {1: 1, 2: 2, 3: 3}
 
 
