@@ -29,7 +29,11 @@ NAME = "\0lab.inside"
 
 def sizes() -> dict[str, int]:
     """Return what all of edge's objects hold, by class and attribute, and how many there are."""
+    # edge.garbage sets aside what survives a full collection: neither this one nor get_objects()
+    # would look at it.
+    _unfreeze()
     gc.collect()
+    _unfreeze()
     found: Counter = Counter()
     for thing in gc.get_objects():
         kind = type(thing)
@@ -41,6 +45,11 @@ def sizes() -> dict[str, int]:
             if isinstance(value, Sized) and not isinstance(value, (str, bytes)):
                 found[f"{name}.{attribute}"] += len(value)
     return dict(found)
+
+
+def _unfreeze() -> None:
+    if hasattr(gc, "unfreeze"):  # not with PyPy
+        gc.unfreeze()
 
 
 def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
