@@ -11,7 +11,7 @@ LISTEN = 6654
 @pytest.fixture(scope="module")
 def bed(root):
     """A big switch over two switches (ports 1, 2, 17, 18) that also listens on port 6654."""
-    bed = FaultBed(2, options=[f"--listen={LISTEN}"])
+    bed = FaultBed(2, options=[f"--listen={LISTEN}"], level="INFO")
     yield bed
     bed.stop()
 
@@ -22,7 +22,7 @@ def make_bed(root):
     made = []
 
     def make(*args, **kwargs):
-        made.append(FaultBed(*args, **kwargs))
+        made.append(FaultBed(*args, level="INFO", **kwargs))
         return made[-1]
 
     yield make

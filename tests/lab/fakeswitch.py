@@ -11,7 +11,7 @@ from .controller import TIMEOUT, Connection
 from .namespaces import Namespace
 from .openflow10 import Message, Stats, Type
 
-NXST_FLOW = struct.pack("!II", of.NX_VENDOR, 0)
+NXST_FLOW = struct.pack("!II4x", of.NX_VENDOR, 0)
 
 
 def phy_port(number: int, name: str, config: int = 0, state: int = 0) -> bytes:
@@ -60,8 +60,9 @@ class FakeSwitch(Connection):
                 Type.QUEUE_GET_CONFIG_REPLY,
                 request.body[:2] + bytes(6),
             ),
-            Type.STATS_REQUEST: (Type.STATS_REPLY, self._stats(request.body)),
         }.get(request.type)
+        if request.type == Type.STATS_REQUEST:
+            answer = Type.STATS_REPLY, self._stats(request.body)
         return answer and of.message(*answer, xid=request.xid)
 
     @staticmethod

@@ -1,0 +1,299 @@
+"""Bad bytes from switches: they cost that switch at most, and nobody else notices."""
+
+import contextlib
+import socket
+import struct
+import time
+
+import pytest
+from fuzz.noise import EDGES, Noise
+from lab import frames
+from lab import openflow10 as of
+from lab.fakeswitch import NXST_FLOW, FakeSwitch, phy_port
+from lab.faultbed import FaultBed, resident_memory, until
+from lab.network import CONTROL_ADDRESS
+from lab.openflow10 import Stats, Type
+from lab.traffic import Stream
+
+OPENFLOW_PORT = 6633
+SWITCH_TIMEOUT = 1.0
+BATCH = 250
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def bed(root):
+    """Two real switches, and room for a third, which is the bad one."""
+    bed = FaultBed(2, options=[f"--switch_timeout={SWITCH_TIMEOUT}"], level="INFO")
+    bed.install_flows()
+    yield bed
+    bed.stop()
+
+
+@pytest.fixture
+def others(bed):
+    """At the end: nothing lost between the real switches, which are as they have to be."""
+    with Stream(bed.network, 1, [17], pace=0.01) as stream:
+        stream.wait_for_frames()
+        yield
+        stream.wait_for_frames()
+    stream.expect_no_loss()
+    log = bed.aggregator.log()
+    assert bed.aggregator.alive
+    assert "switch 1: lost" not in log and "switch 2: lost" not in log
+    assert "Traceback" not in log
+    assert bed.controller.connections[0] is bed.controller.connection, "never closed"
+    started = time.monotonic()
+    bed.controller.barrier(SWITCH_TIMEOUT * 2 + 1)
+    assert len(bed.controller.flow_stats()) > 10
+    assert time.monotonic() - started < SWITCH_TIMEOUT * 4, "nobody waits for ever"
+    bed.controller.take()
+    bed.wait_until_right(5, dpids=[1, 2])
+
+
+def connect(bed):
+    return bed.network.outer.call(socket.create_connection, (CONTROL_ADDRESS, OPENFLOW_PORT), 5)
+
+
+def bad_switch(bed, **more):
+    return FakeSwitch(bed.network.outer, CONTROL_ADDRESS, OPENFLOW_PORT, dpid=3, **more)
+
+
+def ready(bed, **more):
+    """A third switch that has been brought up to date."""
+    switch = bad_switch(bed, **more)
+    bed.wait_for_link([33, 34], down=False)
+    return switch
+
+
+def test_any_bytes_before_the_handshake(bed, others, seed):
+    """Whatever it says first; and nothing at all."""
+    noise = Noise(seed)
+    hello = of.message(Type.HELLO)
+    for _ in range(20):
+        peers = []
+        for _ in range(25):
+            peer = connect(bed)
+            peers.append(peer)
+            said = noise.choice(
+                (
+                    noise.badly_framed(),
+                    hello + noise.badly_framed(),
+                    hello + noise.from_switch((0,)) + noise.badly_framed(),
+                    hello + features(noise),
+                    features(noise),
+                    b"",
+                )
+            )
+            with contextlib.suppress(ConnectionError):
+                peer.sendall(said)
+                peer.shutdown(socket.SHUT_WR)
+        for peer in peers:
+            with contextlib.suppress(ConnectionError):
+                while peer.recv(1 << 16):
+                    pass
+            peer.close()
+        bed.controller.barrier()
+
+
+def features(noise):
+    """A FEATURES_REPLY with some ports, that nobody may ever have asked for."""
+    ports = [
+        phy_port(noise.choice((1, 2, 3, 3, 17, 0, 0xFF00, 0xFFFE)), noise.choice(("tun1", "x")))
+        for _ in range(noise.randrange(5))
+    ]
+    dpid = noise.choice((0, 1, 2, 3, 4, 5000, (1 << 64) - 1))
+    body = struct.pack("!QIB3xII", dpid, 0, 254, 0xC7, 0xFFF) + b"".join(ports)
+    message = of.message(Type.FEATURES_REPLY, body)
+    return noise.framed(noise.damage(message) if noise.random() < 0.5 else message)
+
+
+def test_connections_that_say_nothing_more(bed, others):
+    """Mute from the start, after the hello, in the middle of a message: given up in ten seconds.
+
+    The real switches do not wait for that.
+    """
+    beginnings = (
+        b"",
+        of.message(Type.HELLO),
+        of.message(Type.HELLO)[:5],
+        of.message(Type.HELLO) + b"\1\6\xff\xff" + bytes(1000),
+    )
+    peers = [connect(bed) for _ in range(20)]
+    for number, peer in enumerate(peers):
+        peer.sendall(beginnings[number % len(beginnings)])
+    bed.controller.barrier()
+    for peer in peers:
+        peer.settimeout(15)
+        with contextlib.suppress(ConnectionError):
+            while peer.recv(1 << 16):
+                pass
+        peer.close()
+
+
+def test_any_messages_of_a_switch(bed, others, seed, volume):
+    """A switch that is up and says anything: it lives on, or is hung up on and may come back."""
+    noise = Noise(seed)
+    resident = []
+    switch = ready(bed)
+    hung_up = 0
+    for batch in range(volume // BATCH):
+        asked = [message.xid for message in switch.take()] or [0]
+        messages = [noise.from_switch(asked[-20:]) for _ in range(BATCH)]
+        with contextlib.suppress(OSError):
+            switch.send(*messages)
+            switch.send(of.message(Type.ECHO_REQUEST, b"still there?", 0x5EED))
+        with contextlib.suppress(AssertionError):  # closed
+            switch.expect(Type.ECHO_REPLY, where=lambda reply: reply.xid == 0x5EED)
+        if switch.closed:
+            hung_up += 1
+            switch.close()
+            switch = bad_switch(bed)
+        bed.controller.take()
+        if batch > volume // BATCH // 4:
+            resident.append(resident_memory(bed.aggregator.pid))
+    switch.close()
+    bed.controller.barrier()
+    assert hung_up < volume // BATCH, "not for every little thing"
+    assert max(resident) - resident[0] < 10 * MEGABYTE
+
+
+def flow_entry(length, match_length=0, cookie=0, size=48):
+    """One nx_flow_stats with these lengths in it, and this size."""
+    entry = struct.pack(
+        "!HBxIIHHHHHHQQQ", length, 2, 0, 0, 1, 0, 0, match_length, 0, 0, cookie, 0, 0
+    )
+    return entry.ljust(size, b"\0")[:size]
+
+
+def reply(kind, body, flags=0, xid=0):
+    return of.message(Type.STATS_REPLY, struct.pack("!HH", kind, flags) + body, xid)
+
+
+LIES = {
+    "an entry of length 0": NXST_FLOW + flow_entry(0),
+    "an entry of length 1": NXST_FLOW + flow_entry(1),
+    "an entry of length 47": NXST_FLOW + flow_entry(47),
+    "an entry of length 65535": NXST_FLOW + flow_entry(0xFFFF),
+    "a match of 65535 bytes": NXST_FLOW + flow_entry(48, 0xFFFF),
+    "a match longer than the entry": NXST_FLOW + flow_entry(48, 40) + flow_entry(48),
+    "half an entry": NXST_FLOW + flow_entry(48)[:20],
+    "an entry and a half": NXST_FLOW + flow_entry(48) + flow_entry(48)[:30],
+    "no subtype": NXST_FLOW[:4],
+    "nothing": b"",
+    "another vendor": struct.pack("!II4x", 0x1234, 0) + flow_entry(48),
+    "another subtype": struct.pack("!II4x", of.NX_VENDOR, 1) + flow_entry(48),
+    "the same service rule a hundred times": NXST_FLOW + flow_entry(48) * 100,
+}
+
+
+def lying(lie):
+    """Answer every request for flows so."""
+
+    def answer(request):
+        if request.type == Type.STATS_REQUEST and request.body[:2] == b"\xff\xff":
+            return reply(Stats.VENDOR, lie, xid=request.xid)
+        return None
+
+    return answer
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_lies_about_its_flows_when_it_comes(bed, others, lie):
+    """What it says of its flows makes no sense: it may be refused, or taken for empty."""
+    switch = bad_switch(bed, lie=lying(lie))
+    until(lambda: switch.closed or any(m.type == Type.STATS_REQUEST for m in switch.inbox), "dump")
+    bed.controller.barrier(SWITCH_TIMEOUT * 2 + 1)
+    switch.close()
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_lies_about_its_flows_later(bed, others, lie):
+    """Counters that make no sense are left out; the controller gets its answer all the same."""
+    switch = ready(bed)
+    switch.lie = lying(lie)
+    started = time.monotonic()
+    assert len(bed.controller.flow_stats()) > 10
+    assert bed.controller.aggregate().flow_count > 10
+    assert len(bed.controller.table_stats()) == 254
+    bed.controller.barrier(SWITCH_TIMEOUT * 2 + 1)
+    assert time.monotonic() - started < SWITCH_TIMEOUT * 8
+    switch.close()
+    bed.wait_for_link([33, 34], down=True)
+
+
+def test_lies_in_every_answer(bed, others, seed):
+    """Each answer damaged, of another type, or an error; while the controller asks for all."""
+    noise = Noise(seed)
+    controller = bed.controller
+    lies = 0
+
+    def lie(request):
+        nonlocal lies
+        truth = switch.truth(request)
+        if truth is None or noise.random() < 0.5:
+            return None
+        lies += 1
+        if noise.random() < 0.2:
+            error = struct.pack("!HH", noise.randrange(6), noise.randrange(9))
+            return of.message(
+                Type.ERROR, error + request.pack()[: noise.randrange(80)], request.xid
+            )
+        if noise.random() < 0.1:
+            truth = noise.simple()
+        return noise.framed(noise.damage(truth), request.xid)
+
+    for _ in range(20):
+        switch = bad_switch(bed)
+        switch.lie = lie
+        for _ in range(5):
+            if switch.closed:
+                break
+            controller.send(
+                of.stats_request(Stats.FLOW, of.flow_stats_body(), xid=1),
+                of.stats_request(Stats.PORT, struct.pack("!H6x", of.Port.NONE), xid=2),
+                of.stats_request(Stats.QUEUE, struct.pack("!HxxI", of.Port.ALL, 0xFFFFFFFF), xid=3),
+                of.stats_request(Stats.TABLE, xid=4),
+                of.message(Type.QUEUE_GET_CONFIG_REQUEST, struct.pack("!Hxx", 33), 5),
+                of.flow_mod(of.match(dl_type=0x1234), of.output(33)),
+                of.flow_mod(of.match(dl_type=0x1234), command=of.Command.DELETE),
+            )
+            controller.barrier(SWITCH_TIMEOUT * 10)
+            answers = {m.xid for m in controller.take(Type.STATS_REPLY, Type.ERROR)}
+            assert {1, 2, 3, 4} <= answers | {0}, answers
+        switch.close()
+    assert lies > 100
+    controller.barrier(SWITCH_TIMEOUT * 2 + 1)
+
+
+def test_ports_without_end(bed, others):
+    """Thousands of ports with numbers up to the last: those that have no number are left out."""
+    ports = [phy_port(number, f"p{number}") for number in range(1, 1300)]
+    switch = bad_switch(bed, ports=ports)
+    bed.wait_for_link(range(33, 49), down=False)
+    for number in EDGES:
+        name = "tun3" if number > 16 else "renamed"
+        switch.send(of.message(Type.PORT_STATUS, bytes(8) + phy_port(number & 0xFFFF, name)))
+    bed.controller.barrier(SWITCH_TIMEOUT * 2 + 1)
+    numbers = sorted(bed.controller.features().ports)
+    assert [number for number in numbers if number > 32] == list(range(33, 49))
+    switch.close()
+    bed.wait_for_link(range(33, 49), down=True)
+    bed.controller.take()
+
+
+def test_foreign_probes_change_nothing(bed, others):
+    """A packet-in that claims to be a probe, with the tunnel IP of another switch."""
+    switch = ready(bed)
+    address = int.from_bytes(bytes((172, 16, 0, 2)), "big")
+    fields = struct.pack("!IH", 0x00000002, 3) + struct.pack(
+        "!II", (1 << 16 | 32 << 9 | 4), address
+    )
+    for data in (frames.lldp(), bytes(60), b"", frames.udp(payload=bytes(200))):
+        packet_in = struct.pack("!IHBBQH6x", of.NO_BUFFER, 60, 1, 1, 0, len(fields))
+        body = struct.pack("!II", of.NX_VENDOR, 17) + packet_in + fields
+        switch.send(of.message(Type.VENDOR, body + bytes(-len(fields) % 8) + bytes(2) + data))
+    switch.request(of.message(Type.ECHO_REQUEST))
+    assert "switch 3: tunnel IP" not in bed.aggregator.log()
+    switch.close()
+    bed.wait_for_link([33, 34], down=True)
