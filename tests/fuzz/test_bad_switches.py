@@ -12,7 +12,8 @@ from lab import openflow10 as of
 from lab.fakeswitch import NXST_FLOW, FakeSwitch, phy_port
 from lab.faultbed import FaultBed, resident_memory, until
 from lab.network import CONTROL_ADDRESS
-from lab.openflow10 import Stats, Type
+from lab.openflow10 import Port, Stats, Type
+from lab.relay import NORTHWARD, SOUTHWARD
 from lab.traffic import Stream
 
 OPENFLOW_PORT = 6633
@@ -234,6 +235,11 @@ def test_lies_in_every_answer(bed, others, seed):
         if truth is None or noise.random() < 0.5:
             return None
         lies += 1
+        if request.body[:2] == b"\xff\xff":
+            return reply(Stats.VENDOR, noise.choice(list(LIES.values())), xid=request.xid)
+        if request.type == Type.QUEUE_GET_CONFIG_REQUEST:
+            queue = struct.pack("!IHxx", 1, noise.choice((8, 0, 7, 0xFFFF)))
+            return of.message(Type.QUEUE_GET_CONFIG_REPLY, bytes(8) + queue, request.xid)
         if noise.random() < 0.2:
             error = struct.pack("!HH", noise.randrange(6), noise.randrange(9))
             return of.message(
@@ -297,3 +303,49 @@ def test_foreign_probes_change_nothing(bed, others):
     assert "switch 3: tunnel IP" not in bed.aggregator.log()
     switch.close()
     bed.wait_for_link([33, 34], down=True)
+
+
+@pytest.mark.parametrize("direction", [NORTHWARD, SOUTHWARD])
+def test_a_line_that_changes_bytes(root, seed, direction):
+    """A real switch of which a tenth of the messages is damaged; then the line is repaired."""
+    noise = Noise(seed)
+    bed = FaultBed(3, relays=[3], level="INFO", options=[f"--switch_timeout={SWITCH_TIMEOUT}"])
+    try:
+        bed.install_flows()
+        relay = bed.relays[3]
+        damaged = 0
+
+        def mangle(way, message):
+            nonlocal damaged
+            if way == direction and noise.random() < 0.1:
+                damaged += 1
+                return noise.framed(noise.damage(message), of.xid_of(message))
+            return message
+
+        with Stream(bed.network, 1, [17]) as stream:
+            stream.wait_for_frames()
+            relay.mangle = mangle
+            deadline = time.monotonic() + 60
+            number = 0
+            while damaged < 100:
+                assert time.monotonic() < deadline, f"only {damaged} messages were damaged"
+                number += 1
+                match = of.match(dl_src=frames.host_mac(number % 100))
+                bed.controller.send(
+                    of.flow_mod(match, [of.output(33), of.output(Port.FLOOD)]),
+                    of.packet_out(frames.udp(), of.output(33)),
+                    of.stats_request(Stats.FLOW, of.flow_stats_body(match)),
+                )
+                bed.controller.barrier(SWITCH_TIMEOUT * 4)
+                bed.controller.take()
+            relay.mangle = None
+            relay.drop()
+            bed.wait_until_right(5)
+            stream.wait_for_frames()
+        stream.expect_no_loss()
+        assert "Traceback" not in bed.aggregator.log()
+        bed.controller.barrier()
+        with Stream(bed.network, 1, [34]) as into:
+            into.wait_for_frames()
+    finally:
+        bed.stop()
