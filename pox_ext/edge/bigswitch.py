@@ -290,11 +290,13 @@ class BigSwitch:
         message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
         self.tell(of.OFPT_PORT_STATUS, message + port.pack(), but)
 
-    def modify_port(self, peer: Peer, number: int, config: int, mask: int, message: bytes) -> None:
+    def modify_port(
+        self, peer: Peer, number: int, config: int, mask: int, advertise: int, message: bytes
+    ) -> None:
         """A controller's PORT_MOD that has been found good."""
         member, port = self.port(number)
         xid = self.refusals.originate(peer, message)
-        member.modify_port(port, config, mask, xid)
+        member.modify_port(port, config, mask, advertise, xid)
         # As Open vSwitch does: the others are told, the one who asked knows.
         self._announce_ports(member, peer)
 

@@ -239,16 +239,25 @@ class Member:
                 self.send(_no_flood(port))
                 self.ports[number] = port._replace(config=port.config | of.OFPPC_NO_FLOOD)
 
-    def modify_port(self, number: int, config: int, mask: int, xid: Optional[int] = None) -> None:
+    def modify_port(
+        self,
+        number: int,
+        config: int,
+        mask: int,
+        advertise: int = 0,
+        xid: Optional[int] = None,
+    ) -> None:
         """
-        Change a port's OFPPC_* bits, now and whenever the switch comes back.
+        Change a port's OFPPC_* bits, now and whenever the switch comes back, and, unless it is
+        0, what it advertises (OFPPF_*).
 
         The switch does not tell the one who asked; so the port's new bits are noted here.
         """
         port = self.ports[number]
         old_config, old_mask = self._port_mods.get(number, (0, 0))
         self._port_mods[number] = (old_config & ~mask | config & mask, old_mask | mask)
-        self.send(south.port_mod(xid or new_xid(), number, port.hw_addr, config, mask))
+        xid = xid or new_xid()
+        self.send(south.port_mod(xid, number, port.hw_addr, config, mask, advertise))
         self.ports[number] = port._replace(config=port.config & ~mask | config & mask)
 
     # --- connection ----------------------------------------------------------------------------

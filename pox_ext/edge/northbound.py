@@ -39,12 +39,9 @@ _CAPABILITIES = (
 )
 _ACTIONS = 0xFFF
 
-# What a controller with the role of a slave may not do.
-_CHANGES = frozenset((of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
-
 
 class _Lengths(NamedTuple):
-    """The lengths that a body can have: the least, and that with any number of steps."""
+    """The lengths that something can have: the least, and that with any number of steps."""
 
     least: int
     step: int = 0
@@ -74,6 +71,13 @@ _STATS_REPLY_LENGTHS = {
     of.OFPST_QUEUE: _Lengths(0, 32),
     statistics.OFPST_PORT_DESC: _Lengths(0, 48),
     of.OFPST_VENDOR: _Lengths(0, 1),
+}
+
+# What a controller with the role of a slave may not do, and how long it is.
+_CHANGES = {
+    of.OFPT_PACKET_OUT: _Lengths(16, 1),
+    of.OFPT_FLOW_MOD: _Lengths(72, 8),
+    of.OFPT_PORT_MOD: _Lengths(32),
 }
 
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
@@ -118,8 +122,12 @@ class Northbound:
             raise
 
     def _handle(self, peer: Peer, message: bytes) -> None:
-        if peer.role == nx.NX_ROLE_SLAVE and message[1] in _CHANGES:
-            raise _bad_request(of.OFPBRC_EPERM)
+        change = _CHANGES.get(message[1])
+        if change is not None:
+            if not change.fits(len(message)):
+                raise _bad_request(of.OFPBRC_BAD_LEN)
+            if peer.role == nx.NX_ROLE_SLAVE:
+                raise _bad_request(of.OFPBRC_EPERM)
         self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
@@ -224,8 +232,6 @@ class Northbound:
     def flow_mod(self, peer: Peer, message: bytes) -> None:
         """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
         self.switch.counts.flow_mods += 1
-        if len(message) < 72 or len(message) % 8:
-            raise _bad_request(of.OFPBRC_BAD_LEN)
         cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
             message, 48
         )
@@ -265,8 +271,6 @@ class Northbound:
 
     def _packet_out(self, peer: Peer, message: bytes) -> None:
         self.switch.counts.packet_outs += 1
-        if len(message) < 16:
-            raise _bad_request(of.OFPBRC_BAD_LEN)
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
         end = 16 + actions_len
         if end > len(message) or actions_len % 8:
@@ -282,14 +286,14 @@ class Northbound:
     # --- ports and queues ----------------------------------------------------------------------
 
     def _port_mod(self, peer: Peer, message: bytes) -> None:
-        check_length(message, 32)
-        number, hw_addr, config, mask, _ = _PORT_MOD.unpack_from(message, 8)
+        number, hw_addr, config, mask, advertise = _PORT_MOD.unpack_from(message, 8)
         port = self.switch.ports.get(number)
         if port is None:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
         if hw_addr != port.hw_addr:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
-        self.switch.modify_port(peer, number, config, mask & _PORT_CONFIG, message)
+        mask &= _PORT_CONFIG
+        self.switch.modify_port(peer, number, config, mask, advertise, message)
 
     def _queue_get_config_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 12)

@@ -99,7 +99,7 @@ _PORT_AND_TUNNEL_FIELDS = {
 
 
 class Output(NamedTuple):
-    """An output to a port of the big switch, or to OFPP_FLOOD or OFPP_ALL."""
+    """An output to a port of the big switch, or to OFPP_FLOOD, OFPP_ALL or OFPP_TABLE."""
 
     port: int
 
@@ -254,7 +254,7 @@ def parse(raw: bytes) -> Actions:
             port = int.from_bytes(action[4:6], "big")
             _check_output(port)
             outputs.append(port)
-            if port < of.OFPP_MAX or port in (of.OFPP_FLOOD, of.OFPP_ALL):
+            if port < of.OFPP_MAX or port in (of.OFPP_FLOOD, of.OFPP_ALL, of.OFPP_TABLE):
                 step = Output(port)
         elif kind == of.OFPAT_ENQUEUE:
             _, _, port, queue = _ENQUEUE.unpack(action)
@@ -362,6 +362,9 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
     for step in actions.steps:
         if isinstance(step, bytes):
             out.append(step)
+        elif step.port == of.OFPP_TABLE:
+            out.append(output(of.OFPP_TABLE))
+            loaded_key = loaded_ip = None  # what the flow that is met has loaded, stays
         elif step.port == of.OFPP_FLOOD:
             # The tunnel port has OFPPC_NO_FLOOD.
             out.append(output(of.OFPP_FLOOD))
