@@ -22,6 +22,13 @@ def test_the_formula(dpid, port, number):
     assert numbers.locate(number) == (dpid, port)
 
 
+def test_what_is_left_below_the_reserved_numbers_is_no_port():
+    """A switch 4080 would have 15 numbers; it gets none."""
+    numbers = PortNumbers()
+    assert numbers.locate(65264) == (4079, 16)
+    assert all(numbers.locate(number) is None for number in range(65265, 0x10000))
+
+
 @given(sizes, st.integers(0, 0xFFFF))
 def test_every_number_has_one_port_or_none(max_ports, number):
     numbers = PortNumbers(max_ports)
