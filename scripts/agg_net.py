@@ -306,7 +306,7 @@ class Tunnels:
 
 
 class Relay(socketserver.ThreadingUnixStreamServer):
-    """Carries every connection to a unix socket on to the controller.
+    """Carries every connection to a unix socket on to the controller, until the program ends.
 
     It belongs where the controller is: its threads run in the network namespace of its maker.
     """
@@ -349,7 +349,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 class Control(socketserver.UnixStreamServer):
     """Does what `scripts/aggregator.sh` asks: `add COUNT TYPE` or `remove`, a line each.
 
-    The answer is a line: `ok`, or what went wrong.
+    The program's end is its end.  The answer is a line: `ok`, or what went wrong.
     """
 
     def __init__(self, path: str, tunnels: Tunnels) -> None:
@@ -435,7 +435,8 @@ def run_userspace(options: argparse.Namespace) -> int:
     """Run the network in namespaces of its own until the user leaves; the relay stays outside."""
     private_namespace.hold_signals()
     directory = state_directory()
-    with only_one(directory), Relay(str(directory / "relay"), options.controller):
+    with only_one(directory):
+        Relay(str(directory / "relay"), options.controller)
         return private_namespace.run([sys.executable, *sys.argv])
 
 
@@ -446,8 +447,8 @@ def run_inside(options: argparse.Namespace) -> int:
     relay = os.path.join(directory, "relay")
     net = userspace_net(options.switches, options.hosts, options.controller, directory, relay)
     try:
-        with Control(os.path.join(directory, "control"), Tunnels(net)):
-            AggregatorCLI(net)
+        Control(os.path.join(directory, "control"), Tunnels(net))
+        AggregatorCLI(net)
     finally:
         private_namespace.ignore_signals()
         stop(net)

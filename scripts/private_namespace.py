@@ -15,11 +15,14 @@ Standard library only; needs root and util-linux.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from typing import Callable
 
 from userspace_ovs import dying_with_parent
 
@@ -84,15 +87,52 @@ def arrive() -> None:
 
 
 def end_on_signals() -> None:
-    """Make SIGINT a KeyboardInterrupt, and SIGTERM and SIGHUP a SystemExit with status 128 + N."""
+    """Make SIGINT a KeyboardInterrupt, and SIGTERM and SIGHUP a SystemExit with status 128 + N.
+
+    Also at a prompt: see `_insist`.
+    """
+    handled = 0
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal handled
+        handled += 1
+        raise KeyboardInterrupt
 
     def leave(number: int, _frame: object) -> None:
+        nonlocal handled
+        handled += 1
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGHUP, leave)
+    _insist(lambda: handled)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGCHLD))
+
+
+def _insist(handled: Callable[[], int]) -> None:
+    """Send a signal again when no handler has run for it.
+
+    Python's input() with readline draws the prompt, and then waits for a key in select(2).  A
+    signal in between would go unnoticed until the next key.
+
+    handled: returns how many signals the handlers have seen.
+    """
+    noticed, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        before = 0
+        while True:
+            select.select([noticed], [], [])
+            time.sleep(0.3)
+            number = os.read(noticed, 4096)[-1]
+            if handled() == before:
+                signal.pthread_kill(threading.main_thread().ident, number)
+            before = handled()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ignore_signals() -> None:
