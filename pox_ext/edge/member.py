@@ -225,10 +225,14 @@ class Member:
         if tunnel != self.tunnel_port:
             self.tunnel_port = tunnel
             self.owner.tunnel_changed(self)
-        for number in set(self.left_out()) - set(tunnels):
+        left_out = sorted(set(self.left_out()) - set(tunnels))
+        if left_out:
+            first = left_out[0]
+            name = self.ports[first].name.decode(errors="replace")
+            others = f" and {len(left_out) - 1} more" if left_out[1:] else ""
             self.warn_once(
-                f"port {number} ({self.ports[number].name.decode(errors='replace')}) is above "
-                f"{self.owner.numbers.max_ports} and is left out; give it a lower number "
+                f"port {first} ({name}){others} cannot be numbered, being above "
+                f"{self.owner.numbers.max_ports}, and is left out; give such ports lower numbers "
                 "(ofport_request), or start with a larger --max_ports"
             )
 
@@ -383,11 +387,15 @@ class Member:
 
     def _answered(self, xid: int, pending: Pending, kind: int, message: bytes) -> None:
         self._answered_at = time.monotonic()
+        for older in list(itertools.takewhile(lambda each: each != xid, self._pending)):
+            # Switches answer in order, so this one will not be answered any more.
+            log.warning("%s: leaves a request unanswered", self)
+            self._pending.pop(older).lost()
         try:
             last = pending.answer(kind, message)
         except Exception:
             # Whoever waits for this must not wait for ever.
-            del self._pending[xid]
+            self._pending.pop(xid, None)
             pending.lost()
             raise
         if last:

@@ -183,7 +183,11 @@ class FlowStats(NamedTuple):
 
 
 def parse_flows(message: bytes) -> Iterator[FlowStats]:
-    """The flows in one part of an NXST_FLOW reply (the whole message)."""
+    """
+    The flows in one part of an NXST_FLOW reply (the whole message).
+
+    Raises ValueError or struct.error if it is broken.
+    """
     offset = 24
     while offset < len(message):
         (
@@ -203,6 +207,7 @@ def parse_flows(message: bytes) -> Iterator[FlowStats]:
         ) = _NX_FLOW_STATS.unpack_from(message, offset)
         start = offset + _NX_FLOW_STATS.size
         after = start + match_len + -match_len % 8
+        _check_entry(length, after - offset, message, offset)
         yield FlowStats(
             table,
             priority,
@@ -219,15 +224,25 @@ def parse_flows(message: bytes) -> Iterator[FlowStats]:
         offset += length
 
 
+def _check_entry(length: int, least: int, message: bytes, offset: int) -> None:
+    if length < least or offset + length > len(message):
+        raise ValueError("broken flow statistics")
+
+
 _COUNTERS = struct.Struct("!H22xQQQ")
 
 
 def parse_counters(message: bytes) -> Iterator[tuple[int, int, int]]:
-    """(cookie, packets, octets) of the flows in one part of an NXST_FLOW reply."""
+    """
+    (cookie, packets, octets) of the flows in one part of an NXST_FLOW reply.
+
+    Raises ValueError or struct.error if it is broken.
+    """
     offset, end = 24, len(message)
     unpack = _COUNTERS.unpack_from
     while offset < end:
         length, cookie, packets, octets = unpack(message, offset)
+        _check_entry(length, _NX_FLOW_STATS.size, message, offset)
         yield cookie, packets, octets
         offset += length
 
