@@ -1,0 +1,230 @@
+"""The connection: greetings of all versions, and what a new one finds.
+
+OpenFlow 1.0.0, 4.1 and 5.5.1; version negotiation as later specifications have it, since
+controllers of these connect too.
+"""
+
+import struct
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+from lab.bigswitch import BigSwitch, PlainSwitch
+from lab.openflow10 import Command, Flag, Type
+
+from .both import WAIT, Both
+
+UDP = frames.udp()
+
+
+def hello(version, elements=b""):
+    return of.message(Type.HELLO, elements, 7, version)
+
+
+def bitmap(*versions):
+    """A version bitmap element with these versions."""
+    word = sum(1 << version for version in versions)
+    return struct.pack("!HHI", 1, 8, word)
+
+
+OURS = hello(1)
+
+ACCEPTED = {
+    "1.0": hello(1),
+    "1.0, junk behind": hello(1, b"junk behind"),
+    "1.1": hello(2),
+    "1.3": hello(4),
+    "1.3 and 1.0": hello(4, bitmap(1, 4)),
+    "1.5, 1.4, 1.0": hello(6, bitmap(6, 5, 1)),
+    "unknown element": hello(1, struct.pack("!HHI", 9, 8, 0)),
+    "version 127": hello(127),
+    "version 255": hello(255),
+    "long": hello(1, bytes(1000)),
+    "bitmap of no version": hello(1, bitmap()),
+}
+REFUSED = {
+    "version 0": hello(0),
+    "1.3 only": hello(4, bitmap(4)),
+    "1.0 in the header, 1.3 in the bitmap": hello(1, bitmap(4)),
+    "features request first": of.message(Type.FEATURES_REQUEST),
+    "error first": of.message(Type.ERROR, bytes(12)),
+    "flow-mod first": of.flow_mod(),
+    "barrier first": of.message(Type.BARRIER_REQUEST),
+    "echo request first": of.message(Type.ECHO_REQUEST, b"first", 3),
+    "length 0": bytes(8),
+    "length 7": struct.pack("!BBHI", 1, 0, 7, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def _pair(root):
+    """Each with so many controllers that all greetings can be tried at once."""
+    plain = PlainSwitch(controllers=1 + len(ACCEPTED) + len(REFUSED))
+    big = BigSwitch(controllers=1 + len(ACCEPTED) + len(REFUSED), options=["--max_retry_delay=1"])
+    yield Both(plain, big)
+    big.stop()
+    plain.stop()
+
+
+@pytest.fixture
+def pair(_pair):
+    """A pair whose connections come again within a second."""
+    for bed in _pair.beds:
+        bed.controller.wait_until_connected(WAIT)
+    _pair.reset()
+    return _pair
+
+
+def next_connections(bed, greetings):
+    """Close a connection for each greeting, greet the next so; return the next ones."""
+    waiting = []
+    for controller, greeting in zip(bed.others, greetings):
+        count = len(controller.connections)
+        controller.hello = greeting
+        controller.connection.close()
+        waiting.append((controller, count + 1))
+    return [controller.wait_for_connection(count, WAIT) for controller, count in waiting]
+
+
+@pytest.fixture
+def greet(pair):
+    """Call it with greetings: returns {bed: connections greeted so}, and repairs them later."""
+    yield lambda greetings: {bed: next_connections(bed, greetings) for bed in pair.beds}
+    for bed in pair.beds:
+        next_connections(bed, [OURS] * len(bed.others))
+
+
+def test_greetings_that_are_accepted(pair, greet):
+    """The switch's own greeting is of version 1.0, and that is what is spoken."""
+    connections = greet(ACCEPTED.values())
+    for number, name in enumerate(ACCEPTED):
+
+        def ask(bed, number=number):
+            connection = connections[bed][number]
+            features = connection.features()
+            error = connection.error_for(of.message(99))
+            rest = [str(message) for message in connection.take()]
+            return str(connection.hello)[:12], features.datapath_id, error[:2], rest
+
+        pair.same(ask, name)
+
+
+def test_greetings_that_are_refused(pair, greet):
+    """What is said, if anything; then the connection is closed; and the next one is as good."""
+    pair.flow_mod(of.match(in_port=1), of.output(17), cookie=5)
+    connections = greet(REFUSED.values())
+    for number, name in enumerate(REFUSED):
+
+        def ask(bed, number=number):
+            connection = connections[bed][number]
+            connection.wait_closed(WAIT)
+            return [str(message) for message in connection.take()]
+
+        pair.same(ask, name)
+    assert [flow.cookie for flow in pair.flows()] == [5]
+
+
+def reconnect(pair, between=None):
+    """Close the connections and wait until both have come again.
+
+    between: is called while there is no connection
+    """
+    counts = {}
+    for bed in pair.beds:
+        counts[bed] = len(bed.controller.connections)
+        if between:
+            bed.controller.refuse()
+        bed.controller.connection.close()
+    if between:
+        between()
+        pair.each(lambda bed: bed.controller.listen())
+    for bed in pair.beds:
+        bed.controller.wait_for_connection(counts[bed] + 1, WAIT)
+
+
+def ending(bed):
+    """What came on the newest connection until the switch closed it."""
+    bed.controller.wait_closed(WAIT)
+    return [str(message) for message in bed.controller.take()]
+
+
+@pytest.mark.parametrize("length", [0, 7])
+def test_a_length_below_8_ends_the_connection(pair, length):
+    pair.send(struct.pack("!BBHI", 1, Type.ECHO_REQUEST, length, 9))
+    pair.same(ending, "the end")
+    pair.each(lambda bed: bed.controller.wait_until_connected(WAIT))
+
+
+def test_a_second_greeting_is_a_bad_type(pair):
+    for greeting in (hello(1), hello(4), hello(1, bitmap(4))):
+        pair.replies(greeting)
+    pair.features()
+
+
+def test_what_is_kept_and_what_is_new_after_a_reconnection(pair):
+    """Flows, counters and fragment handling stay; miss_send_len is the connection's."""
+    pair.set_config(of.Flag.SEND_FLOW_REM, 99)  # 1: OFPC_FRAG_DROP
+    pair.flow_mod(of.match(), of.output(17), cookie=5, idle_timeout=60)
+    pair.flow_mod(of.match(in_port=18), b"", priority=0, cookie=6)
+    pair.inject(1, UDP)
+    pair.port_mod(2, of.PortConfig.NO_FLOOD)
+    reconnect(pair)
+    (reply,) = pair.replies(of.message(Type.GET_CONFIG_REQUEST))
+    assert struct.unpack("!HH", reply.body) == (1, 128)
+    assert pair.features()[2].config == of.PortConfig.NO_FLOOD
+    assert pair.counters() == {5: (1, 60), 6: (0, 0)}
+    assert pair.inject(1, UDP).ports == [17]
+    pair.quiet()
+
+
+def test_without_a_controller(pair):
+    """Flows go on forwarding and ending; what happened meanwhile is not told afterwards."""
+    pair.flow_mod(of.match(in_port=1), of.output(17), cookie=1, flags=Flag.SEND_FLOW_REM)
+    for number, in_port in ((2, None), (3, 17)):
+        fields = {"in_port": in_port} if in_port else {}
+        pair.flow_mod(
+            of.match(dl_type=0x806, **fields),
+            of.output(2),
+            cookie=number,
+            hard_timeout=1,
+            flags=Flag.SEND_FLOW_REM,
+        )
+
+    def meanwhile():
+        for bed in pair.beds:
+            bed.wires.send(1, UDP)
+            bed.wires.expect({17: [UDP]})
+            bed.wires.send(18, UDP)  # a table miss that nobody hears of
+            bed.wires.expect_nothing()
+            bed.wires.ports[2].set_carrier(False)
+
+    try:
+        reconnect(pair, between=meanwhile)
+    finally:
+        pair.each(lambda bed: bed.wires.ports[2].set_carrier(True))
+
+    def gone(bed):
+        while len(bed.controller.flow_stats()) > 1:
+            bed.controller.expect(Type.FLOW_REMOVED, WAIT)
+        return {flow.cookie: flow.packet_count for flow in bed.controller.flow_stats()}
+
+    assert pair.same(gone) == {1: 1}
+    assert {port.state for port in pair.features().values()} <= {0, of.LINK_DOWN}
+    assert pair.inject(1, UDP).ports == [17]
+
+
+def test_half_a_message_at_the_end_of_a_connection(pair):
+    pair.send(of.flow_mod(of.match(in_port=1), of.output(17), cookie=1)[:50])
+    reconnect(pair)
+    assert pair.flows() == []
+
+
+def test_flows_sent_just_before_the_end(pair):
+    """They count: the switch reads what was sent before the connection was closed."""
+    pair.send(
+        of.flow_mod(of.match(in_port=1), of.output(17), cookie=1),
+        of.flow_mod(of.match(), of.output(2), cookie=2),
+        of.flow_mod(of.match(in_port=1), command=Command.DELETE_STRICT),
+    )
+    reconnect(pair)
+    assert [flow.cookie for flow in pair.flows()] == [2]
