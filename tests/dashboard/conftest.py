@@ -1,6 +1,33 @@
-"""POX's core, which modules of POX want when they are imported; it never goes up here."""
+"""Fixtures: a big switch with the dashboard, and who asks it."""
 
 import pox.core
+import pytest
+from lab.bigswitch import BigSwitch
 
+from .site import Site
+
+# Modules of POX want its core when they are imported; it never goes up here.
 if pox.core.core is None:
     pox.core.initialize(handle_signals=False)
+
+
+@pytest.fixture(scope="module")
+def _shown(root):
+    bed = BigSwitch(options=["--listen=6654", "edge.dashboard", "--names=pox.example"])
+    try:
+        yield bed
+    finally:
+        bed.stop()
+
+
+@pytest.fixture
+def bed(_shown):
+    """A big switch over two switches (ports 1, 2, 17, 18) with the dashboard; as new."""
+    _shown.reset()
+    return _shown
+
+
+@pytest.fixture
+def site(bed):
+    """Its web server."""
+    return Site(bed.network.outer)

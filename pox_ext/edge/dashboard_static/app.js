@@ -3,6 +3,7 @@
 "use strict";
 
 const INTERVAL = 2000; // milliseconds
+const PATIENCE = 8000; // milliseconds
 const PAGE = 25; // flows
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -139,7 +140,7 @@ function member(each, [level, words]) {
         each.tunnel_ip === null ? null : make("span", "mono", null, each.tunnel_ip),
         each.tunnel_name === null ? null
           : make("span", "soft", null, `  ${each.tunnel_name}, port ${each.tunnel_port}`),
-        words ? make("div", level, null, words) : null)),
+        words ? make("div", "warn", null, words) : null)),
     make("div", `card member ${each.state}`, null,
       make("div", "card-title", null,
         make("strong", "", null, `Switch ${each.index}`),
@@ -162,7 +163,7 @@ function port(each) {
   },
     make("span", "number", null, each.number),
     make("span", "name", null, each.switch_name),
-    up ? null : make("span", "why", null, each.state));
+    up ? null : make("span", "why", null, each.state.replace("switch lost", "lost")));
   button.addEventListener("click", () => {
     byId("search").value = `in_port=${each.number},`;
     searchAgain();
@@ -213,7 +214,8 @@ function showTunnels(view) {
 function tunnelWords(tunnel, ready) {
   if (tunnel.switch === null) return state("bad", "no switch answers for this address");
   if (tunnel.unreached.length) {
-    return state("warn", `not reached yet from switch ${listed(tunnel.unreached)}`);
+    const switches = tunnel.unreached.length > 1 ? "switches" : "switch";
+    return state("warn", `not reached yet from ${switches} ${listed(tunnel.unreached)}`);
   }
   return state("good", ready > 1 ? "reached from every other switch" : "up");
 }
@@ -228,8 +230,8 @@ function showCounts(counts) {
     refusals: "Refused by switches",
     resynchronisations: "Resynchronisations",
   };
-  fill(byId("counts"), counts, () => Object.entries(names).map(([key, name]) =>
-    make("div", "", null, make("dt", "", null, name), make("dd", "", null, number(counts[key])))));
+  fill(byId("counts"), counts, () =>
+    pairs(Object.entries(names).map(([key, name]) => [name, number(counts[key])])));
 }
 
 // --- the flow table --------------------------------------------------------------------------
@@ -377,11 +379,12 @@ function showFlow(flow) {
   if (!dialog.open) dialog.showModal();
 }
 
+/** A list of names with their values, each in an element of its own. */
 function pairs(list) {
-  return list.filter((pair) => pair !== null).flatMap(([name, value, classes]) => [
-    make("dt", "", null, name),
-    make("dd", classes || "", null, ...(Array.isArray(value) ? value : [value])),
-  ]);
+  return list.filter((pair) => pair !== null).map(([name, value, classes]) =>
+    make("div", "", null,
+      make("dt", "", null, name),
+      make("dd", classes || "", null, ...(Array.isArray(value) ? value : [value]))));
 }
 
 function northern(flow) {
@@ -442,7 +445,7 @@ function entry(has, cookie) {
 // --- keeping it up to date -------------------------------------------------------------------
 
 async function get(url) {
-  const response = await fetch(url, { cache: "no-store" });
+  const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   const answer = await response.json();
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(answer.error);
@@ -451,6 +454,7 @@ async function get(url) {
 
 let timer = null;
 let asked = 0; // counts the rounds: only the newest may show what it has got
+let gone = null; // the flow that was shown and is not there any more: it will not come back
 
 async function tick() {
   const round = (asked += 1);
@@ -460,7 +464,7 @@ async function tick() {
     const [view, flows, flow] = await Promise.all([
       get("api/switch"),
       get(flowsUrl()),
-      cookie ? get(`api/flows/${cookie}`) : null,
+      cookie && cookie !== gone ? get(`api/flows/${cookie}`) : null,
     ]);
     if (round !== asked) return;
     showSummary(view);
@@ -468,13 +472,16 @@ async function tick() {
     showTunnels(view);
     showCounts(view.counts);
     showFlows(flows);
-    if (cookie) showFlow(flow);
+    if (cookie) {
+      if (flow === null) gone = cookie;
+      showFlow(flow);
+    }
     byId("live").className = "";
     setText(byId("live"), "Live, every 2 seconds");
   } catch (error) {
     if (round !== asked) return;
     byId("live").className = "bad";
-    setText(byId("live"), error instanceof TypeError
+    setText(byId("live"), error instanceof TypeError || error instanceof DOMException
       ? "No answer from POX; trying again. What is shown is old."
       : `${error.message} What is shown is old.`);
   }
