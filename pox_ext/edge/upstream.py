@@ -170,13 +170,11 @@ class Peer:
             self.send(OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_EPERM).reply(message))
 
     def _greeting(self, version: int, kind: int, message: bytes) -> None:
-        if kind == of.OFPT_ECHO_REQUEST:
-            return
         if kind != of.OFPT_HELLO or version == 0:
             self.close("its first message is no hello")
             return
         theirs = _version_bitmap(message)
-        if theirs is not None and not theirs & 1 << of.OFP_VERSION:
+        if theirs and not theirs & 1 << of.OFP_VERSION:
             text = (
                 f"We support version 0x01, you support version 0x{theirs.bit_length() - 1:02x}, "
                 "no common versions."
@@ -184,7 +182,7 @@ class Peer:
             self.send(
                 struct.pack(
                     "!BBHLHH",
-                    min(theirs.bit_length() - 1, 0xFF) if theirs else of.OFP_VERSION,
+                    theirs.bit_length() - 1,
                     of.OFPT_ERROR,
                     12 + len(text),
                     0,

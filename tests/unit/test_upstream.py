@@ -205,10 +205,10 @@ def test_what_comes_first_has_to_be_a_hello(first):
     assert line.peer.closed and line.handled == [] and line.answers() == []
 
 
-def test_an_echo_request_before_the_hello_is_ignored():
+def test_an_echo_request_before_the_hello_closes_the_connection():
     line = Line(greet=False)
     line.send(of.message(of.Type.ECHO_REQUEST), HELLO, *numbered(1))
-    assert line.answers() == [] and line.handled == numbered(1)
+    assert line.peer.closed and line.handled == []
 
 
 @pytest.mark.parametrize("version", [2, 4, 5, 255])

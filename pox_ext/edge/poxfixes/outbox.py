@@ -12,6 +12,10 @@ BACKLOG_LIMIT = 64 << 20
 GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
 
 
+def _nothing(reason: str) -> None:
+    """Nobody wants to know any more."""
+
+
 class Outbox:
     """Sends what it is given, in order, without ever blocking and without a thread.
 
@@ -93,6 +97,7 @@ class Outbox:
     def close(self) -> None:
         """Forget what was not sent; nothing is sent any more. The socket is left alone."""
         self._closed = True
+        self._failed = _nothing  # so that it does not keep alive whoever owns it
         self._parts.clear()
         self._parts_size = 0
         self._first = memoryview(b"")
@@ -103,8 +108,9 @@ class Outbox:
             self.flush()
 
     def _fail(self, reason: str) -> None:
+        failed = self._failed
         self.close()
-        self._failed(reason)
+        failed(reason)
 
 
 class _Drain(Task):
