@@ -329,10 +329,15 @@ class _RelayedConnection(socketserver.BaseRequestHandler):
         with controller:
             controller.settimeout(None)
             controller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=_pump, args=(controller, self.request), daemon=True)
-            back.start()
-            _pump(self.request, controller)
-            back.join()
+            carry(self.request, controller)
+
+
+def carry(one: socket.socket, other: socket.socket) -> None:
+    """Carry what comes out of each of two connections into the other, until one ends."""
+    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
+    back.start()
+    _pump(one, other)
+    back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

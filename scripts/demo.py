@@ -5,13 +5,17 @@ switches are userspace ones, and everything is gone when it ends.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Callable, Optional
@@ -23,6 +27,7 @@ from agg_net import (
     Failure,
     Relay,
     Tunnels,
+    carry,
     number_up_to,
     parse_address,
     setLogLevel,
@@ -35,6 +40,8 @@ PATIENCE = 30.0
 """Seconds for the network and the controllers to become ready."""
 LAST_PINGS = 10
 """Pings that the flow which is shown carries besides."""
+WEB = ("127.0.0.1", 8000)
+"""Where the page is, inside."""
 
 
 def title(text: str) -> None:
@@ -69,20 +76,50 @@ class Pox:
         return text in self.log.read_text(errors="replace")
 
 
+class Door(socketserver.ThreadingTCPServer):
+    """Carries connections to a port of 127.0.0.1, where the launcher is, to the page inside.
+
+    path: of the unix socket by which one gets inside.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int, path: Path) -> None:
+        super().__init__(("127.0.0.1", port), DoorConnection)
+        self.path = str(path)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class DoorConnection(socketserver.BaseRequestHandler):
+    """One connection of a browser."""
+
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as inside:
+            try:
+                inside.connect(self.server.path)
+            except OSError:
+                return  # the page is not there yet, or not any more
+            carry(self.request, inside)
+
+
 class Demo:
     """The running network with both controllers.
 
     directory: for sockets and logs.
+    web: whether the aggregator has its page.
     """
 
-    def __init__(self, directory: Path, switches: int, hosts: int) -> None:
+    def __init__(self, directory: Path, switches: int, hosts: int, web: bool) -> None:
         self.directory = directory
         self.hosts = hosts
+        self.web = web
         self.report_file = directory / "report.json"
         relay = str(directory / "relay")
         self.relay = Relay(relay, parse_address("127.0.0.1:6633"))
         self.net = userspace_net(switches, hosts, self.relay.controller, str(directory), relay)
         self.control = Control(str(directory / "control"), Tunnels(self.net))
+        self.door = Relay(str(directory / "web"), WEB) if web else None
 
     def start_controllers(self) -> None:
         """Start the upstream controller and the aggregator; return when all ports are there."""
@@ -95,6 +132,7 @@ class Demo:
         aggregator = Pox(
             self.directory / "aggregator.log",
             *("log.level", "--DEBUG", "edge.aggregator", f"--ips={ips}"),
+            *(("edge.dashboard", f"--port={WEB[1]}") if self.web else ()),
         )
 
         def ready() -> bool:
@@ -186,7 +224,7 @@ def run_inside(options: argparse.Namespace) -> int:
     directory = Path(os.environ["AGG_NET_DIR"])
     try:
         title(f"The network: {count} x {options.hosts} hosts, GRE between the switches")
-        demo = Demo(directory, count, options.hosts)
+        demo = Demo(directory, count, options.hosts, bool(options.web))
         for switch in demo.net.switches:
             hosts = [host for host in demo.net.hosts if host.connectionsTo(switch)]
             print(f"{switch.name}: {', '.join(f'{host.name} {host.IP()}' for host in hosts)}")
@@ -200,6 +238,13 @@ def run_inside(options: argparse.Namespace) -> int:
             demo.show_flow()
         else:
             print(f"demo.sh: not all pings came back; logs are in {directory}", file=sys.stderr)
+        if options.web:
+            title(f"The page: http://127.0.0.1:{options.web}/")
+            demo.net.hosts[0].popen(["ping", "-i0.5", demo.net.hosts[-1].IP()])
+        if options.web and not options.cli:
+            print("Ctrl-C ends the demo.", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
         if options.cli:
             print(f"\nLogs are in {directory}; from another terminal: ", end="")
             print(f"ovs-ofctl dump-flows unix:{directory}/s1/s1.mgmt")
@@ -224,6 +269,14 @@ def main() -> int:
     parser.add_argument("--switches", type=number, default=2, metavar="N", help="default 2")
     parser.add_argument("--hosts", type=number, default=2, metavar="N", help="on each, default 2")
     parser.add_argument("--cli", action="store_true", help="stay in Mininet's prompt at the end")
+    parser.add_argument(
+        "--web",
+        type=number_up_to(65535),
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="stay, and show the big switch as a page at this port of 127.0.0.1, 8000 by default",
+    )
     options = parser.parse_args()
     if options.switches * options.hosts < 2:
         parser.error("one host alone has nobody to ping")
@@ -233,6 +286,12 @@ def main() -> int:
     private_namespace.hold_signals()
     directory = tempfile.mkdtemp(prefix="edge-demo-")
     os.environ["AGG_NET_DIR"] = directory
+    if options.web:
+        try:
+            Door(options.web, Path(directory) / "web")
+        except OSError as error:
+            os.rmdir(directory)
+            parser.error(f"--web {options.web}: {error.strerror}")
     status = private_namespace.run([sys.executable, *sys.argv])
     if status != 1:
         shutil.rmtree(directory)

@@ -2,7 +2,7 @@
 # Shows the big switch at work: a network with tunnels, edge.aggregator and a controller above it.
 # Every host pings every host; the exit status is 0 only when all pings came back.
 #
-# usage: sudo scripts/demo.sh [--switches N] [--hosts N] [--cli]
+# usage: sudo scripts/demo.sh [--switches N] [--hosts N] [--cli] [--web [PORT]]
 set -u
 . "$(dirname "$0")/env.sh"
 

@@ -1,9 +1,13 @@
 """scripts/demo.sh, as a user runs it."""
 
+import contextlib
+import http.client
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 
 import pytest
@@ -72,6 +76,38 @@ def test_cli_stays_at_the_prompt(demo):
     assert " 0% packet loss" in terminal.read_until("mininet> ")
     terminal.type("exit\n")
     assert terminal.wait()[0] == 0
+
+
+def get(namespace, port, path):
+    """What a web server on 127.0.0.1 answers to a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.sock = namespace.call(socket.create_connection, ("127.0.0.1", port), 10)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read()
+
+
+def test_web_shows_the_page_until_ctrl_c(demo, machine):
+    terminal = demo("--web", "8123")
+    terminal.read_until("The page: http://127.0.0.1:8123/\n")
+    terminal.read_until("Ctrl-C")
+    assert b"<title>edge.aggregator</title>" in get(machine, 8123, "/")
+    shown = json.loads(get(machine, 8123, "/api/switch"))
+    assert [switch["state"] for switch in shown["switches"]] == ["up", "up"]
+    terminal.type("\x03")
+    assert terminal.wait()[0] == 0
+    with pytest.raises(OSError):
+        get(machine, 8123, "/")
+
+
+def test_a_port_for_the_page_that_is_taken_is_a_line(demo, machine):
+    taken = machine.call(socket.create_server, ("127.0.0.1", 8124))
+    with taken:
+        status, text = demo("--web", "8124").wait()
+    assert status == 2
+    assert text.endswith("demo.sh: error: --web 8124: Address already in use\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
