@@ -37,6 +37,8 @@ COMMANDS="
     ip:iproute2
     ethtool:ethtool
     tcpdump:tcpdump
+    chromium:chromium
+    chromedriver:chromium-driver
     ping:iputils-ping
     ifconfig:net-tools
     git:git
