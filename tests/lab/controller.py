@@ -249,12 +249,11 @@ class Connection:
     def _take(self, wanted: Callable[[Message], bool], timeout: float, what: str) -> Message:
         deadline = time.monotonic() + timeout
         with self._changed:
-            start = 0
             while True:
-                for index in range(start, len(self.inbox)):
-                    if wanted(self.inbox[index]):
+                # All of it each time: another thread may have taken something out meanwhile.
+                for index, message in enumerate(self.inbox):
+                    if wanted(message):
                         return self.inbox.pop(index)
-                start = len(self.inbox)
                 left = deadline - time.monotonic()
                 if self.closed or left <= 0 or not self._changed.wait(left):
                     state = "closed" if self.closed else "open"
