@@ -185,7 +185,9 @@ class Northbound:
 
     def _features_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
-        ports = b"".join(port.pack() for port in self.switch.ports.values())
+        # As many as there is room for; OFPST_PORT_DESC tells all.
+        most = (0xFFFF - _FEATURES.size) // south.PHY_PORT_LEN
+        ports = b"".join(port.pack() for port in list(self.switch.ports.values())[:most])
         peer.send(
             _FEATURES.pack(
                 of.OFP_VERSION,
