@@ -408,6 +408,7 @@ class Member:
         reach = self.reach()
         if reason == of.OFPPR_DELETE:
             self.ports.pop(number, None)
+            self._port_mods.pop(number, None)  # another port may come there, as it is
         else:
             self.ports[number] = port
         self._find_tunnel()
