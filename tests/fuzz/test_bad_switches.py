@@ -249,7 +249,7 @@ def test_lies_in_every_answer(bed, others, seed):
             truth = noise.simple()
         return noise.framed(noise.damage(truth), request.xid)
 
-    for _ in range(20):
+    for _ in range(8):
         switch = bad_switch(bed)
         switch.lie = lie
         for _ in range(5):
@@ -268,7 +268,7 @@ def test_lies_in_every_answer(bed, others, seed):
             answers = {m.xid for m in controller.take(Type.STATS_REPLY, Type.ERROR)}
             assert {1, 2, 3, 4} <= answers | {0}, answers
         switch.close()
-    assert lies > 100
+    assert lies > 40
     controller.barrier(SWITCH_TIMEOUT * 2 + 1)
 
 
@@ -327,7 +327,7 @@ def test_a_line_that_changes_bytes(root, seed, direction):
             relay.mangle = mangle
             deadline = time.monotonic() + 60
             number = 0
-            while damaged < 100:
+            while damaged < 40:
                 assert time.monotonic() < deadline, f"only {damaged} messages were damaged"
                 number += 1
                 match = of.match(dl_src=frames.host_mac(number % 100))

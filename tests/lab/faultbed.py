@@ -24,6 +24,7 @@ UNASSIGNED = 50
 PASSING = (
     "edge.poxfixes.hub.",  # who waits for what at this moment
     "edge.poxfixes.timers.",
+    "edge.poxfixes.connection.EdgeConnection.",  # what POX keeps of the handshake
     "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
     "edge.match.",
     "edge.member.Member._translated",
