@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from lab import frames
 from lab import openflow10 as of
+from lab.aggregator import REPOSITORY
 from lab.bigswitch import BigSwitch
 
 from edge import dashboard
@@ -435,7 +436,7 @@ def test_the_page_asks_nobody_else(bed, page, site):
 
 def test_pictures_for_the_documentation(make_big_switch, tmp_path):
     """Three switches, and some flows with traffic."""
-    to = Path(os.environ.get("DASHBOARD_SCREENSHOTS", tmp_path))
+    to = Path(REPOSITORY, os.environ.get("DASHBOARD_SCREENSHOTS", tmp_path))
     bed = make_big_switch(3, 4, options=["edge.dashboard"])
     site = Site(bed.network.outer)
     populate(bed)
@@ -480,4 +481,8 @@ def populate(bed: BigSwitch) -> None:
             bed.wires.send(number, frames.ethernet(hosts[number], hosts[target], payload=bytes(46)))
         bed.wires.send(number, frames.arp())
         bed.wires.capture()
+    for _ in range(12):
+        bed.wires.send(1, frames.tcp(src="10.0.0.1", dst="10.0.0.3", dport=80))
+        bed.wires.send(33, frames.tcp(src="10.0.0.9", dst="10.0.0.3", dport=80))
+    bed.wires.capture()
     bed.controller.take()
