@@ -40,7 +40,9 @@ try:
 except ImportError:
     # Mininet is a Debian package; `python` may be another than the system's.
     SYSTEM_PYTHON = "/usr/bin/python3"
-    if __name__ == "__main__" and sys.executable != SYSTEM_PYTHON:
+    if __name__ != "__main__":
+        raise
+    if sys.executable != SYSTEM_PYTHON:
         os.execv(SYSTEM_PYTHON, [SYSTEM_PYTHON, *sys.argv])
     sys.exit("agg_net.py: Mininet is not installed: sudo scripts/setup.sh")
 
@@ -257,11 +259,13 @@ def userspace_net(
 
 
 class Tunnels:
-    """The tunnel ports of a userspace network, and the underlay that they need."""
+    """The tunnel ports of a userspace network, and the underlay that they need.
+
+    What there is, each switch is asked: Mininet's `switch s2 stop` takes it away.
+    """
 
     def __init__(self, net: Mininet) -> None:
         self.switches = net.switches
-        self.types: dict[int, str] = {}  # by switch number
 
     def add(self, count: int, type: str) -> None:
         """Give the first `count` switches a tunnel port of `type`; fine if they have it."""
@@ -271,35 +275,40 @@ class Tunnels:
                 f"'agg_net.py --switches {count}'"
             )
         for number, switch in enumerate(self.switches[:count], 1):
+            if not switch.ovs.forwarding:
+                raise Failure(f"{switch.name} is stopped: 'switch {switch.name} start' in Mininet")
+            self._add_underlay(number, switch)
             port = f"tun{number}"
-            if number not in self.types:
-                self._add_underlay(number, switch)
+            found = switch.ovs.vsctl(
+                "--bare", "--columns=type", "find", "interface", f"name={port}"
+            ).strip()
+            if not found:
                 switch.ovs.add_tunnel(switch.name, port, f"172.16.0.{number}", type)
-            elif self.types[number] != type:
+            elif found != type:
                 switch.ovs.vsctl("set", "interface", port, f"type={type}")
-            self.types[number] = type
 
     def remove(self) -> None:
         """Take all tunnel ports and their underlay away."""
-        for number in sorted(self.types):
-            switch = self.switches[number - 1]
-            switch.ovs.vsctl(
-                "del-port", switch.name, f"tun{number}", "--", "del-br", UNDERLAY_BRIDGE
-            )
-            _checked("ip", "link", "del", f"under{number}")
-            del self.types[number]
+        for number, switch in enumerate(self.switches, 1):
+            if switch.ovs.forwarding:
+                switch.ovs.vsctl("--if-exists", "del-port", switch.name, f"tun{number}")
+                switch.ovs.remove_underlay()
+            if _has_link(f"under{number}"):
+                _checked("ip", "link", "del", f"under{number}")
 
     def _add_underlay(self, number: int, switch: UserspaceSwitch) -> None:
-        if _run("ip", "link", "show", FABRIC).returncode != 0:
+        if not _has_link(FABRIC):
             _checked("ip", "link", "add", FABRIC, "type", "bridge")
             _checked("ip", "link", "set", FABRIC, "up")
         ours, theirs = f"under{number}", f"{switch.name}-under"
-        _checked(
-            *("ip", "link", "add", ours, "type", "veth"),
-            *("peer", "name", theirs, "netns", str(switch.pid)),
-        )
-        _checked("ip", "link", "set", ours, "master", FABRIC, "up")
-        switch.ovs.add_underlay(theirs, f"172.16.0.{number}/24")
+        if not _has_link(ours):
+            _checked(
+                *("ip", "link", "add", ours, "type", "veth"),
+                *("peer", "name", theirs, "netns", str(switch.pid)),
+            )
+            _checked("ip", "link", "set", ours, "master", FABRIC, "up")
+        if UNDERLAY_BRIDGE not in switch.ovs.vsctl("list-br").split():
+            switch.ovs.add_underlay(theirs, f"172.16.0.{number}/24")
 
 
 # ---- the way from the userspace network to the controller, and for aggregator.sh to it ----
@@ -554,6 +563,10 @@ def _run(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
+
+
+def _has_link(name: str) -> bool:
+    return _run("ip", "link", "show", name).returncode == 0
 
 
 def _checked(*command: str) -> None:

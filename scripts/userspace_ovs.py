@@ -135,6 +135,7 @@ class UserspaceOVS:
                 except subprocess.TimeoutExpired:
                     _kill(process)
         self.vswitchd = self.ovsdb = None
+        self._addresses.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> "UserspaceOVS":
@@ -339,6 +340,11 @@ class UserspaceOVS:
         self.vsctl(*transaction)
         self._addresses[bridge] = address
         self._set_address(bridge, address)
+
+    def remove_underlay(self, bridge: str = UNDERLAY_BRIDGE) -> None:
+        """Take away what `add_underlay` made; fine if it is not there."""
+        self.vsctl("--if-exists", "del-br", bridge)
+        self._addresses.pop(bridge, None)
 
     def add_tunnel(
         self, bridge: str, port: str, local_ip: str, type: str = "gre", ofport: Optional[int] = None

@@ -346,6 +346,35 @@ def test_tunnels_again_more_and_other_ones(agg_net, aggregator_sh, state):
     assert net.wait()[0] == 0
 
 
+def test_a_switch_stopped_and_started_gets_its_tunnel_again(agg_net, aggregator_sh, state):
+    net = agg_net(*USER, "--hosts", "1")
+    net.read_until(PROMPT)
+    both = (0, "".join(f"s{n}: tunnel port tun{n}, gre, 172.16.0.{n}\n" for n in (1, 2)))
+    assert aggregator_sh("2") == both
+    net.type("switch s2 stop\n")
+    net.read_until(PROMPT)
+    assert aggregator_sh("2") == (
+        1,
+        "aggregator.sh: s2 is stopped: 'switch s2 start' in Mininet\n",
+    )
+    net.type("switch s2 start\n")
+    assert "Error" not in net.read_until(PROMPT)
+    assert aggregator_sh("2") == both
+    join_by_hand(state)
+    net.type("h1 ping -c1 -W9 h2\n")
+    assert " 0% packet loss" in net.read_until(PROMPT)
+
+    net.type("switch s1 stop\nswitch s1 start\nswitch s2 stop\n")
+    for _command in range(3):
+        net.read_until(PROMPT)
+    assert aggregator_sh("--remove") == (0, ""), "whether a switch has one, has lost it, or rests"
+    net.type("switch s2 start\n")
+    net.read_until(PROMPT)
+    assert aggregator_sh("2") == both
+    net.type("exit\n")
+    assert net.wait()[0] == 0
+
+
 def test_more_tunnels_than_switches_is_one_line(agg_net, aggregator_sh):
     net = agg_net(*USER, "--hosts", "1")
     net.read_until(PROMPT)
