@@ -1,5 +1,6 @@
 """A switch dies, hangs or loses its connection, and comes back (real daemons, real signals)."""
 
+import re
 import time
 from contextlib import ExitStack
 from typing import Callable, NamedTuple
@@ -27,13 +28,15 @@ class Fault(NamedTuple):
 
     breaks, mends: do it, undo it
     lost_within: seconds in which the controller must hear that the ports are down
-    keeps: the switch still has its flows, with their counters, when it is back
+    has_flows: the switch still has its flows when it is back
+    keeps: and they are the very same, with their counters
     forwards: it forwards meanwhile, between its own ports
     """
 
     breaks: Callable
     mends: Callable
     lost_within: float
+    has_flows: bool
     keeps: bool
     forwards: bool
 
@@ -57,16 +60,23 @@ FAULTS = {
         lambda switch: switch.ovs.kill_vswitchd(),
         lambda switch: switch.ovs.start(),
         SOON,
+        has_flows=False,
         keeps=False,
         forwards=False,
     ),
     "both daemons killed": Fault(
-        kill_both, lambda switch: switch.ovs.start(), SOON, keeps=False, forwards=False
+        kill_both,
+        lambda switch: switch.ovs.start(),
+        SOON,
+        has_flows=False,
+        keeps=False,
+        forwards=False,
     ),
     "ovsdb-server killed": Fault(
         lambda switch: switch.ovs.kill_ovsdb(),
         lambda switch: switch.ovs.start(),
         SILENT,
+        has_flows=True,
         keeps=True,
         forwards=False,
     ),
@@ -74,6 +84,7 @@ FAULTS = {
         lambda switch: switch.cut(),
         lambda switch: switch.mend(),
         SILENT,
+        has_flows=True,
         keeps=True,
         forwards=True,
     ),
@@ -81,6 +92,7 @@ FAULTS = {
         lambda switch: switch.cut(underlay=False),
         lambda switch: switch.mend(),
         SILENT,
+        has_flows=True,
         keeps=True,
         forwards=True,
     ),
@@ -88,6 +100,7 @@ FAULTS = {
         lambda switch: switch.ovs.sigstop(),
         lambda switch: switch.ovs.sigcont(),
         SILENT,
+        has_flows=True,
         keeps=True,
         forwards=False,
     ),
@@ -95,6 +108,7 @@ FAULTS = {
         lambda switch: switch.ovs.restart(),
         lambda switch: None,
         SOON,
+        has_flows=False,
         keeps=False,
         forwards=False,
     ),
@@ -102,11 +116,12 @@ FAULTS = {
         lambda switch: switch.ovs.restart(keep_flows=True),
         lambda switch: None,
         SOON,
+        has_flows=True,
         keeps=False,
         forwards=False,
     ),
     "connection dropped": Fault(
-        drop_connection, lambda switch: None, SOON, keeps=True, forwards=True
+        drop_connection, lambda switch: None, SOON, has_flows=True, keeps=True, forwards=True
     ),
 }
 
@@ -171,6 +186,8 @@ def test_a_switch_goes_and_comes_back(make_bed, measured, fault):
         own.expect_no_loss()
     assert controller.features().ports == ports_before
     assert_not_lower(counts(bed), before)
+    *_, flows = re.findall(r"switch 2: up, .*flows: (.*)", bed.aggregator.log())
+    assert bool(re.fullmatch(r"\d+ kept, 0 added, 0 changed, 0 removed", flows)) == fault.has_flows
     if fault.keeps:
         after = rows(switch)
         touched = [row for key, row in rows_before.items() if not after[key].untouched(row)]
