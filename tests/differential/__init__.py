@@ -7,17 +7,30 @@ the plain bridge says.  both.py compares, the tests only tell.
 
 What the big switch does otherwise, and means to (test_departures.py holds it to that):
 
-- It has no OFPP_LOCAL port: none in its features and port statistics; port-mod, queue requests and
-  statistics name an unknown port with it; output and enqueue to it are OFPBAC_BAD_OUT_PORT.
-- It has no L2 learning of its own: output to OFPP_NORMAL is OFPBAC_BAD_OUT_PORT.
+- It has no OFPP_LOCAL port: none in its features and port statistics; a port-mod, a queue request
+  and port or queue statistics that name it name an unknown port; output and enqueue to it are
+  OFPBAC_BAD_OUT_PORT.
+- It has no learning switch of its own: output to OFPP_NORMAL is OFPBAC_BAD_OUT_PORT.
 - Names of its ports begin with the dpid, Ethernet addresses are those of the real ports, and the
   description statistics tell who it is.
+- A packet-out to OFPP_TABLE with in_port OFPP_LOCAL that matches no flow brings no packet-in; one
+  with the number of a port of a switch that is not there meets no flow for that in_port.
 - Nicira actions that name ports, tables, queues or the tunnel would not mean the same on every
-  switch: OFPBAC_BAD_VENDOR_TYPE, and OFPBAC_BAD_ARGUMENT for such a field.  There are no
-  OpenFlow extensions (Nicira messages are OFPBRC_BAD_SUBTYPE).
-- Open vSwitch keeps internal rules in table 254 and shows them to who asks; it shows none.
+  switch: OFPBAC_BAD_VENDOR_TYPE; for a field of that kind OFPBAC_BAD_ARGUMENT.
+- Nicira's REG_MOVE may have zeros behind; they are read back.
+- Errors that only the real switches find (what a Nicira action needs of a match) come before the
+  next reply, but among themselves in the order in which the switches answer.
+- Of Nicira's messages it knows roles and the standard format of packet-ins; others, such as
+  extended flow-mods, are OFPBRC_BAD_SUBTYPE.
+- Open vSwitch keeps rules of its own in table 254 and shows them to who asks; it shows none.
+- A fragment that a packet-out sends to another switch's port while OFPC_FRAG_DROP is set is
+  dropped there; a bridge drops only what it looks up in its table.
+- A frame that is dropped because of a port's NO_RECV or NO_RECV_STP counts for no flow and, like a
+  fragment dropped because of OFPC_FRAG_DROP, is no lookup; a bridge counts first.
+- A packet-out to OFPP_TABLE behind an output to another switch: the flow that it meets there counts
+  bytes with the tunnel's 42, as Open vSwitch does with any tunnel port.
 
 Not compared because Open vSwitch promises nothing about it either: the order of the entries of
-statistics and of the ports in the features, transaction ids of asynchronous messages, and times
-beyond a tolerance.
+statistics and of the ports in the features, transaction ids of asynchronous messages, which of two
+flows of the same priority a packet takes, and times beyond a tolerance.
 """

@@ -6,13 +6,13 @@ OpenFlow 1.0.0, 3.3 and 5.2.4.
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lab import frames
 from lab import openflow10 as of
 from lab.openflow10 import Command, Port
 
-from .specimens import FRAMES, PORTS, frame_names, tagged
+from .specimens import FRAMES, PORTS, examples, frame_names, tagged
 
 UDP = frames.udp(payload=b"payload")
 TAGGED = frames.udp(vlan=5, pcp=3)
@@ -271,17 +271,24 @@ def test_output_to_table_in_a_flow(both):
 
 def test_packet_out_to_table_with_changes(both):
     both.flow_mod(of.match(dl_vlan=5), [of.strip_vlan(), of.output(17)], cookie=1)
-    both.flow_mod(of.match(in_port=2), [of.output(1), of.output(Port.IN_PORT)], cookie=2)
-    both.flow_mod(of.match(in_port=18), [of.output(1), of.output(17)], cookie=3)
+    both.flow_mod(of.match(in_port=2), [of.output(18), of.output(Port.IN_PORT)], cookie=2)
     to_table = of.output(Port.TABLE)
     assert both.packet_out(UDP, [of.set_vlan_vid(5), to_table, of.output(1)]).ports == [1, 17]
-    assert both.packet_out(UDP, [to_table], 2).ports == [1, 2]
-    assert both.packet_out(UDP, [to_table], 18).ports == [1, 17]
-    assert both.packet_out(UDP, [to_table, to_table, of.output(17)], 2).ports == [1, 1, 2, 2, 17]
+    assert both.packet_out(UDP, [to_table], 2).ports == [2, 18]
+    assert both.packet_out(UDP, [to_table, to_table, of.output(17)], 2).ports == [2, 2, 17, 18, 18]
+    assert both.packet_out(UDP, [of.output(17), to_table, of.output(17)], 2).ports == [
+        2,
+        17,
+        17,
+        18,
+    ]
     assert len(both.packet_out(UDP, to_table, 1).packet_ins) == 1
     assert len(both.packet_out(UDP, to_table, 17).packet_ins) == 1
     assert len(both.packet_out(UDP, to_table).packet_ins) == 1
-    assert both.counters() == {1: (1, 64), 2: (3, 180), 3: (1, 60)}
+    # The bytes are test_departures.py's.
+    for bed in both.beds:
+        flows = bed.controller.flow_stats()
+        assert {flow.cookie: flow.packet_count for flow in flows} == {1: 1, 2: 4}
 
 
 # ---- Nicira's, as far as they mean the same on any switch ----
@@ -343,7 +350,9 @@ def test_nicira_actions_that_need_what_the_match_does_not_say(both):
 
 
 def test_nicira_actions_of_a_wrong_length(both):
-    for action in NICIRA.values():
+    for name, action in NICIRA.items():
+        if name.startswith("move"):
+            continue  # test_departures.py
         longer = action[:2] + struct.pack("!H", len(action) + 8) + action[4:] + bytes(8)
         both.error(of.flow_mod(of.match(dl_type=0x800), longer))
         both.error(of.flow_mod(of.match(dl_type=0x800), action[:-8]))
@@ -374,7 +383,7 @@ _actions = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(_actions, max_size=12), st.lists(frame_names, min_size=1, max_size=4))
 def test_any_actions_on_any_frames_from_any_port(both, actions, names):
     both.reset()

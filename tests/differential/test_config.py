@@ -68,9 +68,11 @@ def test_fragments(both, flags):
             both.inject(port, FRAMES[name])
             both.counters()
             both.packet_out(FRAMES[name], of.output(Port.TABLE), port)
-            both.packet_out(FRAMES[name], of.output(17), port)
+            if flags & 3 != DROP or name not in FRAGMENTS:  # see test_departures.py
+                both.packet_out(FRAMES[name], of.output(17), port)
     both.counters()
-    both.table()
+    if flags & 3 != DROP:
+        both.table()
     both.flow_mod(command=Command.DELETE)
     for port in PORTS:
         both.inject(port, *(FRAMES[name] for name in FRAGMENTS))

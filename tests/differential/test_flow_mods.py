@@ -4,13 +4,13 @@ OpenFlow 1.0.0, 4.6 and 5.3.3.
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lab import frames
 from lab import openflow10 as of
 from lab.openflow10 import Command, Flag, Port, RemovedReason
 
-from .specimens import PORTS, match_of
+from .specimens import PORTS, examples, match_of
 
 UDP = frames.udp()
 KEEP = 0xFFFFFFFFFFFFFFFF
@@ -579,7 +579,7 @@ def _ambiguous(flows, port, frame):
     return len(priorities) != len(set(priorities))
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(_STEPS, min_size=4, max_size=25))
 def test_any_flow_mods_and_frames(both, steps):
     """Tables, counters, frames, errors and flow-removed stay alike, whatever one does."""

@@ -4,7 +4,7 @@ OpenFlow 1.0.0, 3.4 and 5.2.3.
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lab import frames
 from lab import openflow10 as of
@@ -14,6 +14,7 @@ from .specimens import (
     FRAMES,
     PORTS,
     between,
+    examples,
     frame_names,
     match_of,
     matches,
@@ -170,7 +171,7 @@ def test_matches_that_say_the_same_are_one_flow(both):
         assert both.flows() == []
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([0, 1, 100, 0x8000, 0xFFFF])), min_size=1, max_size=12
@@ -187,7 +188,7 @@ def test_any_matches_are_read_back_alike(both, flows):
 # ---- which flows a loose match covers ----
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([0, 7, 0xFFFF]), st.sampled_from([2, 17, Port.FLOOD])),
@@ -398,7 +399,7 @@ def test_each_field_of_an_exact_match_counts(both, field):
     assert both.aggregate().packet_count == 3
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([1, 2, 17, 18, Port.FLOOD])), min_size=1, max_size=8

@@ -109,19 +109,22 @@ def test_errors_come_before_the_barrier_reply(both):
 def test_an_error_that_only_a_switch_finds_comes_before_the_barrier_reply(both):
     """A Nicira action that needs more of the match than it has."""
     load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))
-    replies = both.replies(
-        of.flow_mod(of.match(in_port=1), load_ip, cookie=1),
-        of.flow_mod(of.match(in_port=17), load_ip, cookie=2),
-        of.flow_mod(of.match(), load_ip, cookie=3),
-        of.message(Type.BARRIER_REQUEST),
-        of.flow_mod(of.match(in_port=2), of.output(17), cookie=4),
-        of.message(Type.ECHO_REQUEST),
-    )
-    assert names(replies) == [
-        *["NX 1/522"] * 3,
-        "BARRIER_REPLY 3",
-        "ECHO_REPLY 5",
-    ]
+    for match in (of.match(in_port=1), of.match(in_port=17), of.match()):
+        replies = both.replies(
+            of.flow_mod(match, load_ip, cookie=1),
+            of.message(Type.BARRIER_REQUEST),
+            of.flow_mod(of.match(in_port=2), of.output(17), cookie=4),
+            of.flow_mod(match, load_ip, cookie=2),
+            of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body()),
+            of.message(Type.ECHO_REQUEST),
+        )
+        assert names(replies) == [
+            "NX 1/522",
+            "BARRIER_REPLY 1",
+            "NX 1/522",
+            "STATS_REPLY 4",
+            "ECHO_REPLY 5",
+        ]
     assert [flow.cookie for flow in both.flows()] == [4]
     assert len(both.inject(17, UDP).packet_ins) == 1
 

@@ -6,13 +6,13 @@ OpenFlow 1.0.0, 5.2.1, 5.3.3 and 5.4.3.
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lab import frames
 from lab import openflow10 as of
 from lab.openflow10 import Command, Port, PortConfig, PortReason, Stats
 
-from .specimens import FRAMES, PORTS
+from .specimens import FRAMES, PORTS, examples
 
 UDP = frames.udp()
 STP = FRAMES["spanning tree"]
@@ -170,7 +170,7 @@ def test_who_asks_is_not_told(both):
     both.quiet()
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.tuples(*[st.integers(0, QUIET_BITS >> 1).map(lambda bits: bits << 1)] * 4),
     st.lists(
