@@ -91,9 +91,7 @@ class Response(NamedTuple):
 
 
 class Shared:
-    """
-    One answer for all who ask the same within SHARE seconds.
-    """
+    """One answer for all who ask the same within SHARE seconds."""
 
     _MOST = 64
 
@@ -124,12 +122,11 @@ class Shared:
 class Refresher:
     """Asks the switches for the counters of all flows; used in POX's scheduler only."""
 
-    def __init__(self, switch: BigSwitch) -> None:
-        self._switch = switch
+    def __init__(self) -> None:
         self._due = 0.0
         self._waiting: list[Callable[[], None]] = []
 
-    def refresh(self, done: Callable[[], None]) -> None:
+    def refresh(self, switch: BigSwitch, done: Callable[[], None]) -> None:
         """Call done() when the counters are new enough."""
         begun = time.monotonic()
         if not self._waiting and begun < self._due:
@@ -147,7 +144,11 @@ class Refresher:
             for each in waiting:
                 each()
 
-        statistics.refresh(self._switch, list(self._switch.table), finish)
+        try:
+            statistics.refresh(switch, list(switch.table), finish)
+        except Exception:
+            finish()  # nobody is to wait for what will not come
+            raise
 
 
 class Dashboard:
@@ -161,7 +162,7 @@ class Dashboard:
         self._names = names
         self._reader = Reader()
         self._shared = Shared()
-        self._refresher: Optional[Refresher] = None
+        self._refresher = Refresher()
         self._files = {
             path: Response(200, content_type, (_STATIC / name).read_bytes())
             for path, (name, content_type) in _FILES.items()
@@ -237,9 +238,7 @@ class Dashboard:
 
     def _flows(self, wanted: view.Query) -> Any:
         switch = self._switch()
-        if self._refresher is None:
-            self._refresher = Refresher(switch)
-        self._reader.wait(self._refresher.refresh, SWITCH_PATIENCE)
+        self._reader.wait(lambda done: self._refresher.refresh(switch, done), SWITCH_PATIENCE)
         return self._reader.read(view.flows(switch, wanted))
 
     def _flow(self, cookie: int) -> Any:

@@ -218,10 +218,10 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     class Switch:
         table = ()
 
-    refresher = Refresher(Switch())
+    refresher = Refresher()
 
     def look():
-        refresher.refresh(lambda: done.append(1))
+        refresher.refresh(Switch(), lambda: done.append(1))
 
     look()
     look()

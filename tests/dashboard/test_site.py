@@ -364,6 +364,13 @@ def test_a_wrong_option_is_told_in_one_line(make_network):
         assert "Traceback" not in left.output
 
 
+def test_help_tells_all_options(make_network):
+    left = ended(make_network(0, 0).outer, "help", "--edge.dashboard")
+    assert left.status == 0
+    for option in ("--address", "--port", "--names"):
+        assert option in left.output
+
+
 def test_a_port_that_is_taken_is_told_in_one_line(bed, site):
     left = ended(bed.network.outer, "edge.dashboard")
     (line,) = [line for line in left.output.splitlines() if line.startswith("ERROR")]
