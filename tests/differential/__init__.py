@@ -13,8 +13,8 @@ What the big switch does otherwise, and means to (test_departures.py holds it to
 - It has no learning switch of its own: output to OFPP_NORMAL is OFPBAC_BAD_OUT_PORT.
 - Names of its ports begin with the dpid, Ethernet addresses are those of the real ports, and the
   description statistics tell who it is.
-- A packet-out to OFPP_TABLE with in_port OFPP_LOCAL that matches no flow brings no packet-in; one
-  with the number of a port of a switch that is not there meets no flow for that in_port.
+- A packet-out to OFPP_TABLE with in_port OFPP_LOCAL brings no packet-in; one with the number of a
+  port of a switch that is not there meets no flow for that in_port.
 - Nicira actions that name ports, tables, queues or the tunnel would not mean the same on every
   switch: OFPBAC_BAD_VENDOR_TYPE; for a field of that kind OFPBAC_BAD_ARGUMENT.
 - Nicira's REG_MOVE may have zeros behind; they are read back.

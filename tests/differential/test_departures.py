@@ -75,10 +75,13 @@ def test_requests_for_local_are_for_no_port(both):
     assert both.big.controller.port_stats(Port.LOCAL) == {}
 
 
-def test_a_table_miss_of_a_packet_out_from_local(both):
-    both.each(lambda bed: bed.controller.packet_out(UDP, of.output(Port.TABLE), Port.LOCAL))
-    both.each(lambda bed: bed.settle())
-    assert [len(bed.controller.packet_ins()) for bed in both.beds] == [1, 0]
+def test_packet_ins_of_a_packet_out_from_local(both):
+    for actions in (None, [of.output(Port.CONTROLLER)]):  # a table miss, and a flow
+        if actions:
+            both.flow_mod(of.match(), actions)
+        both.each(lambda bed: bed.controller.packet_out(UDP, of.output(Port.TABLE), Port.LOCAL))
+        both.each(lambda bed: bed.settle())
+        assert [len(bed.controller.packet_ins()) for bed in both.beds] == [1, 0]
 
 
 @pytest.mark.parametrize("in_port", [33, 100])
