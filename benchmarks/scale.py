@@ -1,0 +1,151 @@
+"""Scale: many switches, from the start to a flow-mod's barrier over all of them.
+
+Each switch is an Open vSwitch in user space with a network namespace and --ports ports of its own;
+all share this machine's processors, so most of the wall time is theirs.
+
+    sudo python benchmarks/scale.py --switches 2,4,8,16,32,64
+
+First table, the start, with all switches running and looking for their controller once a second:
+
+    network     seconds until the Open vSwitches themselves were up (the lab's, for the record)
+    tunnels     seconds from the aggregator's start until it says that all tunnels are discovered
+    flood       seconds after that until a frame flooded by the first switch had come out everywhere
+    start cpu   the aggregator's processor time for all of this, milliseconds
+    probes      discovery's frames that had come out of tunnels by then; an hour: from then on, as
+                counted for --idle seconds
+    idle cpu    percent of a processor that the aggregator takes when nothing happens
+
+Second table, flows without in_port, which all switches get: milliseconds of wall time and of the
+aggregator's processor time for one flow-mod and its barrier, and for 1,000 and theirs; growth of
+the aggregator's memory by --flows flows, for each flow and each switch, in bytes.
+"""
+
+import argparse
+import re
+import time
+
+import bench
+from bench import of
+from flow_mods import ADD, EVERYTHING, flow_mods
+from lab import frames
+
+MS = 1e3
+BURST = 1000
+READY = 120.0
+"""Seconds in which everything must be there."""
+
+
+def probes(big: bench.BigSwitch) -> int:
+    """Return how many of discovery's frames came out of tunnels so far."""
+    counts = [
+        re.findall(
+            r"n_packets=(\d+)", switch.ovs.ofctl("dump-flows", switch.name, "table=1,tun_id=0")
+        )
+        for switch in big.network.switches.values()
+    ]
+    return sum(int(count) for each in counts for count in each)
+
+
+def wait_for_flood(big: bench.BigSwitch) -> None:
+    """Return when a frame into port 1, flooded, has come out of all others."""
+    big.controller.flow_mod(of.match(in_port=1), of.output(of.Port.FLOOD))
+    missing = set(big.numbers) - {1}
+    deadline = time.monotonic() + READY
+    number = 0
+    while missing:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing flooded came out of {sorted(missing)}")
+        number += 1
+        big.network.send(1, frames.numbered(number))
+        missing -= {port for port, came in big.network.capture().items() if came}
+    big.controller.do(EVERYTHING)
+
+
+def start(big: bench.BigSwitch) -> tuple[float, float, float]:
+    """Start the aggregator anew; return seconds until the tunnels, then the flood, and CPU."""
+    big.aggregator.kill()
+    begin = time.monotonic()
+    big.aggregator.start()
+    big.aggregator.wait_for_log(r"All \d+ tunnel IPs are discovered", READY)
+    tunnels = time.monotonic() - begin
+    big.controller.wait_until_connected(READY)
+    big.wait_for_ports(big.numbers, READY)
+    begin = time.monotonic()
+    wait_for_flood(big)
+    return tunnels, time.monotonic() - begin, bench.cpu_seconds(big.aggregator.pid)
+
+
+def costs(big: bench.BigSwitch, messages: bytes, rounds: int) -> tuple[float, float]:
+    """Return seconds of wall time and of the aggregator's, for messages and a barrier."""
+    samples = bench.Samples()
+    for _ in range(rounds):
+        before = bench.cpu_seconds(big.aggregator.pid)
+        samples.add("wall", bench.timed_barrier(big.controller.connection, messages))
+        samples.add("cpu", bench.cpu_seconds(big.aggregator.pid) - before)
+        big.controller.do(EVERYTHING)
+    return samples["wall"], samples["cpu"]
+
+
+def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
+    """Return a row for each table."""
+    begin = time.monotonic()
+    more = {"ports": options.ports, "ready": False}
+    with bench.big_switch(switches, options.python, **more) as big:
+        network = time.monotonic() - begin
+        tunnels, flood, used = start(big)
+        pid = big.aggregator.pid
+        early = probes(big)
+        before = bench.cpu_seconds(pid)
+        time.sleep(options.idle)
+        idle = (bench.cpu_seconds(pid) - before) / options.idle
+        late = (probes(big) - early) / options.idle * 3600
+        first = [switches, network, tunnels, flood, used * MS, early, late, idle * 100]
+        one = costs(big, flow_mods(ADD, 1, [2]), options.rounds * 4)
+        many = costs(big, flow_mods(ADD, BURST, big.numbers), options.rounds)
+        grown = -bench.resident_bytes(pid)
+        bench.timed_barrier(big.controller.connection, flow_mods(ADD, options.flows, big.numbers))
+        grown += bench.resident_bytes(pid)
+        second = [switches, *(each * MS for each in one + many)]
+        return first, [*second, grown / options.flows, grown / options.flows / switches]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = bench.parser(__doc__)
+    parser.add_argument("--switches", type=bench.numbers, default=[2, 4, 8], metavar="S,S,..")
+    parser.add_argument("--ports", type=int, default=4, help="ports of each switch")
+    parser.add_argument("--flows", type=int, default=10000, help="flows for the memory")
+    parser.add_argument("--idle", type=float, default=20, help="seconds of doing nothing")
+    options = parser.parse_args()
+    bench.header(__doc__.splitlines()[0], options)
+    table = bench.Table(
+        "switches",
+        "network s",
+        "tunnels s",
+        "flood s",
+        "start cpu ms",
+        "probes",
+        "an hour",
+        "idle cpu %",
+    )
+    rows = []
+    for switches in options.switches:
+        first, second = measure(switches, options)
+        table.row(*first)
+        rows.append(second)
+    print()
+    table = bench.Table(
+        "switches",
+        "one: ms",
+        "cpu ms",
+        f"{BURST}: ms",
+        "cpu ms",
+        "bytes a flow",
+        "and switch",
+    )
+    for row in rows:
+        table.row(*row)
+
+
+if __name__ == "__main__":
+    main()
