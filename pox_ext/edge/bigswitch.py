@@ -171,18 +171,24 @@ class BigSwitch:
         self.discovery.changed(member)
         self.topology_changed()
 
-    def member_lost(self, member: Member, reason: str) -> None:
+    def member_lost(self, member: Member, was_ready: bool, reason: str) -> None:
         """A switch is gone: the others do not flood to it, its ports are down."""
-        # When POX ends, that is no alarm.
-        log.log(logging.WARNING if core.running else logging.INFO, "%s: lost: %s", member, reason)
-        self.discovery.lost(member)
-        self.removals.lost(member)
-        self._announce_ports(member)
-        self.topology_changed()
+        if was_ready:
+            # When POX ends, that is no alarm.
+            level = logging.WARNING if core.running else logging.INFO
+            log.log(level, "%s: lost: %s", member, reason)
+            self.discovery.lost(member)
+            self.removals.lost(member)
+            self._announce_ports(member)
+            self.topology_changed()
         now = time.monotonic()
         for entry in self.table:
             if not self.holders(entry):
                 self._expiry.unheld(entry, now)
+
+    def changed_here(self, cookie: int) -> None:
+        """A switch was given other actions for a flow when it came back."""
+        self._expiry.translated_again(self.cookies.entry(cookie))
 
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""

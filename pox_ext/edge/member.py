@@ -305,8 +305,7 @@ class Member:
         pending, self._pending = self._pending, {}
         for request in pending.values():
             request.lost()
-        if was_ready:
-            self.owner.member_lost(self, reason)
+        self.owner.member_lost(self, was_ready, reason)
 
     def send(self, data: bytes) -> None:
         """Send messages to the switch; without effect if it is not connected."""
@@ -500,6 +499,7 @@ class Member:
                 added += 1
             elif flow.actions != copy.actions:
                 self.send(south.modify_flow(new_xid(), copy.table, copy.cookie, copy.actions))
+                self.owner.changed_here(copy.cookie)
                 changed += 1
             else:
                 kept += 1

@@ -154,9 +154,10 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind == of.OFPT_STATS_REPLY:
-            counters = member.counters
+            counters, known = member.counters, switch.cookies.entry
             for cookie, packets, octets in south.parse_counters(message):
-                counters[cookie] = packets, octets
+                if known(cookie) is not None:  # else it has ended meanwhile
+                    counters[cookie] = packets, octets
 
     _ask(requests, take, done)
 

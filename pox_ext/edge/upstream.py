@@ -381,6 +381,7 @@ def serve(peer: Peer) -> Any:
             elif silence > _ECHO_INTERVAL and not asked:
                 asked = True
                 peer.send(struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_ECHO_REQUEST, 8, 0))
+    peer.close("POX ends")
 
 
 def _start_connecting(sock: socket.socket, address: tuple[str, int]) -> int:
