@@ -37,6 +37,11 @@ ARGUMENTS = [
 TIMEOUT = 20.0
 """Seconds that a test waits for what the page must do."""
 
+ROWS = "document.querySelectorAll('#flows tbody tr').length"
+"""JavaScript: how many flows the page shows."""
+FLOW_SHOWN = "document.querySelector('#flow').open && document.querySelector('#flow-copies li')"
+"""JavaScript: whether it shows one flow with its copies."""
+
 
 def installed() -> bool:
     """Whether there is a Chromium with its driver."""
@@ -214,3 +219,15 @@ def with_children(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def show(
+    browser: Browser, url: str, size: tuple[int, int] = (1280, 900), scheme: str = "light"
+) -> None:
+    """Open the dashboard's page, and wait until it has something to show."""
+    browser.resize(*size)
+    browser.prefer(scheme)
+    # To the same page with another fragment it would not go, but stay.
+    browser.open("about:blank")
+    browser.open(url + "/")
+    browser.wait("document.querySelector('#live').textContent.startsWith('Live')")

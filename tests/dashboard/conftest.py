@@ -13,7 +13,8 @@ if pox.core.core is None:
 
 @pytest.fixture(scope="module")
 def _shown(root):
-    bed = BigSwitch(options=["--listen=6654", "edge.dashboard", "--names=pox.example"])
+    options = ["--listen=6654", "--switch_timeout=3", "edge.dashboard", "--names=pox.example"]
+    bed = BigSwitch(options=options)
     try:
         yield bed
     finally:

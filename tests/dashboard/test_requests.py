@@ -167,6 +167,28 @@ def test_a_cookie_is_read_in_hexadecimal():
     assert parse_cookie("0x5a00000001") == parse_cookie("5a00000001") == 0x5A00000001
 
 
+WRONG = [
+    ({"port": "0"}, "--port=0"),
+    ({"port": "65536"}, "--port=65536"),
+    ({"port": "http"}, "--port=http"),
+    ({"port": True}, "--port"),
+    ({"address": "localhost:80"}, "--address=localhost:80"),
+    ({"address": "10.0.0.256"}, "--address=10.0.0.256"),
+    ({"address": True}, "--address"),
+    ({"address": "192.0.2.1"}, "--address=192.0.2.1"),
+    ({"names": True}, "--names"),
+    ({"names": "a,,b"}, "--names=a,,b"),
+    ({"names": "http://a"}, "--names=http://a"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), WRONG, ids=[named for _, named in WRONG])
+def test_a_wrong_option_is_told_in_one_line(options, named, caplog):
+    assert dashboard.launch(**options) is False
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert named in line
+
+
 # --- how often things are asked -------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from lab import openflow10 as of
 from lab.aggregator import Aggregator
 from lab.bigswitch import OPENFLOW_PORT
 from lab.controller import Connection
-from system.command import PACKAGE, all_ended, ended, typed
+from system.command import PACKAGE, ended, typed
 
 from edge.dashboard import MOST_CONNECTIONS
 from userspace_ovs import wait_until
@@ -338,30 +338,6 @@ def test_the_page_goes_when_pox_does_though_a_browser_holds_a_connection(make_bi
         sock.settimeout(10)
         with contextlib.suppress(ConnectionError):
             assert sock.recv(1) == b""
-
-
-WRONG = {
-    "--port=0": "--port=0",
-    "--port=65536": "--port=65536",
-    "--port=http": "--port=http",
-    "--port": "--port",
-    "--address=localhost:80": "--address=localhost:80",
-    "--address=10.0.0.256": "--address=10.0.0.256",
-    "--address": "--address",
-    "--address=192.0.2.1": "192.0.2.1",
-    "--names": "--names",
-    "--names=a,,b": "--names=a,,b",
-    "--names=http://a": "--names=http://a",
-}
-
-
-def test_a_wrong_option_is_told_in_one_line(make_network):
-    commands = [("edge.dashboard", word) for word in WRONG]
-    for (_, word), left in zip(commands, all_ended(make_network(0, 0).outer, commands)):
-        assert left.status != 0
-        (line,) = [line for line in left.output.splitlines() if line.startswith("ERROR")]
-        assert WRONG[word] in line
-        assert "Traceback" not in left.output
 
 
 def test_help_tells_all_options(make_network):

@@ -3,7 +3,7 @@
 "use strict";
 
 const INTERVAL = 2000; // milliseconds
-const PATIENCE = 8000; // milliseconds
+const PATIENCE = 5000; // milliseconds
 const PAGE = 25; // flows
 const SVG = "http://www.w3.org/2000/svg";
 
