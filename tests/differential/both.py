@@ -271,7 +271,9 @@ class Both:
         """Return (packets, bytes) of every flow by its cookie."""
         return {flow.cookie: (flow.packet_count, flow.byte_count) for flow in self.flows()}
 
-    def removed(self, count: int, timeout: float = WAIT) -> list[of.FlowRemoved]:
+    def removed(
+        self, count: int, timeout: float = WAIT, tolerance: float = TOLERANCE
+    ) -> list[of.FlowRemoved]:
         """Wait for `count` flow-removed messages; return them sorted by cookie, durations 0.
 
         Durations must be about equal.  Fails when more have come.
@@ -289,7 +291,7 @@ class Both:
         bodies = self.same(take, "flow-removed")
         for plain, big, body in zip(*durations, bodies):
             removed = of.unpack_flow_removed(body)
-            assert abs(plain - big) < TOLERANCE, f"durations {plain} and {big} s of {removed}"
+            assert abs(plain - big) < tolerance, f"durations {plain} and {big} s of {removed}"
         assert len(bodies) == count, f"{len(bodies)} flow-removed instead of {count}"
         return [of.unpack_flow_removed(body) for body in bodies]
 

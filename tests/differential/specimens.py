@@ -247,12 +247,15 @@ def _wildcards(bits: set[int], src: int, dst: int, junk: int) -> int:
 
 _prefix = st.sampled_from([0, 1, 8, 16, 24, 31, 32, 33, 63]) | st.just(32)
 
-wildcards = st.builds(
-    _wildcards,
-    st.sets(st.sampled_from(_single_bits)),
-    _prefix,
-    _prefix,
-    st.sampled_from([0, 0, 0, 1, 0x3FF]),
+wildcards = st.one_of(
+    st.builds(
+        _wildcards,
+        st.sets(st.sampled_from(_single_bits)),
+        _prefix,
+        _prefix,
+        st.sampled_from([0, 0, 0, 1, 0x3FF]),
+    ),
+    st.sampled_from([0, 0xFFC00000, 0x3FFFFF, 0x3FFFFE, 1 << 20, 1 << 8]),
 )
 
 in_ports = st.sampled_from([1, 2, 17, 18, 1, 17, 0, 3, 19, 100, 0xFF00, Port.IN_PORT, Port.NONE])

@@ -231,3 +231,12 @@ def test_bytes_of_a_packet_out_that_has_been_through_the_tunnel(both):
     both.packet_out(UDP, [of.output(17), of.output(18), of.output(Port.TABLE)], 2)
     counts = [bed.controller.aggregate()[:2] for bed in both.beds]
     assert counts == [(1, 60), (1, 60 + 2 * 42)]
+
+
+def test_actions_that_are_too_long_with_what_the_tunnel_needs(both):
+    """8,182 fit into a message; an output to another switch takes more than one."""
+    actions = b"".join(of.set_tp_src(number) for number in range(8181)) + of.output(17)
+    differ(both, of.flow_mod(of.match(in_port=1), actions), None, "BAD_ACTION/TOO_MANY")
+    assert both.big.controller.flow_stats() == []
+    near = b"".join(of.set_tp_src(number) for number in range(8181)) + of.output(2)
+    differ(both, of.flow_mod(of.match(in_port=1), near), None, None)

@@ -23,6 +23,8 @@ from .specimens import (
 )
 
 WILD = of.WILDCARD_ALL
+KEEP = 0xFFFFFFFFFFFFFFFF
+"""The cookie of a MODIFY that leaves cookies as they are, and adds nothing."""
 ALL_BITS = {
     "in_port": 1 << 0,
     "dl_vlan": 1 << 1,
@@ -197,13 +199,12 @@ def test_any_matches_are_read_back_alike(both, flows):
     ),
     st.lists(
         st.tuples(
-            st.sampled_from(
-                [Command.MODIFY, Command.MODIFY_STRICT, Command.DELETE, Command.DELETE_STRICT]
-            ),
+            st.sampled_from(range(5)),
             st.integers(0, 11) | matches,
             st.sampled_from([0, 7, 0xFFFF]),
             st.sampled_from([Port.NONE, Port.NONE, 2, 17, Port.FLOOD, 99]),
             st.sampled_from([0, Flag.CHECK_OVERLAP]),
+            st.sampled_from([7, 8, KEEP]),
         ),
         max_size=6,
     ),
@@ -214,7 +215,7 @@ def test_any_flow_mods_leave_the_same_flows(both, flows, changes):
     messages = []
     for number, (match, priority, port) in enumerate(flows):
         messages.append(of.flow_mod(match, of.output(port), priority=priority, cookie=number))
-    for number, (command, which, priority, out_port, flags) in enumerate(changes):
+    for command, which, priority, out_port, flags, cookie in changes:
         match = which if isinstance(which, bytes) else flows[which % len(flows)][0]
         messages.append(
             of.flow_mod(
@@ -222,7 +223,7 @@ def test_any_flow_mods_leave_the_same_flows(both, flows, changes):
                 of.output(18),
                 command,
                 priority,
-                100 + number,
+                cookie,
                 out_port=out_port,
                 flags=flags,
             )
