@@ -284,7 +284,7 @@ def test_after_random_changes_faults_and_traffic_everything_is_right(bed):
 
     empty(bed, protected)
     bed.expect_held(held)
-    until(lambda: descriptors(bed.aggregator.pid) == files, "the same descriptors")
+    until(lambda: descriptors(bed.aggregator.pid) <= files, "no more descriptors")
     assert resident_memory(bed.aggregator.pid) - resident < 50 * MEGABYTE
     log = bed.aggregator.log()
     assert "Traceback" not in log and "ERROR:" not in log
