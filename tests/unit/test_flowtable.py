@@ -38,10 +38,11 @@ class AgainstAList(RuleBasedStateMachine):
     @initialize(data=st.data())
     def start(self, data):
         self.table, self.model = FlowTable(), []
-        # A few matches, of which some are wider than others, are used again and again.
-        first = data.draw(st.lists(any_match(), min_size=2, max_size=4))
-        wider = [data.draw(wider_match(data.draw(st.sampled_from(first)))) for _ in range(4)]
-        self.matches = [of.match(), *first, *wider]
+        # A few matches are used again and again: some wider than others, some of the same fields.
+        first = data.draw(st.lists(any_match(), min_size=1, max_size=3))
+        wider = [data.draw(wider_match(data.draw(st.sampled_from(first)))) for _ in range(3)]
+        alike = [data.draw(st.sampled_from(first))[:4] + data.draw(any_match())[4:] for _ in "1234"]
+        self.matches = [of.match(), *first, *wider, *alike]
 
     def draw_match(self, data):
         return data.draw(st.sampled_from(self.matches))
@@ -172,6 +173,17 @@ def test_an_out_port_filter_finds_the_outputs_wherever_they_stand(out_port):
     ]
     assert with_output(flows, out_port) == flows[1:3]
     assert with_output(flows, of.Port.NONE) == flows
+
+
+def test_a_flow_that_goes_leaves_those_of_the_same_fields():
+    flows = [entry(of.match(in_port=port)) for port in (1, 2, 3)]
+    table = table_of(*flows)
+    table.remove(flows[1])
+    assert set(table) == {flows[0], flows[2]}
+    assert table.lookup(matches.of_frame(bytes(60), 3)) is flows[2]
+    table.remove(flows[0])
+    table.remove(flows[2])
+    assert list(table) == [] and len(table) == 0
 
 
 @given(st.integers(0, 40))
