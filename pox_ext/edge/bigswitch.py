@@ -150,6 +150,8 @@ class BigSwitch:
                 old.disconnect("taken over by a new connection")
             if member.connection is None and not connection.disconnected:
                 member.connect(connection)
+            elif member.connection is not connection:
+                connection.disconnect("another connection of this switch is in use")
 
         def answered(kind: int, message: bytes) -> bool:
             decide(True)

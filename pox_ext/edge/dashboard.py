@@ -343,8 +343,9 @@ def ask_switches(
                 if south.is_more(message):
                     return False
                 installed[member.index] = found[0] if found else None
-                for flow in found:
-                    member.counters[cookie] = flow.packets, flow.octets
+                if switch.cookies.entry(cookie) is not None:  # else it has ended meanwhile
+                    for flow in found:
+                        member.counters[cookie] = flow.packets, flow.octets
             gather.answered(member)
             return True
 

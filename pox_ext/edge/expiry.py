@@ -43,6 +43,7 @@ class Expiry:
         self._shared = 0  # flows with an idle timeout that may be on several switches
         self._unheld: dict[FlowEntry, float] = {}  # no switch has a copy, since then
         self._deadlines: list[tuple[float, int, FlowEntry]] = []  # a heap
+        self._watched: set[FlowEntry] = set()  # those that are in it and in the table
         self._serials = itertools.count()
 
     def added(self, entry: FlowEntry) -> None:
@@ -57,6 +58,11 @@ class Expiry:
         if _is_shared(entry):
             self._shared -= 1
         self._unheld.pop(entry, None)
+        if entry in self._watched:
+            self._watched.remove(entry)
+            if len(self._deadlines) > 2 * len(self._watched) + 64:
+                self._deadlines = [each for each in self._deadlines if each[2] in self._watched]
+                heapq.heapify(self._deadlines)
 
     def unheld(self, entry: FlowEntry, since: float) -> None:
         """No ready switch has a copy of this flow."""
@@ -81,7 +87,8 @@ class Expiry:
 
         On the switch a hard timeout begins anew then, so it is looked after here.
         """
-        if entry.hard_timeout:
+        if entry.hard_timeout and entry not in self._watched:
+            self._watched.add(entry)
             end = entry.modified + entry.hard_timeout
             heapq.heappush(self._deadlines, (end, next(self._serials), entry))
 
@@ -89,8 +96,9 @@ class Expiry:
         """End the flows whose time is up though no switch says so."""
         while self._deadlines and self._deadlines[0][0] <= now:
             entry = heapq.heappop(self._deadlines)[2]
-            if entry not in self._table:
+            if entry not in self._watched:
                 continue
+            self._watched.remove(entry)
             if entry.modified + entry.hard_timeout <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT)
             else:

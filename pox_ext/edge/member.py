@@ -10,6 +10,7 @@ import itertools
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -138,6 +139,24 @@ class Pending(NamedTuple):
     lost: Callable[[], None]
 
 
+class Growing:
+    """A counter of a switch that goes on when the switch begins anew."""
+
+    def __init__(self) -> None:
+        self._before = self._last = 0
+
+    def saw(self, count: int) -> None:
+        """The switch says that it is so many now."""
+        if count < self._last:
+            self._before += self._last
+        self._last = count
+
+    @property
+    def total(self) -> int:
+        """All that were counted."""
+        return self._before + self._last
+
+
 class Member:
     """
     One real switch.
@@ -162,8 +181,10 @@ class Member:
         self.ready = False
         self.counters: dict[int, tuple[int, int]] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
-        self.looked_up: dict[int, tuple[int, int]] = {}  # table -> (lookups, matches)
-        self.missed: dict[int, int] = {}  # table -> packets that its table-miss rule took
+        # For each table: packets looked up, matched, and taken by its table-miss rule.
+        self.looked_up: dict[int, Growing] = defaultdict(Growing)
+        self.matched: dict[int, Growing] = defaultdict(Growing)
+        self.missed: dict[int, Growing] = defaultdict(Growing)
         self._answered_at = 0.0
         self._backlog = 0
         self._pending: dict[int, Pending] = {}

@@ -227,19 +227,20 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
         if message[8:10] == b"\xff\xff":
             for flow in south.parse_flows(message):
                 if flow.priority == 0 and flow.table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                    member.missed[flow.table] = flow.packets
+                    member.missed[flow.table].saw(flow.packets)
         else:
             for offset in range(12, len(message) - _TABLE.size + 1, _TABLE.size):
                 table, _, _, _, _, lookups, matched = _TABLE.unpack_from(message, offset)
-                member.looked_up[table] = (lookups, matched)
+                if table in (TABLE_OPENFLOW, TABLE_LOWEST):
+                    member.looked_up[table].saw(lookups)
+                    member.matched[table].saw(matched)
 
     def entries() -> Iterable[bytes]:
         lookups = matched = 0
         for member in switch.members.values():
-            lookups += member.looked_up.get(TABLE_OPENFLOW, (0, 0))[0]
+            lookups += member.looked_up[TABLE_OPENFLOW].total
             for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                hits = member.looked_up.get(table, (0, 0))[1] - member.missed.get(table, 0)
-                matched += max(hits, 0)
+                matched += max(member.matched[table].total - member.missed[table].total, 0)
         for table in range(_TABLES):
             first = table == 0
             yield _TABLE.pack(
