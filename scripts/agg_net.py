@@ -25,6 +25,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -54,7 +55,9 @@ HOST_MTU = 1450
 """Bytes.  GRE takes 42 and VXLAN and Geneve 50 of the underlay's 1500."""
 INACTIVITY_PROBE = 10_000
 """Milliseconds of silence after which a switch asks its controller for a sign of life."""
-TUNNEL_TYPES = ("gre", "vxlan", "geneve")
+RELAY_PATIENCE = 0.9
+"""Seconds that a switch's connection waits for a controller.  After 1 the switch gives up; then it
+waits for another one, which this saves who starts a controller."""
 MARK = "edge-aggregator"
 """The external-id of the bridges that this program made in the machine's Open vSwitch."""
 FABRIC = "fabric"
@@ -331,14 +334,24 @@ class Relay(socketserver.ThreadingUnixStreamServer):
 
 class _RelayedConnection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        try:
-            controller = socket.create_connection(self.server.controller, timeout=5)
-        except OSError:
+        controller = self._connect()
+        if controller is None:
             return  # the switch finds its connection closed, and tries again
         with controller:
             controller.settimeout(None)
             controller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             carry(self.request, controller)
+
+    def _connect(self) -> Optional[socket.socket]:
+        """The connection to the controller, None if it has not come within RELAY_PATIENCE."""
+        deadline = time.monotonic() + RELAY_PATIENCE
+        while True:
+            try:
+                return socket.create_connection(self.server.controller, timeout=5)
+            except OSError:
+                if time.monotonic() > deadline:
+                    return None
+                time.sleep(0.05)
 
 
 def carry(one: socket.socket, other: socket.socket) -> None:

@@ -37,6 +37,7 @@ COMMANDS="
     ip:iproute2
     ethtool:ethtool
     tcpdump:tcpdump
+    openssl:openssl
     iperf3:iperf3
     chromium:chromium
     chromedriver:chromium-driver

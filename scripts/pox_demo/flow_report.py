@@ -1,4 +1,4 @@
-"""Writes what a controller sees of its switch to a file, twice a second.
+"""Writes what a controller sees of its switch to a file, five times a second.
 
 Load it beside any controller component, with this directory in PYTHONPATH:
 
@@ -19,7 +19,7 @@ import pox.openflow.libopenflow_01 as of
 from pox.core import core
 from pox.lib.recoco import Timer
 
-INTERVAL = 0.5
+INTERVAL = 0.2
 """Seconds between two reports."""
 
 MATCH_FIELDS = (

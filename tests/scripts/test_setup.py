@@ -116,6 +116,6 @@ def test_packages_that_a_plain_user_lacks_are_a_line(setup, checkout):
     status, out, error = setup(before)
     assert status == 1
     assert error.startswith("setup.sh: not installed: ")
-    assert "mininet openvswitch-switch openvswitch-testcontroller" in error
+    assert "mininet openssl openvswitch-switch openvswitch-testcontroller" in error
     assert error.endswith(f": sudo {checkout}/scripts/setup.sh\n")
     assert error.count("\n") == 1
