@@ -186,7 +186,7 @@ class Member:
         self.matched: dict[int, Growing] = defaultdict(Growing)
         self.missed: dict[int, Growing] = defaultdict(Growing)
         self._answered_at = 0.0
-        self._backlog = 0
+        self._stuck = 0
         self._pending: dict[int, Pending] = {}
         self._rules: dict[Rule, bytes] = {}
         self._queue_keys: dict[tuple[int, int], int] = {}
@@ -374,8 +374,8 @@ class Member:
         """
         if self.connection is None:
             return
-        before, self._backlog = self._backlog, self.connection.backlog
-        if self._backlog < before:
+        before, self._stuck = self._stuck, self.connection.stuck
+        if self._stuck < before:
             self._answered_at = now
         silence = now - self._answered_at
         if silence < timeout / 3:

@@ -98,6 +98,11 @@ class EdgeConnection(of_01.Connection):
         """Bytes that wait to be sent."""
         return self._outbox.backlog
 
+    @property
+    def stuck(self) -> int:
+        """Bytes that wait since the switch reads too slowly."""
+        return self._outbox.stuck
+
     def send(self, data: Any) -> None:
         """Send bytes or a message; it leaves at the end of this task's turn (see Outbox)."""
         if self.disconnected:

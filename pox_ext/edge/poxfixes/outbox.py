@@ -48,6 +48,11 @@ class Outbox:
         self._closed = False
 
     @property
+    def stuck(self) -> int:
+        """Bytes that wait since the kernel does not take them, as the peer reads too slowly."""
+        return self.backlog if self._blocked else 0
+
+    @property
     def backlog(self) -> int:
         """Bytes that wait to be sent."""
         return len(self._first) + self._parts_size
