@@ -242,8 +242,8 @@ def run_inside(options: argparse.Namespace) -> int:
             title(f"The page: http://127.0.0.1:{options.web}/")
             demo.net.hosts[0].popen(["ping", "-i0.5", demo.net.hosts[-1].IP()])
         if options.web and not options.cli:
-            print("Ctrl-C ends the demo.", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
+                print("Ctrl-C ends the demo.", flush=True)
                 threading.Event().wait()
         if options.cli:
             print(f"\nLogs are in {directory}; from another terminal: ", end="")
