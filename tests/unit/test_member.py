@@ -156,6 +156,7 @@ class Owner:
         self.fragments = 0
         self.has_lowest = False
         self.copies = {copy.cookie: copy for copy in copies}
+        self.refusals = self
         self.said = []
 
     def has_cookie(self, cookie):
@@ -330,6 +331,18 @@ def test_what_somebody_else_has_put_there_is_removed():
     assert changes(messages) == ["DELETE_STRICT table=0 priority=5 in_port=1 cookie=0x77"]
 
 
+def test_a_foreign_flow_in_the_place_of_a_service_rule_gives_way():
+    """The ADD takes its place; the deletion is by its cookie, which is gone by then."""
+    place = Rule(2, 0, b"")
+    others = dump({rule: actions for rule, actions in SERVICE.items() if rule != place})
+    foreign = nx_flow(*place, SERVICE[place], cookie=0x77)
+    _, messages = up(flows=[*others, foreign])
+    assert changes(messages) == [
+        "ADD table=2 priority=0 any: CONTROLLER",
+        "DELETE_STRICT table=2 priority=0 any cookie=0x77",
+    ]
+
+
 def test_flows_are_brought_up_to_date_by_their_difference():
     def copy(cookie, actions):
         return Copy(cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
@@ -382,6 +395,86 @@ def test_a_queue_that_another_switch_uses_adds_one_rule():
     assert switch.member.queue_key(2, 7) == key
     assert switch.answer() == []
     assert switch.member.queue_key(2, 8) != key
+
+
+def port_mods(messages):
+    mods = [message.body for message in messages if message.type == of.Type.PORT_MOD]
+    return [struct.unpack_from("!H6sII", body) for body in mods]
+
+
+def test_a_port_that_is_modified_stays_so_when_the_switch_comes_back():
+    switch, _ = up()
+    switch.member.modify_port(2, 0x21, 0x61)
+    switch.member.modify_port(2, 0x00, 0x20)
+    address = PORTS[1].hw_addr
+    assert port_mods(switch.answer()) == [(2, address, 0x21, 0x61), (2, address, 0x00, 0x20)]
+    assert switch.member.ports[2].config == 0x01
+    switch.member.disconnected("test")
+    switch.member.connect(switch.connection)
+    (again,) = [mod for mod in port_mods(switch.answer()) if mod[0] == 2]
+    assert again == (2, address, 0x01, 0x61)
+    assert switch.member.ports[2].config == 0x01
+
+
+# ---- requests ----
+
+
+def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
+    switch, _ = up()
+    heard = []
+    switch.member.barrier(lambda: heard.append("first"))
+    switch.member.barrier(lambda: heard.append("second"))
+    first, second = switch.connection.take()
+    for _ in range(2):
+        switch.reply(of.Type.BARRIER_REPLY, first, b"")
+        assert heard == ["first"]
+    switch.member.disconnected("test")
+    assert heard == ["first", "second"]
+    switch.reply(of.Type.BARRIER_REPLY, second, b"")
+    assert heard == ["first", "second"]
+    # Now there is nobody to ask.
+    switch.member.barrier(lambda: heard.append("third"))
+    assert heard[-1] == "third"
+
+
+def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
+    """Switches answer in order; nobody waits for ever for one that leaves something out."""
+    switch, _ = up()
+    heard = []
+    for name in ("first", "second", "third"):
+        switch.member.barrier(lambda name=name: heard.append(name))
+    requests = switch.connection.take()
+    switch.reply(of.Type.BARRIER_REPLY, requests[1], b"")
+    assert heard == ["first", "second"]
+    assert len(warnings(caplog)) == 1
+    switch.reply(of.Type.BARRIER_REPLY, requests[2], b"")
+    assert heard == ["first", "second", "third"]
+
+
+def test_what_answers_no_request_is_the_big_switch_s():
+    switch, _ = up()
+    error = of.message(of.Type.ERROR, bytes(12), xid=0x7FFFFFFF)
+    switch.connection.intercept(of.Type.ERROR, error)
+    removed = of.message(of.Type.FLOW_REMOVED, bytes(80))
+    switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
+    assert switch.owner.said[-2:] == ["refused", "flow_removed"]
+
+
+def test_a_reply_of_several_parts_is_answered_by_the_last():
+    switch, _ = up()
+    parts = []
+
+    def part(kind, message):
+        parts.append(message)
+        return not message[11] & 1
+
+    lost = []
+    switch.member.request(south.dump_flows, part, lambda: lost.append(True))
+    (request,) = switch.connection.take()
+    for flags in (1, 1, 0, 0):
+        body = struct.pack("!HHII4x", 0xFFFF, flags, of.NX_VENDOR, 0)
+        switch.reply(of.Type.STATS_REPLY, request, body)
+    assert len(parts) == 3 and lost == []
 
 
 # ---- what the operator is told ----

@@ -137,6 +137,10 @@ def test_flows_are_asked_for_by_cookie(cookie, mask, match):
     assert message.body[24:] == padded(match)
 
 
+def test_all_tables_are_asked_for_if_none_is_named():
+    assert south.dump_flows(7)[8 + 4 + 8 + 4 + 4] == 0xFF
+
+
 def test_service_actions():
     """resubmit(,2) and resubmit(,1), which `ovs-ofctl dump-flows` shows so."""
     assert translate.resubmit(2) == bytes.fromhex("ffff0010 00002320 000e fff8 02 000000")

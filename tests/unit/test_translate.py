@@ -158,6 +158,34 @@ def test_a_field_that_holds_a_port_or_belongs_to_the_tunnel_is_refused(field):
     assert error(nicira(6, move)) == (BAD_ACTION, BAD_ARGUMENT)
 
 
+@pytest.mark.parametrize("field", [0x00012008, 0x00014004], ids=["tun_id", "tun_ipv4_dst"])
+@pytest.mark.parametrize("subtype", [27, 28, 33], ids=["stack_push", "stack_pop", "reg_load2"])
+def test_no_action_gets_at_the_tunnel_s_fields_another_way(subtype, field):
+    place = 6 if subtype == 33 else 2
+    body = (bytes(place) + struct.pack("!I", field)).ljust(14, b"\0")
+    assert error(nicira(subtype, body)) == (BAD_ACTION, BAD_ARGUMENT)
+    # A register is nobody's business.
+    own = body.replace(struct.pack("!I", field), struct.pack("!I", 0x00010004))
+    assert translate.parse(nicira(subtype, own)).wire == nicira(subtype, own)
+
+
+FIXED = {
+    **dict.fromkeys((17, 18, 20, 23, 24, 25, 26, 30, 31), 16),
+    **dict.fromkeys((7, 27, 28), 24),
+}
+"""Nicira actions of one length: subtype -> the whole length (nicira-ext.h)."""
+
+
+@pytest.mark.parametrize("subtype, length", FIXED.items())
+def test_a_nicira_action_has_its_length_and_no_other(subtype, length):
+    register = struct.pack("!HI", 0, 0x00010004) if length == 24 else b""
+    right = nicira(subtype, register.ljust(length - 10, b"\0"))
+    assert translate.parse(right).wire == right
+    for other in {16, 24, 32} - {length}:
+        wrong = nicira(subtype, register.ljust(other - 10, b"\0"))
+        assert error(wrong) == (BAD_ACTION, BAD_LEN)
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_taken_or_refused_with_an_openflow_error(raw):
     try:
