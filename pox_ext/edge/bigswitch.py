@@ -48,6 +48,11 @@ _PACKET_IN = struct.Struct("!BBHLLHHBx")
 _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
+# What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
+# wrapped around, which costs the connection.
+_LONGEST_TO_CONTROLLER = 65000
+_TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
+
 # Above the numbers of real ports (a switch that has so many has them left out).
 _NO_PORT = 0xE000
 
@@ -451,6 +456,16 @@ class BigSwitch:
                 first = first or self.copy(entry, member)
                 data = packed[actions] = first._replace(actions=actions).add(xid)
             member.send(data)
+        self._await_refusal(peer, entry.actions)
+
+    def _await_refusal(self, peer: Peer, actions: translate.Actions) -> None:
+        """
+        What a switch may refuse is waited for, before the peer's next message is looked at: so
+        that it finds the table as it is on the switches.
+        """
+        if actions.refusable:
+            peer.hold()
+            self.barrier(peer.release)
 
     def _entered(self, entry: FlowEntry) -> None:
         """A flow has come into the table."""
@@ -464,6 +479,9 @@ class BigSwitch:
         self, entry: FlowEntry, old: Optional[FlowEntry], old_cookie: int
     ) -> Callable[[set[Member]], None]:
         """The flow that was there before is there again, and is still on those that refused."""
+        entry.refused = True
+        if old is not None and old.refused:
+            old = None
         if entry not in self.table:
             return lambda refusers: None
         holders = self.holders(entry)
@@ -514,6 +532,7 @@ class BigSwitch:
                 entry.cookie = cookie
             entry.modified = now
             self._send_actions(entry, xid)
+        self._await_refusal(peer, actions)
 
     def _send_actions(self, entry: FlowEntry, xid: int) -> None:
         table, _ = table_and_priority(entry.priority)
@@ -561,6 +580,9 @@ class BigSwitch:
                 self.removals.begin(entry, waited_for, reason)
             else:
                 self._release(entry)
+        if not self.table:
+            for member in self.members.values():
+                member.forget_queue_keys()
 
     def _delete_copies(self, entries: list[FlowEntry]) -> None:
         if len(entries) == len(self.table) > 1:
@@ -640,6 +662,8 @@ class BigSwitch:
             log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
         keys = self._queue_keys
         translated = member.translated(actions)
+        if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
+            raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
         data = south.packet_out(

@@ -23,6 +23,7 @@ class FlowEntry:
         in the controller's flow-mod
     created, modified: time of the ADD, and of the last ADD or MODIFY (seconds, monotonic)
     packets, octets: what copies had counted that are gone from their switches
+    refused: True once a switch has refused to add it
     fresh: indexes of switches whose copy was put back, and counts as used only once it has
         counted a packet
     used: the last time that we forwarded a packet for this flow, since a copy was missing; 0.0
@@ -41,6 +42,7 @@ class FlowEntry:
         "modified",
         "packets",
         "octets",
+        "refused",
         "fresh",
         "used",
     )
@@ -65,6 +67,7 @@ class FlowEntry:
         self.actions = actions
         self.created = self.modified = now
         self.used = 0.0
+        self.refused = False
         self.packets = self.octets = 0
         self.fresh: Optional[set] = None
 

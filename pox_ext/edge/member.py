@@ -478,9 +478,19 @@ class Member:
         key = self._queue_keys.get((port, queue))
         if key is None:
             key = self._queue_keys[port, queue] = KEY_QUEUES + len(self._queue_keys)
+            if self.ready and self.tunnel_port is not None:
+                rule = Rule(TABLE_REMOTE, _SERVICE_PRIORITY, south.match_tunnel_key(key))
+                self._rules[rule] = translate.enqueue(port, queue)
+                self._change_rule(of.OFPFC_ADD, rule, self._rules[rule])
+        return key
+
+    def forget_queue_keys(self) -> None:
+        """No flow uses any of them."""
+        if self._queue_keys:
+            self._queue_keys = {}
+            self.owner.topology_changed()
             if self.ready:
                 self.update_service_rules()
-        return key
 
     def _sync_part(self, kind: int, message: bytes) -> bool:
         if kind != of.OFPT_STATS_REPLY:

@@ -116,8 +116,20 @@ class Refusals:
 
         self._ask_barriers(done)
 
-    def barrier(self, done: Callable[[], None]) -> None:
-        """done() when the switches have done all that they were sent, and all is undone that
-        one of them refused."""
+    def barrier(self, done: Callable[[], None], rounds: int = 2) -> None:
+        """
+        done() when the switches have done all that they were sent, and all is undone that one of
+        them had refused by then.
+
+        rounds: how often to ask again if something was undone meanwhile: what had begun to be
+            undone before the first answer is done after two more
+        """
         before = self._changes
-        self._ask_barriers(lambda: done() if self._changes == before else self.barrier(done))
+
+        def answered() -> None:
+            if self._changes == before or not rounds:
+                done()
+            else:
+                self.barrier(done, rounds - 1)
+
+        self._ask_barriers(answered)

@@ -121,12 +121,17 @@ class Actions:
     wire: the bytes as Open vSwitch reports them
     steps: bytes that hold on any switch, and the outputs that do not
     outputs: the ports that an out_port filter finds
+    refusable: True if a switch may refuse them, though they are good as far as can be told here:
+        Nicira's can have a fault that only the switch knows
     """
 
-    __slots__ = ("wire", "steps", "outputs")
+    __slots__ = ("wire", "steps", "outputs", "refusable")
 
-    def __init__(self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int]) -> None:
+    def __init__(
+        self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int], refusable: bool
+    ) -> None:
         self.wire = wire
+        self.refusable = refusable
         self.steps = tuple(steps)
         self.outputs = outputs
 
@@ -225,6 +230,7 @@ def parse(raw: bytes) -> Actions:
     wire: list[bytes] = []
     steps: list[Step] = []
     outputs: list[int] = []
+    refusable = False
     offset = 0
     while offset < len(raw):
         if len(raw) - offset < _HEADER.size:
@@ -233,6 +239,7 @@ def parse(raw: bytes) -> Actions:
         fields: tuple[int, ...] = ()
         everywhere = True
         if kind == of.OFPAT_VENDOR:
+            refusable = True
             subtype, (shortest, longest, fields, everywhere) = _vendor_action(raw, offset)
             if subtype == nx.NXAST_CONTROLLER:
                 outputs.append(of.OFPP_CONTROLLER)
@@ -274,7 +281,7 @@ def parse(raw: bytes) -> Actions:
             steps[-1] += step
         else:
             steps.append(step)
-    return Actions(b"".join(wire), steps, frozenset(outputs))
+    return Actions(b"".join(wire), steps, frozenset(outputs), refusable)
 
 
 def output(port: int, max_len: int = 0) -> bytes:

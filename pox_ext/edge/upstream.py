@@ -25,9 +25,10 @@ from edge.poxfixes import Outbox
 
 log = logging.getLogger("edge.upstream")
 
-_READ = 1 << 16
+_READ = 1 << 15
 _ACCEPTED_AT_ONCE = 16
-_PATIENCE = 1 << 20  # bytes read ahead while a barrier is waited for
+_PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled in one turn then
+_SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
 _ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 10.0  # seconds
@@ -368,7 +369,7 @@ def serve(peer: Peer) -> Any:
     asked = False
     while core.running and not peer.closed:
         wants = [peer.sock] if peer.wants_more else []
-        readable, _, broken = yield Select(wants, [], [peer.sock], 1.0 if wants else 0.05)
+        readable, _, broken = yield Select(wants, [], [peer.sock], 1.0 if wants else _SHORT_WHILE)
         if readable:
             asked = False
             peer.read()
