@@ -284,7 +284,7 @@ class Both:
             bodies = [bed.controller.expect(Type.FLOW_REMOVED, timeout).body for _ in range(count)]
             bed.controller.barrier()
             bodies += [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
-            bodies.sort(key=lambda body: body[40:48] + body)
+            bodies.sort(key=removed_key)
             durations.append([of.unpack_flow_removed(body).duration for body in bodies])
             return [body[:52] + bytes(8) + body[60:] for body in bodies]
 
@@ -301,7 +301,7 @@ class Both:
 
         def take(bed: Bed) -> list[bytes]:
             bodies = [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
-            bodies.sort(key=lambda body: body[40:48] + body)
+            bodies.sort(key=removed_key)
             return [body[:52] + bytes(8) + body[60:] for body in bodies]
 
         return [of.unpack_flow_removed(body) for body in self.same(take, "flow-removed")]
@@ -402,6 +402,11 @@ class Both:
 def anonymous(port: of.PhyPort) -> of.PhyPort:
     """Return a port without its name and its address, which differ by nature."""
     return port._replace(name="", hw_addr="")
+
+
+def removed_key(body: bytes) -> tuple[bytes, ...]:
+    """Return what flow-removed messages are sorted by: the cookie, the rest, the duration."""
+    return body[40:48], body[:40], body[48:52], body[60:], body[52:60]
 
 
 def split_flow_stats(data: bytes) -> list[bytes]:

@@ -4,6 +4,7 @@ OpenFlow 1.0.0, 3.5, 4.6 and 5.4.3.  A flow of the big switch without in_port ha
 its switches, with a timer each; of that nothing may be seen.
 """
 
+import random
 import time
 
 from lab import frames
@@ -304,6 +305,29 @@ def test_flows_changed_after_a_copy_has_expired(both):
     both.quiet()
 
 
+def test_a_put_back_copy_and_a_restarted_hard_timeout(both):
+    """Used on one switch alone; on the other it idles out with little left of its hard timeout,
+    which a MODIFY then restarts for the whole flow."""
+    both.patient = True
+    for number in (1, 2):
+        add(both, number, idle_timeout=2, hard_timeout=3, flags=REMOVED)
+    clock = Clock()
+    for moment in (1.7, 2.1):
+        clock.until(moment)
+        both.inject(18, frame_for(1))
+        both.inject(1, frame_for(2))
+    clock.until(2.4)
+    for number in (1, 2):
+        both.flow_mod(match_for(number), of.output(2), Command.MODIFY, cookie=number)
+    clock.until(3.8)
+    for number, port in ((1, 18), (2, 1)):
+        for entry in (port, 17):
+            assert both.inject(entry, frame_for(number)).ports == [2]
+    removed = both.removed(2)
+    assert reasons(removed) == {1: HARD, 2: HARD}
+    assert packets(removed) == {1: 4, 2: 4}
+
+
 def test_many_flows_end_at_once(both):
     """A thousand, with one message each."""
     both.do(
@@ -418,3 +442,121 @@ def test_durations(both):
         assert {round(duration * 1e9) % 10**6 for duration in durations.values()} == {0}
     both.flow_mod(command=Command.DELETE)
     both.removed(3)
+
+
+class Life:
+    """One flow's random life, and a model of its timers that says when not to touch it.
+
+    What happens within moments of a timer's end may come before or after it.
+    """
+
+    STEP, DANGER = 0.3, 0.75
+
+    def __init__(self, number, dice):
+        self.number = number
+        self.dice = dice
+        self.in_port = dice.choice((None, None, 1, 17))
+        self.home = PORTS if self.in_port is None else (self.in_port,)
+        # A flow for all ports is used on one switch alone for a while, then on another.
+        self.used_at = dice.choice(self.home)
+        self.busy = dice.random()
+        self.there = False
+        self.used = self.hard_since = 0.0
+        self.idle = self.hard = 0
+
+    def ends(self):
+        """When it will end, as far as is known."""
+        idle_end = self.used + self.idle if self.idle else 1e9
+        hard_end = self.hard_since + self.hard if self.hard else 1e9
+        return min(idle_end, hard_end)
+
+    def tie(self, used, hard_since):
+        """Whether both timers would end at nearly the same time: either may be the reason."""
+        idle_end, hard_end = used + self.idle, hard_since + self.hard
+        return self.idle and self.hard and abs(idle_end - hard_end) < self.DANGER
+
+    def act(self, now):
+        """What to do with it now: a message, a port for its frame, or nothing."""
+        if self.there and now > self.ends() - 0.2:
+            if now < self.ends() + self.DANGER:
+                return None
+            self.there = False
+        match = match_for(self.number, self.in_port)
+        fate = self.dice.random()
+        if not self.there and fate < 0.3 or fate < 0.02:
+            return self.add(now, match)
+        if not self.there:
+            return None
+        if fate < 0.06 and not self.tie(self.used, now):
+            self.hard_since = now
+            command = self.dice.choice((Command.MODIFY, Command.MODIFY_STRICT))
+            return of.flow_mod(match, of.output(2), command, cookie=self.number)
+        if fate < 0.08:
+            self.there = False
+            return of.flow_mod(match, command=Command.DELETE)
+        if fate < 0.15:
+            self.used_at = self.dice.choice(self.home)
+        if self.dice.random() < self.busy and not self.tie(now, self.hard_since):
+            self.used = now
+            return self.used_at
+        return None
+
+    def add(self, now, match):
+        """An ADD; one that replaces inherits the last use."""
+        if not self.there:
+            self.used = now
+        self.idle, self.hard = self.dice.choice(((1, 0), (2, 0), (0, 2), (1, 3), (2, 3), (3, 2)))
+        while self.idle and self.used + self.idle < now + 0.2 or self.tie(self.used, now):
+            self.idle += 1
+        self.there, self.hard_since = True, now
+        return of.flow_mod(
+            match,
+            of.output(18),
+            cookie=self.number,
+            idle_timeout=self.idle,
+            hard_timeout=self.hard,
+            flags=REMOVED,
+        )
+
+
+def live(both, seed, count, seconds):
+    """Let `count` flows live their lives."""
+    dice = random.Random(seed)
+    lives = [Life(number, dice) for number in range(1, count + 1)]
+    clock = Clock()
+    step = 0
+    while clock.now < seconds:
+        step += 1
+        clock.until(step * Life.STEP)
+        now = clock.now
+        messages = []
+        sent = {}
+        for life in lives:
+            action = life.act(now)
+            if isinstance(action, bytes):
+                messages.append(action)
+            elif action is not None:
+                sent.setdefault(action, []).append(frame_for(life.number))
+        both.do(*messages)
+        for port, burst in sent.items():
+            # Frames that met a gap may come after others: they are compared without their order.
+            both.each(lambda bed, port=port, burst=burst: bed.wires.send(port, *burst))
+
+        def arrived(bed):
+            for _ in range(2):
+                bed.settle()  # twice: what met a gap is sent once more
+            assert bed.controller.packet_ins() == []
+            return {port: sorted(got) for port, got in bed.wires.capture().items()}
+
+        both.same(arrived, f"after {now:.1f} s")
+    clock.until(seconds + 4)
+
+
+def test_random_lives(both):
+    """A hundred flows for some seconds: added, used, modified, deleted, expired, all at random."""
+    live(both, 1, 100, 6)
+    both.flow_mod(command=Command.DELETE)
+    ended = both.removed_so_far()
+    assert len(ended) > 100
+    assert {message.reason for message in ended} == {IDLE, HARD, DELETE}
+    both.quiet()
