@@ -53,6 +53,9 @@ _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 _LONGEST_TO_CONTROLLER = 65000
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 
+_EARLY = 0.5  # seconds by which a switch's clock may be ahead
+_MOST = (1 << 64) - 1  # that a counter can say
+
 # Above the numbers of real ports (a switch that has so many has them left out).
 _NO_PORT = 0xE000
 
@@ -502,6 +505,8 @@ class BigSwitch:
                     member.send(delete)
                 elif old in self.table:
                     member.send(self.copy_again(old, member).add(new_xid()))
+                else:
+                    member.send(delete)
 
         return finish
 
@@ -641,7 +646,7 @@ class BigSwitch:
             if more is not None:
                 packets += more[0]
                 octets += more[1]
-        return packets, octets
+        return min(packets, _MOST), min(octets, _MOST)
 
     # --- packets -------------------------------------------------------------------------------
 
@@ -720,6 +725,12 @@ class BigSwitch:
         member.counters.pop(removed.cookie, None)
         if entry not in self.table:
             self.removals.told(member, entry)
+        elif (
+            removed.reason == of.OFPRR_HARD_TIMEOUT
+            and entry.modified + entry.hard_timeout > time.monotonic() + _EARLY
+        ):
+            # It was modified while the switch was away, so its time has begun anew.
+            member.send(self.copy_again(entry, member).add(new_xid()))
         elif removed.reason == of.OFPRR_HARD_TIMEOUT:
             self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:

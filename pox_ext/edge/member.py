@@ -34,6 +34,7 @@ _SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
 _LOWEST_PRIORITY = 1
 
 _MOST_TRANSLATIONS = 16384
+_MOST_FLOWS = 2000000
 
 _xids = itertools.count(1)
 
@@ -325,7 +326,11 @@ class Member:
         self.forget_translations()
         pending, self._pending = self._pending, {}
         for request in pending.values():
-            request.lost()
+            try:
+                request.lost()
+            except Exception as e:  # the others must be told all the same
+                log.error("%s: %s: %s", self, type(e).__name__, e)
+                log.debug("Details:", exc_info=True)
         self.owner.member_lost(self, was_ready, reason)
 
     def send(self, data: bytes) -> None:
@@ -498,6 +503,9 @@ class Member:
             self.connection.disconnect("not an Open vSwitch")
             return True
         self._dump.extend(south.parse_flows(message))
+        if len(self._dump) > _MOST_FLOWS:
+            self.connection.disconnect(f"it says that it has more than {_MOST_FLOWS} flows")
+            return True
         if south.is_more(message):
             return False
         dump, self._dump = self._dump, []

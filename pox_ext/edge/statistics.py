@@ -204,13 +204,12 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
 def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
     entries = _selected(switch, body)
 
-    def sums() -> bytes:
+    def sums() -> Iterable[bytes]:
         counted = [switch.counted(entry) for entry in entries if entry in switch.table]
-        packets = sum(each[0] for each in counted)
-        octets = sum(each[1] for each in counted)
-        return struct.pack("!QQL4x", packets, octets, len(counted))
+        packets, octets = (min(sum(each), 0xFFFFFFFFFFFFFFFF) for each in zip(*counted or [(0, 0)]))
+        yield struct.pack("!QQL4x", packets, octets, len(counted))
 
-    refresh(switch, entries, lambda: done([sums()]))
+    refresh(switch, entries, lambda: done(sums()))
 
 
 def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:

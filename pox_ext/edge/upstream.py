@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
@@ -260,9 +261,10 @@ class Controller(Task):
         delay = 1.0
         complained = False
         while core.running:
+            address = yield from _resolved(self.address)
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             sock.setblocking(False)
-            problem = _start_connecting(sock, self.address)
+            problem = sock.connect_ex(address) if address else errno.EHOSTUNREACH
             if problem == errno.EINPROGRESS:
                 yield Select([], [sock], [sock], 5.0)
                 problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -385,12 +387,27 @@ def serve(peer: Peer) -> Any:
     peer.close("POX ends")
 
 
-def _start_connecting(sock: socket.socket, address: tuple[str, int]) -> int:
-    """Begin to connect; the errno of it, 0 if it is done already."""
-    try:
-        return sock.connect_ex(address)
-    except OSError as e:  # a name that cannot be resolved
-        return e.errno if e.errno and e.errno > 0 else errno.EHOSTUNREACH
+def _resolved(address: tuple[str, int]) -> Any:
+    """
+    The address with an IP for the host's name, None if it has none (to be delegated to by a Task).
+
+    A name server may take its time: a thread waits for it.
+    """
+    host, port = address
+    with contextlib.suppress(OSError):
+        socket.inet_aton(host)
+        return address
+    found: list[str] = []
+
+    def resolve() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.append(socket.gethostbyname(host))
+
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        yield Sleep(0.05)
+    return (found[0], port) if found else None
 
 
 def _is_connected(sock: socket.socket) -> bool:
