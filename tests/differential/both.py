@@ -106,6 +106,7 @@ class Both:
 
     What it returns is what both answered.
 
+    in_order: compare the frames that come out of a port in their order.
     patient: the controlling process may have to send frames on itself; wait until it has heard of
         them (one barrier) and done that (another).
     """
@@ -113,6 +114,7 @@ class Both:
     def __init__(self, plain: Bed, big: Bed) -> None:
         self.plain = plain
         self.big = big
+        self.in_order = True
         self.patient = False
         self._xid = XID
         self._tables: dict[Bed, of.TableStats] = {}
@@ -232,6 +234,8 @@ class Both:
                 bed.controller.barrier()
                 for port, late in bed.wires.capture().items():
                     out.setdefault(port, []).extend(late)
+            if not self.in_order:
+                out = {port: sorted(got) for port, got in out.items()}
             return Outcome(out, bed.controller.packet_ins())
 
         return self.same(look, what)
