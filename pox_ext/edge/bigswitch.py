@@ -447,7 +447,12 @@ class BigSwitch:
             old_cookie = self.cookies.cookie(old)
             self._expiry.removed(old)
             self._release(old)
-        xid = self.refusals.originate(peer, message, lambda: self._undo_add(entry, old, old_cookie))
+        xid = self.refusals.originate(
+            peer,
+            message,
+            lambda: self._undo_add(entry, old, old_cookie),
+            [entry] if entry.actions.refusable else (),
+        )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("flow %s", flow_text(entry))
         packed: dict[bytes, bytes] = {}
@@ -459,16 +464,6 @@ class BigSwitch:
                 first = first or self.copy(entry, member)
                 data = packed[actions] = first._replace(actions=actions).add(xid)
             member.send(data)
-        self._await_refusal(peer, entry.actions)
-
-    def _await_refusal(self, peer: Peer, actions: translate.Actions) -> None:
-        """
-        What a switch may refuse is waited for, before the peer's next message is looked at: so
-        that it finds the table as it is on the switches.
-        """
-        if actions.refusable:
-            peer.hold()
-            self.barrier(peer.release)
 
     def _entered(self, entry: FlowEntry) -> None:
         """A flow has come into the table."""
@@ -527,7 +522,12 @@ class BigSwitch:
         for member in self.ready_members():
             member.translated(actions)
         before = [(entry, entry.actions, entry.cookie, entry.modified) for entry in entries]
-        xid = self.refusals.originate(peer, message, lambda: self._undo_modify(before))
+        xid = self.refusals.originate(
+            peer,
+            message,
+            lambda: self._undo_modify(before),
+            entries if actions.refusable else (),
+        )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%d flows now do %s", len(entries), ofctl.actions_text(actions.wire))
         now = time.monotonic()
@@ -537,7 +537,6 @@ class BigSwitch:
                 entry.cookie = cookie
             entry.modified = now
             self._send_actions(entry, xid)
-        self._await_refusal(peer, actions)
 
     def _send_actions(self, entry: FlowEntry, xid: int) -> None:
         table, _ = table_and_priority(entry.priority)

@@ -104,7 +104,7 @@ class Northbound:
             of.OFPT_GET_CONFIG_REQUEST: self._get_config_request,
             of.OFPT_SET_CONFIG: self._set_config,
             of.OFPT_PACKET_OUT: self._packet_out,
-            of.OFPT_FLOW_MOD: self.flow_mod,
+            of.OFPT_FLOW_MOD: self._flow_mod,
             of.OFPT_PORT_MOD: self._port_mod,
             of.OFPT_STATS_REQUEST: lambda peer, message: statistics.answer(
                 self.switch, peer, message
@@ -231,9 +231,9 @@ class Northbound:
 
     # --- flows ---------------------------------------------------------------------------------
 
-    def flow_mod(self, peer: Peer, message: bytes) -> None:
-        """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
-        self.switch.counts.flow_mods += 1
+    def _flow_mod(self, peer: Peer, message: bytes, again: bool = False) -> None:
+        """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6); again if it has waited for a barrier."""
+        self.switch.counts.flow_mods += not again
         cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
             message, 48
         )
@@ -248,19 +248,22 @@ class Northbound:
             priority = 0xFFFF
         table = self.switch.table
 
-        if command == of.OFPFC_DELETE:
-            self.switch.delete(table.covered(match, out_port))
+        deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
+        if not deletes:
+            out_port = of.OFPP_NONE
+            if buffer_id != south.NO_BUFFER:
+                raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+        if command in (of.OFPFC_MODIFY, of.OFPFC_DELETE):
+            entries = table.covered(match, out_port)
+        else:
+            entries = table.exact(match, priority, out_port)
+        if not again and not self.switch.refusals.doubtful.isdisjoint(entries):
+            self._flow_mod_later(peer, message)
             return
-        if command == of.OFPFC_DELETE_STRICT:
-            self.switch.delete(table.exact(match, priority, out_port))
+        if deletes:
+            self.switch.delete(entries)
             return
-        if buffer_id != south.NO_BUFFER:
-            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         if command != of.OFPFC_ADD:
-            if command == of.OFPFC_MODIFY:
-                entries = table.covered(match)
-            else:
-                entries = table.exact(match, priority)
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
                 self.switch.modify(entries, kept, actions, peer, message)
@@ -270,6 +273,21 @@ class Northbound:
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
         self.switch.add(entry, peer, message)
+
+    def _flow_mod_later(self, peer: Peer, message: bytes) -> None:
+        """It concerns a flow that a switch may have refused: first see whether it has."""
+        peer.hold()
+
+        def again() -> None:
+            try:
+                self._flow_mod(peer, message, again=True)
+            except OpenFlowError as e:
+                self.switch.counts.errors += 1
+                peer.send(e.reply(message))
+            finally:
+                peer.release()
+
+        self.switch.barrier(again)
 
     def _packet_out(self, peer: Peer, message: bytes) -> None:
         self.switch.counts.packet_outs += 1

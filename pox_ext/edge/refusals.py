@@ -7,10 +7,12 @@ to it is remembered until a barrier has shown that nobody refused it.
 
 import logging
 import struct
+from collections.abc import Collection
 from typing import Callable, Optional
 
 from edge.counts import Counts
 from edge.errors import error_reply
+from edge.flowtable import FlowEntry
 from edge.member import Member, new_xid
 from edge.nicira import NXET_VENDOR
 from edge.upstream import Peer
@@ -28,12 +30,19 @@ Undo = Callable[[], Finish]
 class _Origin:
     """A controller's message; refusers are the switches that have refused it, None before."""
 
-    __slots__ = ("peer", "message", "undo", "refusers")
+    __slots__ = ("peer", "message", "undo", "entries", "refusers")
 
-    def __init__(self, peer: Peer, message: bytes, undo: Optional[Undo]) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        message: bytes,
+        undo: Optional[Undo],
+        entries: Collection[FlowEntry],
+    ) -> None:
         self.peer = peer
         self.message = message
         self.undo = undo
+        self.entries = entries
         self.refusers: Optional[set[Member]] = None
 
 
@@ -42,6 +51,8 @@ class Refusals:
     Leads the switches' errors back to the controllers, and has undone what one switch refused.
 
     ask_barriers: calls back when every ready switch has done all that it was sent
+    doubtful: the flows that a switch may still refuse, though they are good as far as can be told
+        here; what changes one of them has to wait for a barrier
     """
 
     def __init__(self, ask_barriers: Callable[[Callable[[], None]], None], counts: Counts) -> None:
@@ -49,18 +60,26 @@ class Refusals:
         self._counts = counts
         self._origins: dict[int, _Origin] = {}
         self._octets = 0  # of the messages that are remembered
+        self.doubtful: set[FlowEntry] = set()
         self._confirming = False
         self._changes = 0  # grows with all that is undone
 
     def __len__(self) -> int:
         return len(self._origins)
 
-    def originate(self, peer: Peer, message: bytes, undo: Optional[Undo] = None) -> int:
+    def originate(
+        self,
+        peer: Peer,
+        message: bytes,
+        undo: Optional[Undo] = None,
+        doubtful: Collection[FlowEntry] = (),
+    ) -> int:
         """
         The xid for what is sent to the switches because of a controller's message.
 
         undo: is called at the first refusal, and returns what is to be called when all switches
             have answered: with the set of those that have refused
+        doubtful: flows that have become so by this message
         """
         if len(self._origins) >= _MANY:
             self.confirm()
@@ -69,7 +88,8 @@ class Refusals:
             message = message[:64]
         self._octets += len(message)
         xid = new_xid()
-        self._origins[xid] = _Origin(peer, message, undo)
+        self._origins[xid] = _Origin(peer, message, undo, doubtful)
+        self.doubtful.update(doubtful)
         return xid
 
     def refused(self, member: Member, xid: int, error: bytes) -> None:
@@ -104,17 +124,27 @@ class Refusals:
         if self._confirming or not self._origins:
             return
         self._confirming = True
-        newest = next(reversed(self._origins))
 
         def done() -> None:
             self._confirming = False
+
+        self._ask(done)
+
+    def _ask(self, done: Callable[[], None]) -> None:
+        """Ask for barriers, and then forget what they have confirmed."""
+        newest = next(reversed(self._origins), None)
+
+        def answered() -> None:
             if newest in self._origins:
                 for xid in list(self._origins):
-                    self._octets -= len(self._origins.pop(xid).message)
+                    origin = self._origins.pop(xid)
+                    self._octets -= len(origin.message)
+                    self.doubtful.difference_update(origin.entries)
                     if xid == newest:
                         break
+            done()
 
-        self._ask_barriers(done)
+        self._ask_barriers(answered)
 
     def barrier(self, done: Callable[[], None], rounds: int = 2) -> None:
         """
@@ -132,4 +162,4 @@ class Refusals:
             else:
                 self.barrier(done, rounds - 1)
 
-        self._ask_barriers(answered)
+        self._ask(answered)
