@@ -462,7 +462,7 @@ class BigSwitch:
             data = packed.get(actions)
             if data is None:
                 first = first or self.copy(entry, member)
-                data = packed[actions] = first._replace(actions=actions).add(xid)
+                data = packed[actions] = first.add(xid, actions)
             member.send(data)
 
     def _entered(self, entry: FlowEntry) -> None:

@@ -111,8 +111,8 @@ class Copy(NamedTuple):
     flags: int
     actions: bytes
 
-    def add(self, xid: int) -> bytes:
-        """The flow-mod that adds it."""
+    def add(self, xid: int, actions: Optional[bytes] = None) -> bytes:
+        """The flow-mod that adds it, or the same with other actions."""
         return south.add_flow(
             xid,
             self.table,
@@ -122,7 +122,7 @@ class Copy(NamedTuple):
             self.hard_timeout,
             self.priority,
             self.flags,
-            self.actions,
+            self.actions if actions is None else actions,
         )
 
 
