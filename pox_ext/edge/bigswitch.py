@@ -50,7 +50,7 @@ _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
 # What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
 # wrapped around, which costs the connection.
-_LONGEST_TO_CONTROLLER = 65000
+_LONGEST_TO_CONTROLLER = 65400
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead

@@ -26,8 +26,10 @@ from edge.poxfixes import Outbox
 
 log = logging.getLogger("edge.upstream")
 
-_READ = 1 << 15
+# Some 200 flow-mods: so long others have to wait for their turn.
+_READ = 1 << 14
 _ACCEPTED_AT_ONCE = 16
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 _PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled in one turn then
 _SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
@@ -131,6 +133,11 @@ class Peer:
             self.close("by the controller")
             return
         self.heard = time.monotonic()
+        # A controller without TCP_NODELAY, such as POX, holds its next message back until this is
+        # acknowledged, which would take 40 ms.
+        if _QUICKACK is not None:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         self._received += data
         self._process()
 
