@@ -269,6 +269,8 @@ class Northbound:
                 self.switch.modify(entries, kept, actions, peer, message)
             if entries or cookie == _KEEP_COOKIE:
                 return
+        elif entries and cookie == _KEEP_COOKIE:
+            cookie = entries[0].cookie
         if flags & of.OFPFF_CHECK_OVERLAP and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())

@@ -301,6 +301,24 @@ def test_modify_does_not_make_a_flow_tell_of_its_end_nor_stop_it(both):
     assert [removed.cookie for removed in both.removed(1)] == [1]
 
 
+@pytest.mark.parametrize("priority", [0, 0x8000])
+@pytest.mark.parametrize("match", [of.match(), of.match(in_port=17)], ids=["any", "in_port 17"])
+def test_no_packet_is_lost_while_a_flow_changes(both, match, priority):
+    """It goes the old way or the new one: there is no moment without the flow."""
+    both.flow_mod(match, of.output(1), priority=priority)
+    for number in range(150):
+        command = (Command.ADD, Command.MODIFY, Command.MODIFY_STRICT)[number % 3]
+        port = (1, 2, 18)[number % 3]
+        both.send(of.flow_mod(match, of.output(port), command, priority, cookie=number))
+        both.each(lambda bed: bed.wires.send(17, UDP))
+    both.barrier()
+    for bed in both.beds:
+        out = bed.wires.capture()
+        bed.controller.barrier()
+        assert sum(len(got) for got in out.values()) == 150
+        assert bed.controller.packet_ins() == []
+
+
 # ---- DELETE ----
 
 
@@ -597,3 +615,10 @@ def test_any_flow_mods_and_frames(both, steps):
     both.flows()
     both.table()
     both.removed_so_far()
+
+
+def test_an_add_with_the_cookie_of_all_ones_keeps_the_cookie_of_the_flow_that_it_replaces(both):
+    match = of.match(in_port=1)
+    for cookie in (KEEP, 7, KEEP):
+        both.flow_mod(match, of.output(2), cookie=cookie)
+        both.flows()
