@@ -20,6 +20,7 @@ What the big switch does otherwise, and means to (test_departures.py holds it to
 - Nicira's REG_MOVE may have zeros behind; they are read back.
 - Errors that only the real switches find (what a Nicira action needs of a match) come before the
   next reply, but among themselves in the order in which the switches answer.
+- A packet-out longer than 65,385 bytes that may come back to the controller is OFPBRC_BAD_LEN.
 - Actions whose translation for one switch is longer than a message are OFPBAC_TOO_MANY.
 - Of Nicira's messages it knows roles and the standard format of packet-ins; others, such as
   extended flow-mods, are OFPBRC_BAD_SUBTYPE.

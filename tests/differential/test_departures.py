@@ -240,3 +240,17 @@ def test_actions_that_are_too_long_with_what_the_tunnel_needs(both):
     assert both.big.controller.flow_stats() == []
     near = b"".join(of.set_tp_src(number) for number in range(8181)) + of.output(2)
     differ(both, of.flow_mod(of.match(in_port=1), near), None, None)
+
+
+@pytest.mark.parametrize("port", [Port.CONTROLLER, Port.TABLE])
+def test_a_packet_out_to_the_controller_that_is_too_long_for_niciras_packet_in(both, port):
+    """The real switches would send it in one.  It is refused, and nothing else suffers."""
+    both.flow_mod(of.match(in_port=1), of.output(17))
+    frame = frames.numbered(1, 65535 - 16 - 8)
+    for in_port in (Port.NONE, 2, 18):
+        message = of.packet_out(frame, of.output(port), in_port)
+        differ(both, message, None, "BAD_REQUEST/BAD_LEN")
+    both.each(lambda bed: bed.settle())
+    assert [len(bed.controller.packet_ins()) for bed in both.beds] == [3, 0]
+    assert both.inject(1, UDP).ports == [17]
+    both.quiet()
