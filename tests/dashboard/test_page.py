@@ -110,6 +110,7 @@ def test_when_pox_does_not_answer_the_page_says_so_and_comes_back(bed, page):
     finally:
         bed.aggregator.thaw()
     page.wait(f"!{stopped}")
+    bed.wait_until_ready()  # it has been still for longer than its switches may be
 
 
 # --- flows ----------------------------------------------------------------------------------------
