@@ -119,12 +119,14 @@ class Both:
         self._xid = XID
         self._tables: dict[Bed, of.TableStats] = {}
         self._ports: dict[Bed, dict[int, of.PortStats]] = {}
+        self.each(forget_removed)
         self.mark()
 
     def reset(self) -> None:
         """Make both as new."""
         for bed in self.beds:
             bed.reset()
+            forget_removed(bed)
         self.mark()
 
     @property
@@ -300,11 +302,10 @@ class Both:
         return [of.unpack_flow_removed(body) for body in bodies]
 
     def removed_so_far(self) -> list[of.FlowRemoved]:
-        """Return the flow-removed messages that have come, sorted by cookie, durations 0."""
-        self.each(lambda bed: bed.settle())
+        """Return the flow-removed messages that there are, sorted by cookie, durations 0."""
 
         def take(bed: Bed) -> list[bytes]:
-            bodies = [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
+            bodies = forget_removed(bed)
             bodies.sort(key=removed_key)
             return [body[:52] + bytes(8) + body[60:] for body in bodies]
 
@@ -406,6 +407,26 @@ class Both:
 def anonymous(port: of.PhyPort) -> of.PhyPort:
     """Return a port without its name and its address, which differ by nature."""
     return port._replace(name="", hw_addr="")
+
+
+def forget_removed(bed: Bed) -> list[bytes]:
+    """Return the flow-removed messages of all flows that are gone, also those still to come.
+
+    They come after the barrier reply, but in the order of the deletions: one more flow is deleted
+    and waited for.
+    """
+    last = of.match(in_port=of.Port.NONE)
+    bed.controller.do(
+        of.flow_mod(last, priority=1, cookie=_LAST, flags=of.Flag.SEND_FLOW_REM, idle_timeout=60)
+    )
+    bed.controller.do(of.flow_mod(last, command=of.Command.DELETE_STRICT, priority=1))
+    bed.controller.expect(
+        Type.FLOW_REMOVED, where=lambda message: message.body[40:48] == _LAST.to_bytes(8, "big")
+    )
+    return [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
+
+
+_LAST = 0x4C61737446303030
 
 
 def removed_key(body: bytes) -> tuple[bytes, ...]:

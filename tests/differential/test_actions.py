@@ -269,6 +269,22 @@ def test_output_to_table_in_a_flow(both):
     both.flows()
 
 
+def test_a_flow_that_meets_itself(both):
+    """Open vSwitch gives the packet up, with what it would have sent before; how often the flow
+    counts it and what the first one does to the controller is not the point."""
+    for actions in ([Port.TABLE], [1, Port.TABLE, 2], [Port.TABLE, 18], [2, 18, Port.TABLE]):
+        both.flow_mod(of.match(in_port=17), [of.output(port) for port in actions])
+        both.flow_mod(of.match(in_port=1), of.output(18))
+        both.each(lambda bed: bed.wires.send(17, UDP))
+        both.each(lambda bed: bed.settle())
+        both.each(lambda bed: bed.controller.packet_ins())
+        assert both.inject(17, UDP) == ({}, [])
+        assert both.inject(1, UDP).ports == [18]
+        message = of.packet_out(UDP, [of.output(Port.TABLE)], 17)
+        assert both.error(message) == "NX 1/521"
+        assert both.outcome() == ({}, [])
+
+
 def test_packet_out_to_table_with_changes(both):
     both.flow_mod(of.match(dl_vlan=5), [of.strip_vlan(), of.output(17)], cookie=1)
     both.flow_mod(of.match(in_port=2), [of.output(18), of.output(Port.IN_PORT)], cookie=2)

@@ -67,6 +67,19 @@ def test_every_frame_twice(both):
     both.flows()
 
 
+def test_lookups_and_matches(both):
+    """Of frames that the cache has handled too, and of those that missed."""
+    both.flow_mod(of.match(in_port=1), of.output(Port.FLOOD))
+    both.flow_mod(of.match(in_port=18), of.output(2), priority=0)
+    revalidated(both)
+    both.mark()
+    for port in PORTS:
+        both.inject(port, *[UDP] * 20)
+    both.packet_out(UDP, of.output(Port.TABLE), 1)
+    revalidated(both)
+    assert both.table() == (2, 81, 41)
+
+
 def test_counters_catch_up(both):
     both.flow_mod(of.match(), of.output(Port.FLOOD), cookie=1)
     both.flow_mod(of.match(in_port=17), of.output(1), cookie=2, priority=0xFFFF)
