@@ -271,7 +271,8 @@ class Northbound:
                 return
         elif entries and cookie == _KEEP_COOKIE:
             cookie = entries[0].cookie
-        if flags & of.OFPFF_CHECK_OVERLAP and table.overlapped(match, priority):
+        # A flow that replaces one overlaps no more than that did.
+        if flags & of.OFPFF_CHECK_OVERLAP and not entries and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
         self.switch.add(entry, peer, message)
