@@ -153,8 +153,13 @@ class Both:
         self.each(lambda bed: bed.controller.send(*messages))
 
     def barrier(self) -> None:
-        """Return when both have done all that was sent."""
-        self.each(lambda bed: bed.controller.barrier())
+        """Return when both have done all that was sent; they work on it at the same time."""
+        xids = {}
+        for bed in self.beds:
+            xids[bed] = bed.controller.new_xid()
+            bed.controller.send(of.message(Type.BARRIER_REQUEST, xid=xids[bed]))
+        for bed, xid in xids.items():
+            bed.controller.expect(Type.BARRIER_REPLY, where=lambda reply, xid=xid: reply.xid == xid)
 
     def replies(self, *messages: bytes) -> list[Message]:
         """Send messages and a barrier; return what comes back with their xids.
@@ -416,10 +421,10 @@ def forget_removed(bed: Bed) -> list[bytes]:
     and waited for.
     """
     last = of.match(in_port=of.Port.NONE)
-    bed.controller.do(
-        of.flow_mod(last, priority=1, cookie=_LAST, flags=of.Flag.SEND_FLOW_REM, idle_timeout=60)
+    bed.controller.send(
+        of.flow_mod(last, cookie=_LAST, flags=of.Flag.SEND_FLOW_REM),
+        of.flow_mod(last, command=of.Command.DELETE_STRICT),
     )
-    bed.controller.do(of.flow_mod(last, command=of.Command.DELETE_STRICT, priority=1))
     bed.controller.expect(
         Type.FLOW_REMOVED, where=lambda message: message.body[40:48] == _LAST.to_bytes(8, "big")
     )
