@@ -69,16 +69,16 @@ def test_each_set_on_every_frame(both, action, entry):
     assert flow.actions == b"".join(actions)
 
 
-@pytest.mark.parametrize("entry", PORTS)
 @pytest.mark.parametrize("action", OUTPUTS.values(), ids=OUTPUTS)
-def test_each_output_with_every_frame(both, action, entry):
-    both.flow_mod(of.match(in_port=entry), action)
-    both.inject(entry, *ALL_FRAMES)
+def test_each_output_with_every_frame(both, action):
+    both.flow_mod(of.match(), action)
+    for entry in PORTS:
+        both.inject(entry, *ALL_FRAMES)
     (flow,) = both.flows()
     assert flow.actions == action
 
 
-@pytest.mark.parametrize("entry", PORTS)
+@pytest.mark.parametrize("entry", [2, 17])
 @pytest.mark.parametrize("first", OUTPUTS.values(), ids=OUTPUTS)
 def test_two_outputs_with_a_set_between(both, first, entry):
     for second in OUTPUTS.values():
@@ -399,7 +399,7 @@ _actions = st.one_of(
 )
 
 
-@examples(60)
+@examples(40)
 @given(st.lists(_actions, max_size=12), st.lists(frame_names, min_size=1, max_size=4))
 def test_any_actions_on_any_frames_from_any_port(both, actions, names):
     both.reset()

@@ -27,8 +27,6 @@ def bitmap(*versions):
     return struct.pack("!HHI", 1, 8, word)
 
 
-OURS = hello(1)
-
 ACCEPTED = {
     "1.0": hello(1),
     "1.0, junk behind": hello(1, b"junk behind"),
@@ -86,42 +84,36 @@ def next_connections(bed, greetings):
     return [controller.wait_for_connection(count, WAIT) for controller, count in waiting]
 
 
-@pytest.fixture
-def greet(pair):
-    """Call it with greetings: returns {bed: connections greeted so}, and repairs them later."""
-    yield lambda greetings: {bed: next_connections(bed, greetings) for bed in pair.beds}
-    for bed in pair.beds:
-        next_connections(bed, [OURS] * len(bed.others))
+def test_greetings(pair):
+    """Some are refused: what is said, if anything, and then the connection is closed.
 
-
-def test_greetings_that_are_accepted(pair, greet):
-    """The switch's own greeting is of version 1.0, and that is what is spoken."""
-    connections = greet(ACCEPTED.values())
-    for number, name in enumerate(ACCEPTED):
-
-        def ask(bed, number=number):
-            connection = connections[bed][number]
-            features = connection.features()
-            error = connection.error_for(of.message(99))
-            rest = [str(message) for message in connection.take()]
-            return str(connection.hello)[:12], features.datapath_id, error[:2], rest
-
-        pair.same(ask, name)
-
-
-def test_greetings_that_are_refused(pair, greet):
-    """What is said, if anything; then the connection is closed; and the next one is as good."""
+    Others are accepted, of whatever version they are; the switch's own greeting is of version 1.0,
+    and that is what is spoken.
+    """
     pair.flow_mod(of.match(in_port=1), of.output(17), cookie=5)
-    connections = greet(REFUSED.values())
-    for number, name in enumerate(REFUSED):
+    for greetings, look in ((REFUSED, ending), (ACCEPTED, working)):
+        connections = {bed: next_connections(bed, greetings.values()) for bed in pair.beds}
+        for number, name in enumerate(greetings):
 
-        def ask(bed, number=number):
-            connection = connections[bed][number]
-            connection.wait_closed(WAIT)
-            return [str(message) for message in connection.take()]
+            def ask(bed, number=number, look=look, connections=connections):
+                return look(connections[bed][number])
 
-        pair.same(ask, name)
-    assert [flow.cookie for flow in pair.flows()] == [5]
+            pair.same(ask, name)
+        assert [flow.cookie for flow in pair.flows()] == [5]
+
+
+def working(connection):
+    """What is said on a connection that was accepted."""
+    features = connection.features()
+    error = connection.error_for(of.message(99))
+    rest = [str(message) for message in connection.take()]
+    return str(connection.hello)[:12], features.datapath_id, error[:2], rest
+
+
+def ending(connection):
+    """What came on a connection until the switch closed it."""
+    connection.wait_closed(WAIT)
+    return [str(message) for message in connection.take()]
 
 
 def reconnect(pair, between=None):
@@ -142,16 +134,10 @@ def reconnect(pair, between=None):
         bed.controller.wait_for_connection(counts[bed] + 1, WAIT)
 
 
-def ending(bed):
-    """What came on the newest connection until the switch closed it."""
-    bed.controller.wait_closed(WAIT)
-    return [str(message) for message in bed.controller.take()]
-
-
 @pytest.mark.parametrize("length", [0, 7])
 def test_a_length_below_8_ends_the_connection(pair, length):
     pair.send(struct.pack("!BBHI", 1, Type.ECHO_REQUEST, length, 9))
-    pair.same(ending, "the end")
+    pair.same(lambda bed: ending(bed.controller.connection), "the end")
     pair.each(lambda bed: bed.controller.wait_until_connected(WAIT))
 
 

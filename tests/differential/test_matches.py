@@ -173,7 +173,7 @@ def test_matches_that_say_the_same_are_one_flow(both):
         assert both.flows() == []
 
 
-@examples(120)
+@examples(60)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([0, 1, 100, 0x8000, 0xFFFF])), min_size=1, max_size=12
@@ -190,7 +190,7 @@ def test_any_matches_are_read_back_alike(both, flows):
 # ---- which flows a loose match covers ----
 
 
-@examples(120)
+@examples(60)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([0, 7, 0xFFFF]), st.sampled_from([2, 17, Port.FLOOD])),
@@ -400,7 +400,7 @@ def test_each_field_of_an_exact_match_counts(both, field):
     assert both.aggregate().packet_count == 3
 
 
-@examples(60)
+@examples(40)
 @given(
     st.lists(
         st.tuples(matches, st.sampled_from([1, 2, 17, 18, Port.FLOOD])), min_size=1, max_size=8

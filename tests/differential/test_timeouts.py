@@ -61,37 +61,6 @@ def packets(removed):
     return {message.cookie: message.packet_count for message in removed}
 
 
-def test_idle_timeouts_of_seconds(both):
-    for number in range(1, 4):
-        add(both, number, idle_timeout=number, flags=REMOVED)
-        add(both, 10 + number, in_port=17, idle_timeout=number, flags=REMOVED)
-        add(both, 20 + number, hard_timeout=number, flags=REMOVED)
-    assert len(both.removed(9)) == 9
-
-
-def test_an_add_that_replaces_inherits_the_last_use(both):
-    """Of the idle timer's sake only: a flow that is not used does not live on by ADDs.
-
-    Cookies 1 to 4 for all ports, 11 to 14 for port 17; 2 and 3 are used at 0.5.
-    """
-    clock = Clock()
-    for base, in_port in ((0, None), (10, 17)):
-        for number in (1, 2, 3, 4):
-            add(both, base + number, in_port, idle_timeout=2, flags=REMOVED)
-    clock.until(0.5)
-    for number in (2, 3, 12, 13):
-        both.inject(17, frame_for(number))
-    clock.until(1.1)
-    for base, in_port in ((0, None), (10, 17)):
-        add(both, base + 1, in_port, idle_timeout=3, flags=REMOVED)
-        add(both, base + 2, in_port, idle_timeout=2, flags=REMOVED)
-        add(both, base + 3, in_port, idle_timeout=2, hard_timeout=1, flags=REMOVED)
-        add(both, base + 4, in_port, idle_timeout=1, flags=REMOVED)
-    assert reasons(both.removed(8)) == {
-        base + number: HARD if number == 3 else IDLE for base in (0, 10) for number in (1, 2, 3, 4)
-    }
-
-
 def test_flows_without_traffic(both):
     """Idle and hard timeouts and both, on one switch and on all, with and without telling."""
     number = 0
@@ -102,7 +71,7 @@ def test_flows_without_traffic(both):
             (0, 1, REMOVED, HARD),
             (1, 2, REMOVED, IDLE),
             (2, 1, REMOVED, HARD),
-            (1, 1, REMOVED, HARD),
+            (3, 0, REMOVED, IDLE),
             (1, 0, 0, None),
             (0, 1, 0, None),
             (30, 0, REMOVED, None),
@@ -245,9 +214,13 @@ def test_packets_in_the_gap_do_not_fall_through_to_a_lower_flow(both):
 def test_flows_changed_while_their_time_runs(both):
     """MODIFY and ADD restart the hard timeout, neither the idle one: Open vSwitch keeps its "used".
 
-    Cookies 1 to 6 for all ports, 11 to 16 for port 17.  "Used" is on one switch alone.
+    Cookies 1 to 6 and 51 to 54 for all ports, those by ten more for port 17; 52 and 53 are used,
+    on one switch alone.
     """
     clock = Clock()
+    for base, in_port in ((50, None), (60, 17)):
+        for number in (1, 2, 3, 4):
+            add(both, base + number, in_port, idle_timeout=2, flags=REMOVED)
     for base, in_port in ((0, None), (10, 17)):
         add(both, base + 1, in_port, hard_timeout=2, flags=REMOVED)  # modified at 1
         add(both, base + 2, in_port, idle_timeout=2, flags=REMOVED)  # modified at 1
@@ -256,6 +229,8 @@ def test_flows_changed_while_their_time_runs(both):
         add(both, base + 5, in_port, idle_timeout=1, flags=REMOVED)  # replaced for good
         add(both, base + 6, in_port, hard_timeout=1, flags=REMOVED)  # replaced for good
     clock.until(0.6)
+    for number in (52, 53, 62, 63):
+        both.inject(17, frame_for(number))
     for base, in_port in ((0, None), (10, 17)):
         add(both, base + 5, in_port)
         add(both, base + 6, in_port)
@@ -272,11 +247,15 @@ def test_flows_changed_while_their_time_runs(both):
             )
         add(both, base + 3, in_port, idle_timeout=2, flags=REMOVED)
         add(both, base + 4, in_port, hard_timeout=2, flags=REMOVED)
-    removed = both.removed(8)
-    assert reasons(removed) == {1: HARD, 2: IDLE, 3: IDLE, 4: HARD, 11: HARD, 12: IDLE} | {
-        13: IDLE,
-        14: HARD,
-    }
+    clock.until(1.2)
+    for base, in_port in ((50, None), (60, 17)):
+        add(both, base + 1, in_port, idle_timeout=3, flags=REMOVED)
+        add(both, base + 2, in_port, idle_timeout=2, flags=REMOVED)
+        add(both, base + 3, in_port, idle_timeout=2, hard_timeout=1, flags=REMOVED)
+        add(both, base + 4, in_port, idle_timeout=1, flags=REMOVED)
+    ends = {1: HARD, 2: IDLE, 3: IDLE, 4: HARD, 51: IDLE, 52: IDLE, 53: HARD, 54: IDLE}
+    ends.update({number + 10: reason for number, reason in ends.items()})
+    assert reasons(both.removed(16)) == ends
     assert {flow.cookie for flow in both.flows()} == {5, 6, 15, 16}
     both.quiet()
 
