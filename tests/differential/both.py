@@ -418,16 +418,17 @@ def forget_removed(bed: Bed) -> list[bytes]:
     """Return the flow-removed messages of all flows that are gone, also those still to come.
 
     They come after the barrier reply, but in the order of the deletions: one more flow is deleted
-    and waited for.
+    and waited for, by all controllers.
     """
     last = of.match(in_port=of.Port.NONE)
     bed.controller.send(
         of.flow_mod(last, cookie=_LAST, flags=of.Flag.SEND_FLOW_REM),
         of.flow_mod(last, command=of.Command.DELETE_STRICT),
     )
-    bed.controller.expect(
-        Type.FLOW_REMOVED, where=lambda message: message.body[40:48] == _LAST.to_bytes(8, "big")
-    )
+    for each in (bed.controller, *bed.others):
+        each.expect(
+            Type.FLOW_REMOVED, where=lambda message: message.body[40:48] == _LAST.to_bytes(8, "big")
+        )
     return [message.body for message in bed.controller.take(Type.FLOW_REMOVED)]
 
 
