@@ -58,8 +58,7 @@ _MOST = (1 << 64) - 1  # that a counter can say
 
 # Above the numbers of real ports (a switch that has so many has them left out).
 _NO_PORT = 0xE000
-
-_NOT_A_FLOW = 0xFFFFFFFFFFFFFFFF  # the cookie of packet-ins that a packet-out's actions cause
+_NO_LOCAL_PORT = _NO_PORT - 1  # stands for OFPP_LOCAL, since a switch's own has frames of its own
 
 
 class BigSwitch:
@@ -354,7 +353,7 @@ class BigSwitch:
 
     def _to_local(self, member: Member, in_port: int) -> int:
         """
-        The in_port on a switch that stands for an in_port of the big switch.
+        The in_port on a switch, of a packet, that stands for an in_port of the big switch.
 
         A port that is not there has a number on every switch, too: one that no port has there.
         """
@@ -363,14 +362,28 @@ class BigSwitch:
             _, port = where
             if port not in member.ports or member.numbered(port):
                 return port
+        if in_port == of.OFPP_LOCAL:
+            return _NO_LOCAL_PORT
         if in_port in member.ports or 1 <= in_port <= self.numbers.max_ports:
             return _NO_PORT + in_port
         return in_port
 
+    def _to_match(self, member: Member, in_port: int) -> int:
+        """
+        The same in a match.  It differs for the number of the tunnel, which may become that of an
+        ordinary port: what matches it will match that port then, and no other packet before.
+        """
+        where = self.numbers.locate(in_port)
+        if where is not None and where[0] == member.index:
+            return where[1]
+        return self._to_local(member, in_port)
+
     def _to_north(self, member: Member, port: int) -> Optional[int]:
         """The in_port of the big switch behind one of a switch, None if it has none."""
-        if port in member.ports and not member.numbered(port):
+        if port == of.OFPP_LOCAL or (port in member.ports and not member.numbered(port)):
             return None
+        if port == _NO_LOCAL_PORT:
+            return of.OFPP_LOCAL
         if 1 <= port <= self.numbers.max_ports:
             return self.numbers.number(member.index, port)
         if _NO_PORT < port <= _NO_PORT + self.numbers.max_ports or port - _NO_PORT in member.ports:
@@ -380,7 +393,7 @@ class BigSwitch:
     def _local_match(self, entry: FlowEntry, member: Member) -> bytes:
         if entry.match.in_port is None:
             return entry.match.south
-        return matches.with_in_port(entry.match.south, self._to_local(member, entry.match.in_port))
+        return matches.with_in_port(entry.match.south, self._to_match(member, entry.match.in_port))
 
     def copy(self, entry: FlowEntry, member: Member) -> Copy:
         """A flow as it is put on a switch when the controller adds it."""
@@ -452,6 +465,7 @@ class BigSwitch:
             message,
             lambda: self._undo_add(entry, old, old_cookie),
             [entry] if entry.actions.refusable else (),
+            entry.actions.refusable,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("flow %s", flow_text(entry))
@@ -527,6 +541,7 @@ class BigSwitch:
             message,
             lambda: self._undo_modify(before),
             entries if actions.refusable else (),
+            actions.refusable,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%d flows now do %s", len(entries), ofctl.actions_text(actions.wire))
@@ -665,14 +680,19 @@ class BigSwitch:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
         keys = self._queue_keys
-        translated = member.translated(actions)
+        local, matched = self._to_local(member, in_port), self._to_match(member, in_port)
+        if matched == local:
+            translated = member.translated(actions)
+        else:
+            table = translate.resubmit(TABLE_OPENFLOW, matched)
+            translated = translate.translate(actions, member.ingress()._replace(table=table))
         if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
         data = south.packet_out(
-            self.refusals.originate(peer, message),
-            self._to_local(member, in_port),
+            self.refusals.originate(peer, message, refusable=actions.refusable),
+            local,
             translated,
             data,
         )
@@ -746,7 +766,7 @@ class BigSwitch:
                 self.discovery.received(member, packet)
             return
         in_port = self._to_north(member, packet.in_port)
-        if in_port is None or (in_port == of.OFPP_LOCAL and packet.cookie != _NOT_A_FLOW):
+        if in_port is None:
             return  # the big switch has no such port
         reason = packet.reason
         if packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST):

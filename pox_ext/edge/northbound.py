@@ -7,7 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -80,6 +80,9 @@ _CHANGES = {
     of.OFPT_PORT_MOD: _Lengths(32),
 }
 
+# What is not answered when it is good, or is answered behind a barrier.
+_UNANSWERED = frozenset((of.OFPT_FLOW_MOD, of.OFPT_PACKET_OUT, of.OFPT_BARRIER_REQUEST))
+
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
 _KNOWN_FLAGS = of.OFPFF_SEND_FLOW_REM | of.OFPFF_CHECK_OVERLAP | of.OFPFF_EMERG
 _FRAGMENT_FLAGS = 0x0007
@@ -96,7 +99,7 @@ class Northbound:
 
     def __init__(self, switch: BigSwitch) -> None:
         self.switch = switch
-        self._handlers: dict[int, Callable[[Peer, bytes], None]] = {
+        self._handlers: dict[int, Callable[[Peer, bytes], Optional[bool]]] = {
             of.OFPT_ECHO_REQUEST: self._echo_request,
             of.OFPT_ECHO_REPLY: lambda peer, message: None,
             of.OFPT_VENDOR: self._vendor,
@@ -113,22 +116,51 @@ class Northbound:
             of.OFPT_QUEUE_GET_CONFIG_REQUEST: self._queue_get_config_request,
         }
 
-    def handle(self, peer: Peer, message: bytes) -> None:
-        """Do what a message says.  Raises OpenFlowError if it is refused."""
-        try:
-            self._handle(peer, message)
-        except OpenFlowError:
-            self.switch.counts.errors += 1
-            raise
+    def handle(self, peer: Peer, message: bytes) -> bool:
+        """
+        Do what a message says.  Raises OpenFlowError if it is refused.
 
-    def _handle(self, peer: Peer, message: bytes) -> None:
+        Returns False if the peer is held and the message has to be handled when it is released:
+        answers and errors come in the order of the messages, also when it is for the switches to
+        find the errors.
+        """
+        kind = message[1]
+        awaited = self.switch.refusals.awaited(peer)
+        if awaited and kind not in _UNANSWERED:
+            return self._wait(peer)
+        try:
+            if self._handle(peer, message) is False:
+                return False
+        except OpenFlowError:
+            if awaited:
+                return self._wait(peer)
+            self.switch.counts.errors += 1
+            self._count(kind)
+            raise
+        self._count(kind)
+        return True
+
+    def _count(self, kind: int) -> None:
+        if kind == of.OFPT_FLOW_MOD:
+            self.switch.counts.flow_mods += 1
+        elif kind == of.OFPT_PACKET_OUT:
+            self.switch.counts.packet_outs += 1
+
+    def _wait(self, peer: Peer) -> bool:
+        """Hold the peer until the switches have done, or refused, all that was asked before."""
+        peer.hold()
+        self.switch.barrier(peer.release)
+        return False
+
+    def _handle(self, peer: Peer, message: bytes) -> Optional[bool]:
+        """False if the peer is held and it has to be handled again."""
         change = _CHANGES.get(message[1])
         if change is not None:
             if not change.fits(len(message)):
                 raise _bad_request(of.OFPBRC_BAD_LEN)
             if peer.role == nx.NX_ROLE_SLAVE:
                 raise _bad_request(of.OFPBRC_EPERM)
-        self._handlers.get(message[1], self._unexpected)(peer, message)
+        return self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
         """A type that there is not, or that only switches send; those are looked at first."""
@@ -231,9 +263,8 @@ class Northbound:
 
     # --- flows ---------------------------------------------------------------------------------
 
-    def _flow_mod(self, peer: Peer, message: bytes, again: bool = False) -> None:
-        """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6); again if it has waited for a barrier."""
-        self.switch.counts.flow_mods += not again
+    def _flow_mod(self, peer: Peer, message: bytes) -> Optional[bool]:
+        """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
         cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
             message, 48
         )
@@ -257,18 +288,17 @@ class Northbound:
             entries = table.covered(match, out_port)
         else:
             entries = table.exact(match, priority, out_port)
-        if not again and not self.switch.refusals.doubtful.isdisjoint(entries):
-            self._flow_mod_later(peer, message)
-            return
+        if not self.switch.refusals.doubtful.isdisjoint(entries):
+            return self._wait(peer)  # first see whether a switch has refused one of them
         if deletes:
             self.switch.delete(entries)
-            return
+            return None
         if command != of.OFPFC_ADD:
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
                 self.switch.modify(entries, kept, actions, peer, message)
             if entries or cookie == _KEEP_COOKIE:
-                return
+                return None
         elif entries and cookie == _KEEP_COOKIE:
             cookie = entries[0].cookie
         # A flow that replaces one overlaps no more than that did.
@@ -276,24 +306,9 @@ class Northbound:
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
         self.switch.add(entry, peer, message)
-
-    def _flow_mod_later(self, peer: Peer, message: bytes) -> None:
-        """It concerns a flow that a switch may have refused: first see whether it has."""
-        peer.hold()
-
-        def again() -> None:
-            try:
-                self._flow_mod(peer, message, again=True)
-            except OpenFlowError as e:
-                self.switch.counts.errors += 1
-                peer.send(e.reply(message))
-            finally:
-                peer.release()
-
-        self.switch.barrier(again)
+        return None
 
     def _packet_out(self, peer: Peer, message: bytes) -> None:
-        self.switch.counts.packet_outs += 1
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
         end = 16 + actions_len
         if end > len(message) or actions_len % 8:

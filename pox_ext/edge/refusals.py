@@ -7,6 +7,7 @@ to it is remembered until a barrier has shown that nobody refused it.
 
 import logging
 import struct
+from collections import Counter
 from collections.abc import Collection
 from typing import Callable, Optional
 
@@ -28,9 +29,14 @@ Undo = Callable[[], Finish]
 
 
 class _Origin:
-    """A controller's message; refusers are the switches that have refused it, None before."""
+    """
+    A controller's message.
 
-    __slots__ = ("peer", "message", "undo", "entries", "refusers")
+    refusers: the switches that have refused it, None before
+    error: what the controller is answered when it is refused
+    """
+
+    __slots__ = ("peer", "message", "undo", "entries", "refusable", "refusers", "error")
 
     def __init__(
         self,
@@ -38,12 +44,15 @@ class _Origin:
         message: bytes,
         undo: Optional[Undo],
         entries: Collection[FlowEntry],
+        refusable: bool,
     ) -> None:
         self.peer = peer
         self.message = message
         self.undo = undo
         self.entries = entries
+        self.refusable = refusable
         self.refusers: Optional[set[Member]] = None
+        self.error: Optional[bytes] = None
 
 
 class Refusals:
@@ -61,6 +70,7 @@ class Refusals:
         self._origins: dict[int, _Origin] = {}
         self._octets = 0  # of the messages that are remembered
         self.doubtful: set[FlowEntry] = set()
+        self._awaited: Counter[Peer] = Counter()  # how many refusable messages of each
         self._confirming = False
         self._changes = 0  # grows with all that is undone
 
@@ -73,6 +83,7 @@ class Refusals:
         message: bytes,
         undo: Optional[Undo] = None,
         doubtful: Collection[FlowEntry] = (),
+        refusable: bool = False,
     ) -> int:
         """
         The xid for what is sent to the switches because of a controller's message.
@@ -80,6 +91,7 @@ class Refusals:
         undo: is called at the first refusal, and returns what is to be called when all switches
             have answered: with the set of those that have refused
         doubtful: flows that have become so by this message
+        refusable: True if a switch may refuse it, though it is good as far as can be told here
         """
         if len(self._origins) >= _MANY:
             self.confirm()
@@ -88,9 +100,20 @@ class Refusals:
             message = message[:64]
         self._octets += len(message)
         xid = new_xid()
-        self._origins[xid] = _Origin(peer, message, undo, doubtful)
+        self._origins[xid] = _Origin(peer, message, undo, doubtful, refusable)
         self.doubtful.update(doubtful)
+        if refusable:
+            self._awaited[peer] += 1
         return xid
+
+    def awaited(self, peer: Peer) -> bool:
+        """
+        True if a switch may still refuse a message of this controller's.
+
+        The errors come in the order of the messages, as those of one switch do: what would answer
+        another message has to wait for a barrier.
+        """
+        return peer in self._awaited
 
     def refused(self, member: Member, xid: int, error: bytes) -> None:
         """A switch has sent this error."""
@@ -106,8 +129,9 @@ class Refusals:
         refusers = origin.refusers = {member}
         self._counts.errors += 1
         prefix = error[12:20] if kind == NXET_VENDOR else b""
-        origin.peer.send(error_reply(kind, code, origin.message, prefix=prefix))
+        origin.error = error_reply(kind, code, origin.message, prefix=prefix)
         if origin.undo is None:
+            self._ask(lambda: None)
             return
         log.debug("%s: refuses a flow (error type %d code %d)", member, kind, code)
         self._changes += 1
@@ -117,7 +141,7 @@ class Refusals:
             self._changes += 1
             finish(refusers)
 
-        self._ask_barriers(answered)
+        self._ask(answered)
 
     def confirm(self) -> None:
         """Forget, when the switches have answered, what none of them has refused."""
@@ -131,7 +155,9 @@ class Refusals:
         self._ask(done)
 
     def _ask(self, done: Callable[[], None]) -> None:
-        """Ask for barriers, and then forget what they have confirmed."""
+        """
+        Ask for barriers; then forget what they have confirmed, and tell of what was refused.
+        """
         newest = next(reversed(self._origins), None)
 
         def answered() -> None:
@@ -139,12 +165,21 @@ class Refusals:
                 for xid in list(self._origins):
                     origin = self._origins.pop(xid)
                     self._octets -= len(origin.message)
-                    self.doubtful.difference_update(origin.entries)
+                    self._settle(origin)
                     if xid == newest:
                         break
             done()
 
         self._ask_barriers(answered)
+
+    def _settle(self, origin: _Origin) -> None:
+        self.doubtful.difference_update(origin.entries)
+        if origin.refusable:
+            self._awaited[origin.peer] -= 1
+            if not self._awaited[origin.peer]:
+                del self._awaited[origin.peer]
+        if origin.error is not None:
+            origin.peer.send(origin.error)
 
     def barrier(self, done: Callable[[], None], rounds: int = 2) -> None:
         """

@@ -219,6 +219,13 @@ _PADDING = {
 }
 
 
+def _without_zeros_behind(reg_move: bytes) -> bytes:
+    """NXAST_REG_MOVE as Open vSwitch reports it."""
+    if any(reg_move[24:]) or b"\xff\xff" in (reg_move[16:18], reg_move[20:22]):
+        return reg_move  # wrong, or an experimenter's field, whose number is longer
+    return reg_move[:2] + b"\0\x18" + reg_move[4:24]
+
+
 @functools.lru_cache(maxsize=4096)
 def parse(raw: bytes) -> Actions:
     """
@@ -271,6 +278,9 @@ def parse(raw: bytes) -> Actions:
             step = action = _ENQUEUE.pack(kind, length, port, queue)
             if port != of.OFPP_IN_PORT:
                 step = Enqueue(port, queue)
+        elif kind == of.OFPAT_VENDOR:
+            if subtype == nx.NXAST_REG_MOVE:
+                step = action = _without_zeros_behind(action)
         else:
             _check_argument(kind, action)
             if kind in _PADDING:
@@ -294,15 +304,15 @@ def enqueue(port: int, queue: int) -> bytes:
     return _ENQUEUE.pack(of.OFPAT_ENQUEUE, 16, port, queue)
 
 
-def resubmit(table: int) -> bytes:
-    """NXAST_RESUBMIT_TABLE: look in another table, with the same ingress port."""
+def resubmit(table: int, in_port: int = of.OFPP_IN_PORT) -> bytes:
+    """NXAST_RESUBMIT_TABLE: look in another table, with this ingress port or the same."""
     return struct.pack(
         "!HHLHHB3x",
         of.OFPAT_VENDOR,
         16,
         nx.NX_VENDOR_ID,
         nx.NXAST_RESUBMIT_TABLE,
-        of.OFPP_IN_PORT,
+        in_port,
         table,
     )
 
@@ -332,6 +342,7 @@ class Ingress(NamedTuple):
     flood_ips: the tunnel IPs of those that are connected: only they are flooded to
     locate: aggregator port -> (index, port) or None
     queue_key: (index, port, queue) -> the tunnel key for that queue of another switch's port
+    table: the action that does what OFPP_TABLE does
     """
 
     index: int
@@ -341,6 +352,7 @@ class Ingress(NamedTuple):
     flood_ips: tuple[int, ...]
     locate: Callable[[int], Optional[tuple[int, int]]]
     queue_key: Callable[[int, int, int], int]
+    table: bytes = output(of.OFPP_TABLE)
 
 
 def translate(actions: Actions, ingress: Ingress) -> bytes:
@@ -370,7 +382,7 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
         if isinstance(step, bytes):
             out.append(step)
         elif step.port == of.OFPP_TABLE:
-            out.append(output(of.OFPP_TABLE))
+            out.append(ingress.table)
             loaded_key = loaded_ip = None  # what the flow that is met has loaded, stays
         elif step.port == of.OFPP_FLOOD:
             # The tunnel port has OFPPC_NO_FLOOD.

@@ -42,7 +42,8 @@ class Peer:
     One OpenFlow connection to a controller.
 
     handle: is called with the peer and each whole message of version 1 after the hello; raises
-        OpenFlowError to have it answered with that error
+        OpenFlowError to have it answered with that error, and returns False to be called with it
+        again when the peer, which is held, is released
     service: True for somebody who has connected to us, such as ovs-ofctl.  As with Open vSwitch,
         they get no asynchronous messages unless they ask for them by setting a miss_send_len.
     miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
@@ -53,7 +54,7 @@ class Peer:
         self,
         sock: socket.socket,
         name: str,
-        handle: Callable[["Peer", bytes], None],
+        handle: Callable[["Peer", bytes], Optional[bool]],
         service: bool = False,
     ) -> None:
         self.sock = sock
@@ -153,13 +154,14 @@ class Peer:
             if available - offset < length:
                 break
             message = bytes(buffer[offset : offset + length])
-            offset += length
-            self._message(message)
+            if self._message(message):
+                offset += length
         self._processing = False
         if offset:
             del self._received[:offset]
 
-    def _message(self, message: bytes) -> None:
+    def _message(self, message: bytes) -> bool:
+        """False if it has to be handled again."""
         version, kind = message[0], message[1]
         try:
             if not self.greeted:
@@ -167,7 +169,7 @@ class Peer:
             elif version != of.OFP_VERSION:
                 self._other_version(version, kind, message)
             else:
-                self._handle(self, message)
+                return self._handle(self, message) is not False
         except OpenFlowError as e:
             log.debug("%s: refused message type %d: %s", self, kind, e)
             self.send(e.reply(message))
@@ -177,6 +179,7 @@ class Peer:
             log.debug("Details:", exc_info=True)
             self._held = False
             self.send(OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_EPERM).reply(message))
+        return True
 
     def _greeting(self, version: int, kind: int, message: bytes) -> None:
         if kind != of.OFPT_HELLO or version == 0:
@@ -249,7 +252,7 @@ class Controller(Task):
         self,
         address: tuple[str, int],
         max_retry_delay: float,
-        handle: Callable[[Peer, bytes], None],
+        handle: Callable[[Peer, bytes], Optional[bool]],
         opened: Callable[[Peer], None],
         closed: Callable[[Peer], None],
     ) -> None:
@@ -311,7 +314,7 @@ class Listener(Task):
     def __init__(
         self,
         address: tuple[str, int],
-        handle: Callable[[Peer, bytes], None],
+        handle: Callable[[Peer, bytes], Optional[bool]],
         opened: Callable[[Peer], None],
         closed: Callable[[Peer], None],
     ) -> None:

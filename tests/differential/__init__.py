@@ -13,13 +13,10 @@ What the big switch does otherwise, and means to (test_departures.py holds it to
 - It has no learning switch of its own: output to OFPP_NORMAL is OFPBAC_BAD_OUT_PORT.
 - Names of its ports begin with the dpid, Ethernet addresses are those of the real ports, and the
   description statistics tell who it is.
-- A packet-out to OFPP_TABLE with in_port OFPP_LOCAL brings no packet-in; one with the number of a
-  port of a switch that is not there meets no flow for that in_port.
+- A packet-out to OFPP_TABLE with in_port the number of a port of a switch that is not there meets
+  no flow for that in_port, one with the number of a tunnel no such flow of priority 0.
 - Nicira actions that name ports, tables, queues or the tunnel would not mean the same on every
   switch: OFPBAC_BAD_VENDOR_TYPE; for a field of that kind OFPBAC_BAD_ARGUMENT.
-- Nicira's REG_MOVE may have zeros behind; they are read back.
-- Errors that only the real switches find (what a Nicira action needs of a match) come before the
-  next reply, but among themselves in the order in which the switches answer.
 - A packet-out longer than 65,385 bytes that may come back to the controller is OFPBRC_BAD_LEN.
 - Actions whose translation for one switch is longer than a message are OFPBAC_TOO_MANY.
 - Of Nicira's messages it knows roles and the standard format of packet-ins; others, such as

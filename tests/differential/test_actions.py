@@ -365,6 +365,18 @@ def test_nicira_actions_that_need_what_the_match_does_not_say(both):
     assert len(both.flows()) == 1
 
 
+def test_zeros_behind_a_reg_move_are_not_read_back(both):
+    move = reg_move(NXM_OF_ETH_SRC, NXM_OF_ETH_DST, 48)
+    longer = move[:2] + b"\0\x20" + move[4:] + bytes(8)
+    both.flow_mod(of.match(), [longer, of.output(17), longer])
+    (flow,) = both.flows()
+    assert flow.actions == b"".join([move, of.output(17), move])
+    both.inject(1, UDP)
+    for behind in (b"\0\0\0\1\0\0\0\0", b"\1" + bytes(7), bytes(7) + b"\1"):
+        both.error(of.flow_mod(of.match(in_port=1), longer[:-8] + behind))
+    both.flows()
+
+
 def test_nicira_actions_of_a_wrong_length(both):
     for name, action in NICIRA.items():
         if name.startswith("move"):

@@ -75,15 +75,6 @@ def test_requests_for_local_are_for_no_port(both):
     assert both.big.controller.port_stats(Port.LOCAL) == {}
 
 
-def test_packet_ins_of_a_packet_out_from_local(both):
-    for actions in (None, [of.output(Port.CONTROLLER)]):  # a table miss, and a flow
-        if actions:
-            both.flow_mod(of.match(), actions)
-        both.each(lambda bed: bed.controller.packet_out(UDP, of.output(Port.TABLE), Port.LOCAL))
-        both.each(lambda bed: bed.settle())
-        assert [len(bed.controller.packet_ins()) for bed in both.beds] == [1, 0]
-
-
 @pytest.mark.parametrize("in_port", [33, 100])
 def test_a_packet_out_from_a_port_of_a_switch_that_is_not_there(both, in_port):
     both.flow_mod(of.match(in_port=in_port), of.output(2))
@@ -91,6 +82,14 @@ def test_a_packet_out_from_a_port_of_a_switch_that_is_not_there(both, in_port):
     assert [list(bed.wires.capture()) for bed in both.beds] == [[2], []]
     both.each(lambda bed: bed.settle())
     assert [len(bed.controller.packet_ins()) for bed in both.beds] == [0, 1]
+
+
+@pytest.mark.parametrize("in_port", [3, 19])
+def test_a_packet_out_from_the_number_of_a_tunnel_meets_no_flow_of_priority_0_for_it(both, in_port):
+    for priority, ports in ((0, [[2], []]), (1, [[2], [2]])):
+        both.flow_mod(of.match(in_port=in_port), of.output(2), priority=priority)
+        both.each(lambda bed: bed.controller.packet_out(UDP, of.output(Port.TABLE), in_port))
+        assert [list(bed.wires.capture()) for bed in both.beds] == ports
 
 
 # ---- who it is ----
@@ -142,30 +141,6 @@ def test_nicira_actions_on_fields_that_differ_between_the_switches(both, field):
         assert error(both.big, message) == "BAD_ACTION/BAD_ARGUMENT"
         assert error(both.plain, message) != "BAD_ACTION/BAD_ARGUMENT"
     assert both.big.controller.flow_stats() == []
-
-
-def test_a_reg_move_with_zeros_behind(both):
-    move = reg_move(0x00000406, 0x00000206, 48)
-    longer = move[:2] + b"\0\x20" + move[4:] + bytes(8)
-    for bed, expected in ((both.plain, move), (both.big, longer)):
-        bed.controller.flow_mod(of.match(), longer)
-        assert bed.controller.flow_stats()[0].actions == expected
-
-
-def test_errors_that_only_switches_find_come_in_any_order(both):
-    """But all before the barrier reply."""
-    load_ip = reg_load(0x00001004, 1, 32)
-    matches = [of.match(in_port=1), of.match(in_port=17), of.match(), of.match(in_port=2)]
-    for bed in both.beds:
-        xids = range(10, 10 + len(matches))
-        bed.controller.send(
-            *(of.flow_mod(match, load_ip, xid=xid) for match, xid in zip(matches, xids)),
-            of.message(Type.BARRIER_REQUEST, xid=99),
-        )
-        bed.controller.barrier()
-        replies = [reply.xid for reply in bed.controller.take()]
-        assert (sorted(replies[:-1]), replies[-1]) == (list(xids), 99)
-        assert bed.controller.flow_stats() == []
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,46 @@ def test_an_error_that_only_a_switch_finds_comes_before_the_barrier_reply(both):
     assert len(both.inject(17, UDP).packet_ins) == 1
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        of.flow_mod(actions=of.output(Port.NONE)),
+        of.flow_mod(command=99),
+        of.packet_out(UDP, of.output(Port.NONE)),
+        of.port_mod(99, "00:00:00:00:00:00"),
+        of.message(Type.ECHO_REQUEST, b"an answer that no switch is needed for"),
+        of.message(Type.FEATURES_REQUEST),
+        of.message(Type.QUEUE_GET_CONFIG_REQUEST, struct.pack("!H2x", 17)),
+        of.stats_request(of.Stats.FLOW, of.flow_stats_body()),
+        of.stats_request(of.Stats.DESC),
+        of.stats_request(99),
+        of.message(99),
+    ],
+    ids=lambda raw: raw[:2].hex() + raw[8:12].hex(),
+)
+def test_errors_that_only_switches_find_come_in_the_order_of_the_messages(both, other):
+    """Among themselves, whichever switch finds them, and with all other answers."""
+    load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))
+    messages = []
+    for match in (of.match(in_port=17), of.match(in_port=1), of.match(), of.match(in_port=2)) * 3:
+        messages += [
+            of.flow_mod(match, load_ip),
+            of.packet_out(UDP, [of.output(1), load_ip]),
+            of.flow_mod(match, of.output(2), cookie=5),
+            other,
+        ]
+
+    def ask(bed):
+        xids = range(700, 700 + len(messages))
+        bed.controller.send(*(of.with_xid(raw, xid) for raw, xid in zip(messages, xids)))
+        bed.controller.barrier()
+        return [(reply.xid - 700, reply.type) for reply in bed.controller.take() if reply.xid]
+
+    answered = [number for number, _ in both.same(ask)]
+    assert answered == sorted(answered) and len(answered) >= 24
+    assert {flow.cookie for flow in both.flows()} == {5}
+
+
 def test_a_replacement_that_a_switch_refuses_leaves_the_old_flow(both):
     """Its actions, cookie and flags; for ADD and MODIFY alike."""
     load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))

@@ -214,6 +214,26 @@ def names_of(bed):
     return {number: port.name for number, port in ports.items() if 17 <= number <= 32}
 
 
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_port_gets_the_number_that_the_tunnel_had(make_bed, priority):
+    """A flow for that number, which was no port when it was added, is one for the port then."""
+    bed = make_bed()
+    network, switch = bed.network, bed.network.switches[2]
+    bed.controller.flow_mod(of.match(), command=of.Command.DELETE)
+    bed.controller.flow_mod(of.match(in_port=19), of.output(18), priority=priority)
+    switch.ovs.vsctl("set", "interface", "tun2", "ofport_request=9")
+    until(lambda: in_ports(switch) == {9}, "service rule", RIGHT)
+    bed.controller.take()
+    switch.ovs.vsctl("set", "interface", "s2-eth1", "ofport_request=3")
+    deleted, added = sorted(port_statuses(bed, 2))[::-1]
+    assert deleted == (PortReason.DELETE, 17, "2.s2-eth1")
+    assert added == (PortReason.ADD, 19, "2.s2-eth1")
+    bed.wait_until_right(RIGHT)
+    with Stream(network, 17, [18]) as own:
+        own.wait_for_frames()
+    assert bed.controller.flow_stats()[0].packet_count > 0
+
+
 def test_a_port_is_renamed(make_bed):
     """Another device with the old one's number, in one transaction."""
     bed = make_bed()
