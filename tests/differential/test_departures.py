@@ -10,7 +10,7 @@ from lab import frames
 from lab import openflow10 as of
 from lab.openflow10 import Port, PortConfig, Type
 
-from .both import error_name
+from .both import error_name, wait_for
 from .specimens import FRAMES, PORTS
 from .test_actions import nx, reg_load, reg_move
 
@@ -180,6 +180,31 @@ def test_a_fragment_to_another_switch_while_fragments_are_dropped(both):
         for bed, expected in ((both.plain, {1, 17}), (both.big, {1})):
             bed.controller.packet_out(FRAMES[name], [of.output(1), of.output(17)], 2)
             assert set(bed.wires.capture()) == expected
+
+
+def test_a_lower_flow_takes_what_comes_before_a_copy_is_put_back(both):
+    """The moment is made long: the aggregator is stopped."""
+    both.flow_mod(of.match(dl_type=0x800, nw_proto=17), of.output(17), idle_timeout=1)
+    both.flow_mod(of.match(), of.output(2), priority=0)
+    first = both.big.network.switches[1]
+
+    def is_on_first():
+        """And is used elsewhere."""
+        for bed in both.beds:
+            bed.wires.send(18, UDP)
+            assert bed.wires.capture() == {17: [UDP]}
+        return any(" udp " in flow for flow in first.flows())
+
+    both.big.aggregator.freeze()
+    try:
+        wait_for(lambda: not is_on_first(), "end of the copy")
+        for bed, port in zip(both.beds, (17, 2)):
+            bed.wires.send(1, UDP)
+            assert bed.wires.capture() == {port: [UDP]}
+    finally:
+        both.big.aggregator.thaw()
+    wait_for(is_on_first, "copy that is put back")
+    assert both.inject(1, UDP).ports == [17]
 
 
 @pytest.mark.parametrize("bit", [PortConfig.NO_RECV, PortConfig.NO_RECV_STP])

@@ -191,26 +191,6 @@ def test_packets_in_the_gap_are_forwarded(both):
     both.quiet()
 
 
-def test_packets_in_the_gap_do_not_fall_through_to_a_lower_flow(both):
-    """As above, with a flow below that would take them otherwise."""
-    count = 120
-    sent = dict.fromkeys(range(1, count + 1), 0)
-    for number in sent:
-        add(both, number, idle_timeout=1, out=17)
-    both.flow_mod(of.match(), of.output(2), priority=0, cookie=9999)
-    clock = Clock()
-    for moment in (0.2, 0.8):
-        clock.until(moment)
-        both.each(lambda bed: bed.wires.send(18, *map(frame_for, sent)))
-    for number in sent:
-        clock.until(0.95 + 0.004 * number)
-        both.each(lambda bed, number=number: bed.wires.send(1, frame_for(number)))
-    both.patient = True
-    both.in_order = False
-    out = both.outcome().out
-    assert {port: len(got) for port, got in out.items()} == {17: 3 * count}
-
-
 def test_flows_changed_while_their_time_runs(both):
     """MODIFY and ADD restart the hard timeout, neither the idle one: Open vSwitch keeps its "used".
 
