@@ -102,7 +102,9 @@ class BigSwitch:
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
-        self._expiry = Expiry(self.table, self.holders, self.copy_again, self._end)
+        self._expiry = Expiry(
+            self.table, self._homes, self.cookies.cookie, self._put_back, self._end
+        )
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -190,14 +192,11 @@ class BigSwitch:
             self.removals.lost(member)
             self._announce_ports(member)
             self.topology_changed()
-        now = time.monotonic()
-        for entry in self.table:
-            if not self.holders(entry):
-                self._expiry.unheld(entry, now)
+            self._expiry.lost(member.lost_at)
 
     def changed_here(self, cookie: int) -> None:
         """A switch was given other actions for a flow when it came back."""
-        self._expiry.translated_again(self.cookies.entry(cookie))
+        self._expiry.late_on(self.cookies.entry(cookie))
 
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
@@ -232,7 +231,7 @@ class BigSwitch:
                     continue
                 actions = member.translated_or_none(entry.actions)
                 member.send(south.modify_flow(new_xid(), table, cookie, actions))
-                self._expiry.translated_again(entry)
+                self._expiry.late_on(entry)
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -345,11 +344,15 @@ class BigSwitch:
 
     def holders(self, entry: FlowEntry) -> list[Member]:
         """The ready switches that hold a copy of a flow."""
+        return [member for member in self._homes(entry) if member.ready]
+
+    def _homes(self, entry: FlowEntry) -> Iterable[Member]:
+        """The switches that have to hold a copy of a flow when they are ready."""
         in_port = entry.match.in_port
         if in_port is None or self.numbers.locate(in_port) is None:
-            return self.ready_members()
+            return self.members.values()
         member = self.home(in_port)
-        return [member] if member is not None and member.ready else []
+        return () if member is None else (member,)
 
     def _to_local(self, member: Member, in_port: int) -> int:
         """
@@ -417,14 +420,53 @@ class BigSwitch:
         copy = self.copy(entry, member)
         if not entry.hard_timeout:
             return copy
+        self._expiry.late_on(entry)
         left = entry.modified + entry.hard_timeout - time.monotonic()
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
-    def copies_for(self, member: Member, present: dict[int, south.FlowStats]) -> Iterator[Copy]:
+    def _put_back(self, entry: FlowEntry, member: Member) -> None:
+        """Put a flow on a switch that has it no more, though it should."""
+        copy = self.copy_again(entry, member)
+        member.send(copy.add(self.xid_to_put(copy.cookie, member)))
+
+    def xid_to_put(self, cookie: int, member: Member, again: bool = True) -> int:
+        """
+        The xid with which a flow that had been accepted is put on a switch.
+
+        A refusal may have been for want of room, while the switch was brought up to date: then it
+        is put there again.  A flow that is refused all the same ends: it is on all switches that
+        should have it, or on none.
+        """
+
+        def undo() -> Callable[[set[Member]], None]:
+            return finish
+
+        def finish(refusers: set[Member]) -> None:
+            entry = self.cookies.entry(cookie)
+            if entry is None or entry not in self.table or not member.ready:
+                return
+            if again:
+                xid = self.xid_to_put(cookie, member, again=False)
+                member.send(self.copy_again(entry, member).add(xid))
+                return
+            member.warn_once(
+                "refuses flows that it has to have; they are removed from all switches"
+            )
+            log.info("%s: refuses, so it is removed from all: flow %s", member, flow_text(entry))
+            self._end([entry], of.OFPRR_DELETE, member)
+
+        return self.refusals.originate(None, b"", undo)
+
+    def copies_for(
+        self, member: Member, present: dict[int, south.FlowStats], anew: bool
+    ) -> Iterator[Copy]:
         """
         All flows as they have to be on a switch that has come (back) with the present ones.
 
         What it had counted before, and does not have any more, stays counted.
+
+        anew: True if it has lost all that it had, so that a flow which is missing need not have
+            ended there
         """
         seen, member.counters = member.counters, {}
         for entry in list(self.table):
@@ -436,11 +478,18 @@ class BigSwitch:
             if flow is None or flow.packets < packets:
                 entry.packets += packets
                 entry.octets += octets
-            if flow is None:
-                self._expiry.put_on(entry, member)
-            else:
+            if flow is not None:
                 self._expiry.kept_on(entry)
                 member.counters[cookie] = (flow.packets, flow.octets)
+            elif (
+                entry.idle_timeout
+                and entry.created <= member.lost_at
+                and not anew
+                and self._expiry.idle_while_lost(member, entry)
+            ):
+                continue
+            else:
+                self._expiry.put_on(entry, member)
             yield self.copy_again(entry, member)
 
     def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
@@ -513,7 +562,7 @@ class BigSwitch:
                 if old is None:
                     member.send(delete)
                 elif old in self.table:
-                    member.send(self.copy_again(old, member).add(new_xid()))
+                    self._put_back(old, member)
                 else:
                     member.send(delete)
 
@@ -749,14 +798,14 @@ class BigSwitch:
             and entry.modified + entry.hard_timeout > time.monotonic() + _EARLY
         ):
             # It was modified while the switch was away, so its time has begun anew.
-            member.send(self.copy_again(entry, member).add(new_xid()))
+            self._put_back(entry, member)
         elif removed.reason == of.OFPRR_HARD_TIMEOUT:
             self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
             self._expiry.copy_idle(member, entry, removed.packets)
         else:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
-            member.send(self.copy_again(entry, member).add(new_xid()))
+            self._put_back(entry, member)
 
     def packet_in(self, member: Member, packet: south.PacketIn) -> None:
         """A switch has sent a packet to its controller."""

@@ -3,10 +3,14 @@ When flows come to their end by themselves.
 
 Timeouts run on the switches, copy by copy.  Here it is decided what the end of a copy means for
 the flow, and looked after the flows of which no switch holds a copy that would tell.
+
+A switch that is lost may go on forwarding, and use its copies: nobody knows.  As long as it may
+come back, a flow that it may hold is not taken for idle.
 """
 
 import heapq
 import itertools
+import math
 import time
 from typing import Callable
 
@@ -16,15 +20,20 @@ from edge import match as matches
 from edge import southbound as south
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
-from edge.member import Copy, Member, new_xid
+from edge.member import Member, new_xid
+
+# A switch that has been lost for so long is taken for dead: what it may hold does not count any
+# more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
+DEAD = 300.0  # seconds
 
 
 class Expiry:
     """
     Ends flows that are idle, or whose time is up.
 
-    holders: the ready switches that hold a copy of a flow
-    copy: the flow as it has to be put (back) on a switch
+    homes: the switches that have to have a copy of a flow, ready or not
+    cookie: the cookie of a flow on the switches
+    put_back: puts a flow on a switch again
     end: takes flows from everywhere, and tells the controllers why (OFPRR_*); given the switch
         whose copy is gone already, if there is one
     """
@@ -32,16 +41,20 @@ class Expiry:
     def __init__(
         self,
         table: FlowTable,
-        holders: Callable[[FlowEntry], list[Member]],
-        copy: Callable[[FlowEntry, Member], Copy],
+        homes: Callable[[FlowEntry], list[Member]],
+        cookie: Callable[[FlowEntry], int],
+        put_back: Callable[[FlowEntry, Member], None],
         end: Callable[..., None],
     ) -> None:
         self._table = table
-        self._holders = holders
-        self._copy = copy
+        self._homes = homes
+        self._cookie = cookie
+        self._put_back = put_back
         self._end = end
         self._shared = 0  # flows with an idle timeout that may be on several switches
-        self._unheld: dict[FlowEntry, float] = {}  # no switch has a copy, since then
+        # Flows of which no ready switch has a copy, and when they have been idle for their time.
+        self._unheld: dict[FlowEntry, float] = {}
+        self._unheld_due = math.inf  # none of them ends before that
         self._deadlines: list[tuple[float, int, FlowEntry]] = []  # a heap
         self._watched: set[FlowEntry] = set()  # those that are in it and in the table
         self._serials = itertools.count()
@@ -50,8 +63,8 @@ class Expiry:
         """A flow is in the table now."""
         if _is_shared(entry):
             self._shared += 1
-        if not self._holders(entry):
-            self.unheld(entry, entry.created)
+        if not self._ready(entry):
+            self._leave_unheld(entry, entry.created + entry.idle_timeout)
 
     def removed(self, entry: FlowEntry) -> None:
         """A flow is not in the table any more."""
@@ -64,14 +77,23 @@ class Expiry:
                 self._deadlines = [each for each in self._deadlines if each[2] in self._watched]
                 heapq.heapify(self._deadlines)
 
-    def unheld(self, entry: FlowEntry, since: float) -> None:
-        """No ready switch has a copy of this flow."""
+    def lost(self, now: float) -> None:
+        """A switch is lost: some flows may be on no ready switch any more."""
+        for entry in self._table:
+            if not self._ready(entry):
+                self._leave_unheld(entry, now + max(entry.idle_timeout, DEAD))
+
+    def _ready(self, entry: FlowEntry) -> list[Member]:
+        return [member for member in self._homes(entry) if member.ready]
+
+    def _leave_unheld(self, entry: FlowEntry, idle_end: float) -> None:
         if entry.idle_timeout or entry.hard_timeout:
-            self._unheld.setdefault(entry, since)
+            idle_end = self._unheld.setdefault(entry, idle_end if entry.idle_timeout else math.inf)
+            self._unheld_due = min(self._unheld_due, idle_end, _hard_end(entry))
 
     def put_on(self, entry: FlowEntry, member: Member) -> None:
         """A switch is given a copy of a flow that has been there for a while."""
-        self._unheld.pop(entry, None)
+        self.kept_on(entry)
         if entry.idle_timeout:
             if entry.fresh is None:
                 entry.fresh = set()
@@ -81,16 +103,16 @@ class Expiry:
         """A switch that has come back still has its copy."""
         self._unheld.pop(entry, None)
 
-    def translated_again(self, entry: FlowEntry) -> None:
+    def late_on(self, entry: FlowEntry) -> None:
         """
-        A copy was given other actions, though the controller changed nothing.
+        A switch's hard timeout for a flow ends too late.
 
-        On the switch a hard timeout begins anew then, so it is looked after here.
+        It has only whole seconds; and it begins anew if a copy is given other actions, though the
+        controller changed nothing.  So the flow is ended from here.
         """
         if entry.hard_timeout and entry not in self._watched:
             self._watched.add(entry)
-            end = entry.modified + entry.hard_timeout
-            heapq.heappush(self._deadlines, (end, next(self._serials), entry))
+            heapq.heappush(self._deadlines, (_hard_end(entry), next(self._serials), entry))
 
     def tick(self, now: float) -> None:
         """End the flows whose time is up though no switch says so."""
@@ -99,15 +121,20 @@ class Expiry:
             if entry not in self._watched:
                 continue
             self._watched.remove(entry)
-            if entry.modified + entry.hard_timeout <= now:
+            if _hard_end(entry) <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT)
             else:
-                self.translated_again(entry)
-        for entry, since in list(self._unheld.items()):
-            if entry.hard_timeout and entry.modified + entry.hard_timeout <= now:
+                self.late_on(entry)
+        if self._unheld_due > now:
+            return
+        self._unheld_due = math.inf
+        for entry, idle_end in list(self._unheld.items()):
+            if _hard_end(entry) <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT)
-            elif entry.idle_timeout and since + entry.idle_timeout <= now:
+            elif idle_end <= now:
                 self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+            else:
+                self._unheld_due = min(self._unheld_due, idle_end, _hard_end(entry))
 
     def copy_idle(self, member: Member, entry: FlowEntry, packets: int) -> None:
         """
@@ -118,18 +145,45 @@ class Expiry:
         """
         if packets and entry.fresh is not None:
             entry.fresh.discard(member.index)
-        others = [other for other in self._holders(entry) if other is not member]
-        used_by_us = entry.used + entry.idle_timeout > time.monotonic()
-        if not others and not used_by_us:
+        if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return
-        copy = self._copy(entry, member)
-        member.send(copy.add(new_xid()))
+        self._put_back(entry, member)
         self.put_on(entry, member)
-        in_use = [used_by_us]
+        self._ask_others(member, entry)
+
+    def idle_while_lost(self, member: Member, entry: FlowEntry) -> bool:
+        """
+        A switch that has come back, and had this flow when it was lost, has it no more: it was
+        idle there.  False if it has to be put on it again.
+        """
+        if self._is_idle_without(member, entry):
+            self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
+            return True
+        self._ask_others(member, entry)
+        return entry not in self._table
+
+    def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
+        """True if no other switch can have used a flow within its time, nor have we."""
+        now = time.monotonic()
+        return entry.used + entry.idle_timeout <= now and not any(
+            other.ready or _may_hold(other, entry, now)
+            for other in self._homes(entry)
+            if other is not member
+        )
+
+    def _ask_others(self, member: Member, entry: FlowEntry) -> None:
+        """End a flow that is idle on a switch if all the others say that it is idle there."""
+        others = [other for other in self._ready(entry) if other is not member]
+        in_use: list[bool] = []
 
         def done() -> None:
-            if entry in self._table and not any(in_use):
+            now = time.monotonic()
+            if entry not in self._table or any(in_use) or entry.used + entry.idle_timeout > now:
+                return
+            if not any(
+                _may_hold(other, entry, now) for other in self._homes(entry) if other is not member
+            ):
                 self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
         gather: Gather[Member] = Gather(others, done)
@@ -145,8 +199,9 @@ class Expiry:
                 gather.answered(other)
                 return True
 
+            cookie = self._cookie(entry)
             other.request(
-                lambda xid: south.dump_flows(xid, copy.cookie),
+                lambda xid: south.dump_flows(xid, cookie),
                 answer,
                 lambda: gather.answered(other),
             )
@@ -173,6 +228,15 @@ class Expiry:
         actions = member.translated_or_none(entry.actions)
         member.send(south.packet_out(new_xid(), packet.in_port, actions, packet.data))
         return True
+
+
+def _hard_end(entry: FlowEntry) -> float:
+    return entry.modified + entry.hard_timeout if entry.hard_timeout else math.inf
+
+
+def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
+    """True if a lost switch may hold a flow, use it, and come back."""
+    return not member.ready and entry.created <= member.lost_at and now < member.lost_at + DEAD
 
 
 def _is_shared(entry: FlowEntry) -> bool:

@@ -8,6 +8,7 @@ each flow that concerns it.
 
 import itertools
 import logging
+import math
 import re
 import time
 from collections import defaultdict
@@ -168,6 +169,7 @@ class Member:
     tunnel_port: the number of its tunnel port, None while there is none (or more than one)
     tunnel_ip: the address at which the others reach it, None while that is not known
     ready: True while it is connected and has what it has to have
+    lost_at: when it was ready for the last time (seconds, monotonic); -inf if it is the first time
     counters: cookie -> (packets, octets) as the switch last said, for the copies on it
     """
 
@@ -180,6 +182,7 @@ class Member:
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
         self.ready = False
+        self.lost_at = -math.inf
         self.counters: dict[int, tuple[int, int]] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
         # For each table: packets looked up, matched, and taken by its table-miss rule.
@@ -321,6 +324,8 @@ class Member:
         """The connection is gone."""
         self.connection = None
         was_ready, self.ready = self.ready, False
+        if was_ready:
+            self.lost_at = time.monotonic()
         self._rules = {}
         self._dump = []
         self.forget_translations()
@@ -528,13 +533,14 @@ class Member:
                 present[flow.cookie] = flow
             else:
                 stale.append(flow)
+        anew = not self._rules
         self.update_service_rules()
         kept = added = changed = 0
         self.ready = True
-        for copy in self.owner.copies_for(self, present):
+        for copy in self.owner.copies_for(self, present, anew):
             flow = present.pop(copy.cookie, None)
             if flow is None:
-                self.send(copy.add(new_xid()))
+                self.send(copy.add(self.owner.xid_to_put(copy.cookie, self)))
                 added += 1
             elif flow.actions != copy.actions:
                 self.send(south.modify_flow(new_xid(), copy.table, copy.cookie, copy.actions))

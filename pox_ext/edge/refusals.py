@@ -30,7 +30,7 @@ Undo = Callable[[], Finish]
 
 class _Origin:
     """
-    A controller's message.
+    A controller's message, or (peer None) what we do by ourselves.
 
     refusers: the switches that have refused it, None before
     error: what the controller is answered when it is refused
@@ -40,7 +40,7 @@ class _Origin:
 
     def __init__(
         self,
-        peer: Peer,
+        peer: Optional[Peer],
         message: bytes,
         undo: Optional[Undo],
         entries: Collection[FlowEntry],
@@ -79,14 +79,15 @@ class Refusals:
 
     def originate(
         self,
-        peer: Peer,
+        peer: Optional[Peer],
         message: bytes,
         undo: Optional[Undo] = None,
         doubtful: Collection[FlowEntry] = (),
         refusable: bool = False,
     ) -> int:
         """
-        The xid for what is sent to the switches because of a controller's message.
+        The xid for what is sent to the switches because of a controller's message, or (peer None)
+        because we have to put right what is on them.
 
         undo: is called at the first refusal, and returns what is to be called when all switches
             have answered: with the set of those that have refused
@@ -127,9 +128,10 @@ class Refusals:
             origin.refusers.add(member)
             return  # the controller knows, and it is being undone
         refusers = origin.refusers = {member}
-        self._counts.errors += 1
-        prefix = error[12:20] if kind == NXET_VENDOR else b""
-        origin.error = error_reply(kind, code, origin.message, prefix=prefix)
+        if origin.peer is not None:
+            self._counts.errors += 1
+            prefix = error[12:20] if kind == NXET_VENDOR else b""
+            origin.error = error_reply(kind, code, origin.message, prefix=prefix)
         if origin.undo is None:
             self._ask(lambda: None)
             return

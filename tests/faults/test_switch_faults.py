@@ -9,7 +9,7 @@ import pytest
 from lab import frames
 from lab import openflow10 as of
 from lab.faultbed import dump, until
-from lab.openflow10 import Port, Type
+from lab.openflow10 import Port, RemovedReason, Type
 from lab.relay import SOUTHWARD
 from lab.traffic import Stream
 
@@ -370,41 +370,223 @@ def test_a_switch_that_dies_while_it_is_brought_up_to_date(make_bed):
     stream.expect_no_loss()
 
 
-def test_flows_whose_time_is_up_while_their_switch_is_away(make_bed):
-    """They end when they should, once, with what they had counted; and do not come back."""
-    bed = make_bed(relays=[2], flows=False)
-    controller, relay, network = bed.controller, bed.relays[2], bed.network
-    for number, fields in enumerate(({"idle_timeout": 2}, {"hard_timeout": 3})):
+def mortal_flows(bed, **timeouts):
+    """Flows to port 18 that end by themselves: on all switches, and on s2 alone; their frames.
+
+    timeouts: by name, the fields of their flow-mods
+    """
+    found = {}
+    for number, (name, fields) in enumerate(timeouts.items(), 100):
         for in_port in (None, 17):
             match = {"dl_dst": frames.host_mac(number)}
             if in_port:
                 match["in_port"] = in_port
-            controller.flow_mod(
+            bed.controller.flow_mod(
                 of.match(**match),
                 of.output(18),
-                priority=100 + (in_port or 0),
+                priority=number + (in_port or 0),
                 flags=of.Flag.SEND_FLOW_REM,
                 **fields,
             )
-    started = time.monotonic()
-    for number in range(2):
-        network.send(17, frames.ethernet(dst=frames.host_mac(number)))
-    network.capture()
+            found[number + (in_port or 0)] = name
     bed.wait_until_right()
-    relay.refuse()
-    relay.drop()
-    removed = [
-        of.unpack_flow_removed(controller.expect(Type.FLOW_REMOVED, 6).body) for _ in range(4)
-    ]
-    assert 2.5 < time.monotonic() - started < 5
-    reasons = sorted((flow.reason, flow.priority) for flow in removed)
-    assert reasons == [(0, 100), (0, 117), (1, 100), (1, 117)]
-    for flow in removed:
-        assert flow.duration == pytest.approx(3 if flow.reason else 2, abs=1)
-    assert controller.flow_stats() == []
-    relay.refuse(False)
+    return found
+
+
+def cut_off(bed):
+    """s2 forwards, and nobody hears of it any more."""
+    bed.relays[2].refuse()
+    bed.relays[2].drop()
+    bed.wait_for_link([17, 18], down=True, timeout=SOON)
+
+
+def removals(bed, count, timeout):
+    """The next flow-removed messages, by priority, and when they came."""
+    found = {}
+    deadline = time.monotonic() + timeout
+    for _ in range(count):
+        left = max(0, deadline - time.monotonic())
+        message = bed.controller.expect(Type.FLOW_REMOVED, left)
+        flow = of.unpack_flow_removed(message.body)
+        found[flow.priority] = flow, time.monotonic()
+    return found
+
+
+def test_flows_whose_time_is_up_while_their_switch_is_away(make_bed):
+    """
+    Hard timeouts end when they should.  What may be in use does not end; when the switch is back,
+    what was idle there and everywhere does, at once and once, with what it had counted.
+    """
+    bed = make_bed(relays=[2], flows=False)
+    controller, network = bed.controller, bed.network
+    flows = mortal_flows(bed, idle={"idle_timeout": 1}, hard={"hard_timeout": 3})
+    added = time.monotonic()
+    for number in (100, 101):
+        network.send(17, frames.ethernet(dst=frames.host_mac(number)))
+    until(lambda: sum(flow.packet_count for flow in controller.flow_stats()) == 2, "counts")
+    cut_off(bed)
+
+    ended = removals(bed, 2, 5)
+    assert {flows[priority] for priority in ended} == {"hard"}
+    for flow, when in ended.values():
+        assert flow.reason == RemovedReason.HARD_TIMEOUT
+        assert flow.duration == pytest.approx(3, abs=0.3)
+        assert when - added == pytest.approx(3, abs=0.6)
+    assert {flow.priority for flow in controller.flow_stats()} == flows.keys() - ended.keys()
+    assert controller.take(Type.FLOW_REMOVED) == []
+
+    bed.relays[2].refuse(False)
     bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
+    back = time.monotonic()
+    idle = removals(bed, 2, SOON)
+    assert {flows[priority] for priority in idle} == {"idle"}
+    for flow, when in idle.values():
+        assert flow.reason == RemovedReason.IDLE_TIMEOUT
+        assert when - back < 0.5
+        assert flow.duration == pytest.approx(when - added, abs=0.6)
+    counted = {priority: flow.packet_count for priority, (flow, _) in (ended | idle).items()}
+    assert counted == {100: 0, 101: 0, 117: 1, 118: 1}
+    assert controller.flow_stats() == []
     bed.wait_until_right()
     controller.barrier()
     assert controller.take(Type.FLOW_REMOVED) == []
     assert not any(flow.cookie for flow in dump(network.switches[2]))
+
+
+def test_hard_timeouts_end_on_time_when_a_switch_has_begun_anew(make_bed):
+    """Though Open vSwitch's timeouts are whole seconds, and what is left of theirs is not."""
+    bed = make_bed(flows=False)
+    controller = bed.controller
+    added = {}
+    with Stream(bed.network, 1, [2]) as pause:
+        controller.flow_mod(of.match(), of.output(2))
+        for number in range(100, 105):
+            pause.wait_for_frames(50)  # some tenths of a second
+            controller.flow_mod(
+                of.match(in_port=17),
+                of.output(18),
+                priority=number,
+                hard_timeout=3,
+                flags=of.Flag.SEND_FLOW_REM,
+            )
+            added[number] = time.monotonic()
+    bed.network.switches[2].ovs.kill_vswitchd()
+    bed.network.switches[2].ovs.start()
+    bed.wait_until_right(RECONNECT + RIGHT)
+    assert len(controller.flow_stats()) == 1 + len(added), "no time is up yet"
+    for priority, (flow, when) in removals(bed, len(added), 5).items():
+        assert flow.reason == RemovedReason.HARD_TIMEOUT
+        assert flow.duration == pytest.approx(3, abs=0.2)
+        assert when - added[priority] == pytest.approx(3, abs=0.3)
+
+
+def test_flows_in_use_on_a_switch_that_is_cut_off_do_not_end(make_bed):
+    """
+    However long: one bridge would not end them.  They are the same flows when it is back, with all
+    that they have counted, and end when they are not used any more.
+    """
+    bed = make_bed(relays=[2], flows=False)
+    controller, network = bed.controller, bed.network
+    fields = {"idle_timeout": 1, "flags": of.Flag.SEND_FLOW_REM}
+    own, shared = frames.host_mac(100), frames.host_mac(101)
+    controller.flow_mod(of.match(in_port=17, dl_dst=own), of.output(18), priority=1, **fields)
+    controller.flow_mod(of.match(dl_dst=shared), of.output(17), priority=2, **fields)
+    with Stream(network, 17, [18], own) as one, Stream(network, 18, [17], shared) as other:
+        one.wait_for_frames()
+        other.wait_for_frames()
+        bed.wait_until_right()
+        before = rows(network.switches[2])
+        cut_off(bed)
+        # It says when the others' time has been up several times.
+        controller.flow_mod(of.match(), priority=3, hard_timeout=4, flags=of.Flag.SEND_FLOW_REM)
+        assert removals(bed, 1, 5).keys() == {3}
+        bed.relays[2].refuse(False)
+        bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
+        bed.wait_until_right(RIGHT)
+        after = rows(network.switches[2])
+        assert all(after[key].untouched(before[key]) for key in before)
+        one.wait_for_frames()
+        other.wait_for_frames()
+        assert controller.take(Type.FLOW_REMOVED) == []
+    stopped = time.monotonic()
+    one.expect_no_loss()
+    other.expect_no_loss()
+    ended = removals(bed, 2, 3)
+    for priority, stream in ((1, one), (2, other)):
+        flow, when = ended[priority]
+        assert (flow.reason, flow.packet_count) == (RemovedReason.IDLE_TIMEOUT, stream.sent)
+        assert when - stopped == pytest.approx(1, abs=0.8)
+        assert flow.duration > 5
+    assert controller.flow_stats() == []
+
+
+def test_what_a_dead_switch_held_does_not_stay_for_ever(make_bed):
+    """It may come back for some minutes (here, seconds); then its flows end if they are idle."""
+    bed = make_bed(relays=[2], flows=False, dead=4)
+    controller, network = bed.controller, bed.network
+    flows = mortal_flows(bed, short={"idle_timeout": 1}, long={"idle_timeout": 6})
+    with Stream(network, 1, [], dst=frames.host_mac(102), pace=0.1):
+        used = of.match(dl_dst=frames.host_mac(102))
+        controller.flow_mod(used, of.output(18), priority=9, idle_timeout=1)
+        bed.wait_until_right()
+        cut_off(bed)
+        lost = time.monotonic()
+        # What was added since then is on no lost switch.
+        new = of.match(dl_dst=frames.host_mac(103), in_port=17)
+        controller.flow_mod(new, priority=10, idle_timeout=1, flags=of.Flag.SEND_FLOW_REM)
+        ended = removals(bed, 5, 10)
+        assert [flow.priority for flow in controller.flow_stats()] == [9], "the one in use"
+    flows[10] = "new"
+    expected = {"new": 1, "short": 4, "long": 6}
+    for priority, (flow, when) in ended.items():
+        assert flow.reason == RemovedReason.IDLE_TIMEOUT
+        least = expected[flows[priority]]
+        # A copy on another switch, which says so, has been put back meanwhile.
+        most = least + (flow.idle_timeout if priority in (100, 101) else 0)
+        assert least - 0.3 < when - lost < most + 0.8, flow
+    bed.relays[2].refuse(False)
+    bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
+    bed.wait_until_right(RIGHT)
+    controller.barrier()
+    assert controller.take(Type.FLOW_REMOVED) == []
+
+
+def limit_flows(switch, limit, policy="refuse"):
+    """Let table 2 of a switch hold no more flows than so many."""
+    switch.ovs.vsctl(
+        "--", "--id=@table", "create", "Flow_Table", f"flow_limit={limit}",
+        f"overflow_policy={policy}",
+        "--", "set", "bridge", switch.name, "flow_tables:2=@table",
+    )  # fmt: skip
+
+
+def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
+    """They are on all switches or on none: they end, and the controller is told."""
+    bed = make_bed(relays=[2])
+    controller, switch = bed.controller, bed.network.switches[2]
+    before = rows(switch)
+    cut_off(bed)
+    limit_flows(switch, 2 + sum(table == 2 for table, _, _ in before))
+    controller.flow_mod(of.match(dl_dst=frames.host_mac(1)), command=of.Command.DELETE)
+    for number in range(100, 105):
+        controller.flow_mod(
+            of.match(dl_dst=frames.host_mac(number)),
+            of.output(2),
+            priority=number,
+            flags=of.Flag.SEND_FLOW_REM,
+        )
+    bed.relays[2].refuse(False)
+    bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
+    # Two have room, and a third one when the flow that was deleted meanwhile is gone.
+    removed = removals(bed, 2, RIGHT)
+    assert {flow.reason for flow, _ in removed.values()} == {RemovedReason.DELETE}
+    left = {flow.priority for flow in controller.flow_stats() if flow.priority in range(100, 105)}
+    assert sorted(left | removed.keys()) == list(range(100, 105)) and len(left) == 3
+    bed.wait_until_right(RIGHT)
+    after = rows(switch)
+    kept = before.keys() & after.keys()
+    assert len(kept) == len(before) - 1
+    assert all(after[key].untouched(before[key]) for key in kept)
+    controller.barrier()
+    assert controller.take(Type.FLOW_REMOVED) == []
+    assert bed.aggregator.log().count("switch 2: refuses flows that it has to have") == 1

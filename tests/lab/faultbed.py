@@ -113,6 +113,7 @@ class FaultBed(BigSwitch):
     """A big switch whose test may look inside the aggregator.
 
     relays: dpids of switches that connect through a `Relay`; see `relays`.
+    dead: seconds after which a lost switch is taken for dead, if not what the aggregator says.
     """
 
     def __init__(
@@ -120,11 +121,13 @@ class FaultBed(BigSwitch):
         switches: int = 3,
         options: Sequence[str] = (),
         relays: Sequence[int] = (),
+        dead: Optional[float] = None,
         **more: Any,
     ) -> None:
         self.relays: dict[int, Relay] = {}
         self._relayed = relays
-        super().__init__(switches, options=[*options, "lab.inside"], **more)
+        inside = ["lab.inside"] if dead is None else ["lab.inside", f"--dead={dead}"]
+        super().__init__(switches, options=[*options, *inside], **more)
 
     def stop(self) -> None:
         for relay in self.relays.values():

@@ -101,6 +101,13 @@ class Server(Task):
                 connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def launch() -> None:
-    """Answer the test."""
+def launch(dead: str = "") -> None:
+    """Answer the test.
+
+    --dead=S   take a switch for dead that has been lost for S seconds, not for some minutes
+    """
+    if dead:
+        from edge import expiry
+
+        expiry.DEAD = float(dead)
     Server().start()
