@@ -9,7 +9,9 @@ Nothing here grows with the square of the switches for ever: an IP that nobody h
 is probed by two switches at a time, in turn; once it has an owner, each other switch probes it
 until one probe has come through (which also resolves the tunnel's neighbour, so that the first
 frame of a host is not lost), and then one switch at a time, in turn, makes sure that it still is
-so.
+so.  If it is not, the tunnel counts as broken, and some others that end or begin there are looked
+after at once.  An owner that nobody reaches any more probes its own IP too: another switch may
+have it now.
 """
 
 import logging
@@ -19,7 +21,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Callable, Optional
+from typing import Callable, Optional, TypeVar
 
 from edge import southbound as south
 from edge import translate
@@ -28,7 +30,12 @@ from edge.ports import KEY_DISCOVERY
 
 log = logging.getLogger("edge.discovery")
 
+T = TypeVar("T")
+
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0  # seconds
+# So long an answer may take, and so many may be missing: the first frames through a tunnel are
+# lost while its neighbour is resolved.
+ANSWER, TRIES = 1.0, 3  # seconds, probes
 SILENT = 5.0  # seconds after which an IP that nobody answers for is named to the operator
 
 _LLDP_HEADER = bytes.fromhex("0180c200000e 02000000007e 88cc")
@@ -39,17 +46,47 @@ def _tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!H", kind << 9 | len(value)) + value
 
 
+class _Turn:
+    """Takes some of many things, and others the next time."""
+
+    def __init__(self) -> None:
+        self._start = 0
+
+    def take(self, things: list[T], count: int) -> list[T]:
+        """So many of them, or all if there are fewer."""
+        count = min(count, len(things))
+        self._start += count
+        return [things[(self._start + step) % len(things)] for step in range(count)]
+
+
 class _Target:
-    """One tunnel IP."""
+    """
+    One tunnel IP.
+
+    unreached: the switches from which no probe comes through
+    doubtful: those that have been reached by, and have to show it again: the number of their
+        probes that have not come through
+    retry: seconds from one round of probes to the next
+    asked_since, reported: since when nobody answers for it, and whether the operator knows that
+    cut_off: True while its owner is reached by nobody, and the operator knows that
+    sent, due: when the last round was, and when the next will be
+    finding, checking: whose turn it is
+    """
 
     def __init__(self, ip: int) -> None:
         self.ip = ip
         self.unreached: dict[Member, None] = {}
-        self.turn = 0
+        self.doubtful: dict[Member, int] = {}
+        self.finding, self.checking = _Turn(), _Turn()
         self.retry = FIRST_RETRY
-        self.due = 0.0
+        self.sent = self.due = 0.0
         self.asked_since: Optional[float] = None
         self.reported = False
+        self.cut_off = False
+
+    def look_soon(self) -> None:
+        """What is not reached may be now."""
+        self.retry, self.due = FIRST_RETRY, 0.0
 
 
 class Discovery:
@@ -73,6 +110,7 @@ class Discovery:
         self._nonce = secrets.token_bytes(16)
         self._announced = False
         self._alone_since: Optional[float] = None
+        self._suspecting = _Turn()
 
     @property
     def ips(self) -> list[int]:
@@ -103,15 +141,17 @@ class Discovery:
         """A switch has come, or has another tunnel port: find out soon how it is reached."""
         for target in self._targets.values():
             target.unreached[member] = None
-            target.retry, target.due = FIRST_RETRY, 0.0
+            target.doubtful.pop(member, None)
+            target.look_soon()
 
     def lost(self, member: Member) -> None:
         """A switch is gone."""
         for target in self._targets.values():
             target.unreached.pop(member, None)
+            target.doubtful.pop(member, None)
 
     def unreached(self, ip: int) -> list[Member]:
-        """The switches from which no probe to this IP has come through yet."""
+        """The switches from which no probe to this IP comes through, or none has yet."""
         return [m for m in self._targets[ip].unreached if m.tunnel_ip != ip]
 
     def tick(self, now: float) -> None:
@@ -124,26 +164,57 @@ class Discovery:
                 continue
             owner = owners.get(target.ip)
             if owner is None:
-                senders = self._in_turn(target, able, 2)
+                senders = target.finding.take(able, 2)
                 self._complain(target, able, now)
             else:
                 target.asked_since, target.reported = None, False
-                senders = [m for m in target.unreached if m is not owner and m in able]
-                if not senders:
-                    senders = self._in_turn(target, [m for m in able if m is not owner], 1)
-                    target.retry = LONGEST_RETRY
+                senders = self._senders(target, owner, [m for m in able if m is not owner])
             for sender in senders:
                 self._probe(sender, target.ip)
-            target.due = now + target.retry
+            target.sent = now
+            target.due = now + (ANSWER if target.doubtful else target.retry)
             target.retry = min(target.retry * 2, LONGEST_RETRY)
         self._announce()
 
-    @staticmethod
-    def _in_turn(target: _Target, members: list[Member], count: int) -> list[Member]:
-        target.turn += count
-        return [
-            members[(target.turn + step) % len(members)] for step in range(min(count, len(members)))
-        ]
+    def _senders(self, target: _Target, owner: Member, others: list[Member]) -> list[Member]:
+        """Who has to probe an IP that has an owner; others: all that can, but for the owner."""
+        for sender in [m for m, missing in target.doubtful.items() if missing >= TRIES]:
+            self._broken(target, sender)
+        senders = [m for m in target.unreached if m in others]
+        reached = [m for m in others if m not in target.unreached]
+        if not senders:
+            target.retry = LONGEST_RETRY
+        if target.retry == LONGEST_RETRY:
+            senders = target.finding.take(senders, 2)
+            if not target.doubtful:
+                target.doubtful = dict.fromkeys(target.checking.take(reached, 1), 0)
+            if others and not reached:
+                senders.append(owner)
+                if not target.cut_off:
+                    target.cut_off = True
+                    log.warning(
+                        "%s: nothing that the others send to its tunnel IP %s comes out there; do "
+                        "the switches reach it, and does another machine have that address?",
+                        owner,
+                        IPv4Address(target.ip),
+                    )
+        for sender in target.doubtful:
+            target.doubtful[sender] += 1
+        return senders + list(target.doubtful)
+
+    def _broken(self, target: _Target, sender: Member) -> None:
+        """Nothing comes through a tunnel any more: which end is it?"""
+        del target.doubtful[sender]
+        target.unreached[sender] = None
+        able = [m for m in self._members() if m.tunnel_port is not None and m is not sender]
+        others = [m for m in able if m.tunnel_ip != target.ip and m not in target.unreached]
+        for other in self._suspecting.take(others, 2):
+            target.doubtful.setdefault(other, 0)
+        owned = {m.tunnel_ip for m in able} - {target.ip}
+        targets = [t for t in self._targets.values() if t.ip in owned and sender not in t.unreached]
+        for each in self._suspecting.take(targets, 2):
+            each.doubtful.setdefault(sender, 0)
+            each.due = 0.0
 
     def _complain(self, target: _Target, able: list[Member], now: float) -> None:
         if len(able) < 2:
@@ -209,8 +280,22 @@ class Discovery:
         for other in list(target.unreached):
             if other.index == sender:
                 del target.unreached[other]
+                if target.unreached:
+                    target.look_soon()
+        for other in list(target.doubtful):
+            if other.index == sender:
+                del target.doubtful[other]
+        if not target.unreached and not target.doubtful:
+            target.due = target.sent + LONGEST_RETRY
+        if target.cut_off and member.tunnel_ip == ip:
+            target.cut_off = False
+            log.info("%s: is reached at tunnel IP %s again", member, IPv4Address(ip))
         if member.tunnel_ip != ip:
-            target.retry, target.due = FIRST_RETRY, 0.0
+            target.look_soon()
+            target.doubtful.clear()
+            target.cut_off = False
+            if member.tunnel_ip in self._targets:
+                self._targets[member.tunnel_ip].look_soon()  # it has another owner, or none
             for other in self._members():
                 target.unreached[other] = None
             log.info("%s: tunnel IP is %s", member, IPv4Address(ip))

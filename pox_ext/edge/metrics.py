@@ -32,7 +32,7 @@ _GAUGES = {
     "switches_up": "Switches that are connected and up to date.",
     "tunnels": "Tunnel IPs.",
     "tunnels_discovered": "Tunnel IPs whose switch is known.",
-    "tunnels_unreached": "Pairs of a switch and a tunnel IP that it has not reached yet.",
+    "tunnels_unreached": "Pairs of a switch and a tunnel IP that it does not reach.",
     "controllers": "Upstream controllers.",
     "controllers_connected": "Upstream controllers that are connected.",
     "ports": "Ports of the big switch.",

@@ -17,6 +17,10 @@ RECONNECT = 1.5
 DISCOVERED = 12.0
 """Seconds in which a tunnel IP that has moved must have been found: the longest pause between two
 probes is ten."""
+SWAPPED = 16.0
+"""Seconds in which another owner must have been found: three probes more, that nobody answers."""
+CUT_OFF = 20.0
+"""Seconds in which it must have been told that nobody reaches a switch: three more, of others."""
 
 
 def rows(switch):
@@ -96,9 +100,7 @@ def test_a_switch_changes_its_tunnel_ip(make_bed, measured):
     with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 18, [34]) as out:
         into.wait_for_frames()
         out.wait_for_frames()
-        switch.ovs.run("ip", "address", "del", "172.16.0.2/16", "dev", "underlay")
-        switch.ovs.run("ip", "address", "add", "172.16.0.102/16", "dev", "underlay")
-        switch.ovs.vsctl("set", "interface", "tun2", "options:local_ip=172.16.0.102")
+        set_tunnel_ip(switch, 102)
         started = time.monotonic()
         bed.aggregator.wait_for_log("switch 2: tunnel IP is 172.16.0.102", DISCOVERED)
         measured("discovered", time.monotonic() - started)
@@ -107,6 +109,73 @@ def test_a_switch_changes_its_tunnel_ip(make_bed, measured):
         into.wait_for_frames()
         measured("traffic", time.monotonic() - started)
         out.wait_for_frames()
+
+
+def set_tunnel_ip(switch, host):
+    """What an operator does, or a DHCP server; nobody tells the aggregator."""
+    old = switch.ovs.run("ip", "-brief", "-4", "address", "show", "dev", "underlay").split()[2]
+    switch.ovs.run("ip", "address", "del", old, "dev", "underlay")
+    switch.ovs.run("ip", "address", "add", f"172.16.0.{host}/16", "dev", "underlay")
+    switch.ovs.vsctl("set", "interface", f"tun{switch.dpid}", f"options:local_ip=172.16.0.{host}")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_switches_swap_their_tunnel_ips(make_bed, measured, count):
+    """Frames come out of the wrong switch then; the probes find that out."""
+    bed = make_bed(count)
+    switches = bed.network.switches
+    outs = [16 * (dpid - 1) + 1 for dpid in switches if dpid > 1]
+    started = time.monotonic()
+    set_tunnel_ip(switches[1], 2)
+    set_tunnel_ip(switches[2], 1)
+    bed.aggregator.wait_for_log("switch 1: tunnel IP is 172.16.0.2", SWAPPED)
+    bed.aggregator.wait_for_log("switch 2: tunnel IP is 172.16.0.1", SWAPPED)
+    measured("discovered", time.monotonic() - started)
+    bed.wait_until_right(RIGHT)
+    with Stream(bed.network, 2, outs, frames.BROADCAST) as out:
+        out.wait_for_frames()
+    with Stream(bed.network, 17, [1]) as back:
+        back.wait_for_frames()
+
+
+def test_a_switch_takes_the_tunnel_ip_of_one_that_is_gone(make_bed, measured):
+    """As when a machine is replaced; its old address is given up."""
+    bed = make_bed(options=["--switch_timeout=2"])
+    switches = bed.network.switches
+    switches[3].ovs.kill_vswitchd()
+    switches[3].cut()
+    bed.wait_for_link([33, 34], down=True)
+    started = time.monotonic()
+    set_tunnel_ip(switches[2], 3)
+    bed.aggregator.wait_for_log("switch 2: tunnel IP is 172.16.0.3", SWAPPED)
+    measured("discovered", time.monotonic() - started)
+    bed.wait_until_right(RIGHT, dpids=[1, 2])
+    with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 18, [2]) as out:
+        into.wait_for_frames()
+        out.wait_for_frames()
+
+
+def test_a_switch_whose_tunnels_are_cut(make_bed, measured):
+    """The page and the log tell it while it is so; its own ports reach each other meanwhile."""
+    bed = make_bed()
+    switch = bed.network.switches[2]
+    with Stream(bed.network, 18, [17]) as own:
+        own.wait_for_frames()
+        switch.cut(control=False)
+        started = time.monotonic()
+        bed.aggregator.wait_for_log("switch 2: nothing that the others send", CUT_OFF)
+        measured("told", time.monotonic() - started)
+        assert bed.inside("unreached")["172.16.0.2"] == [1, 3]
+        switch.mend(control=False)
+        mended = time.monotonic()
+        bed.aggregator.wait_for_log(
+            "switch 2: is reached at tunnel IP 172.16.0.2 again", DISCOVERED
+        )
+        measured("told again", time.monotonic() - mended)
+        until(lambda: not any(bed.inside("unreached").values()), "all reached", DISCOVERED)
+        own.wait_for_frames()
+    own.expect_no_loss()
+    bed.wait_until_right(RIGHT)
 
 
 def test_a_tunnel_port_changes_its_number(make_bed, measured):

@@ -144,7 +144,7 @@ class FaultBed(BigSwitch):
             self.network.switches[dpid].connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
 
     def inside(self, question: str) -> dict[str, Any]:
-        """Return the answer of lab.inside: "sizes" or "flows"."""
+        """Return the answer of lab.inside: "sizes", "flows" or "unreached"."""
 
         def connect() -> socket.socket:
             connection = socket.socket(socket.AF_UNIX)

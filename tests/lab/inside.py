@@ -10,6 +10,7 @@ is nothing to clean up), sends a line, and is answered with a line of JSON:
     flows   all that has to be on each switch, translated anew: {"1": [[table, priority, match,
             cookie, actions], ...], ...}, match (NXM; none for copies of flows, whose cookie is
             theirs alone) and actions in hexadecimal
+    unreached   the switches from which each tunnel IP is not reached: {"172.16.0.1": [3], ...}
 
 It is answered by a task of POX's own scheduler, so between two turns of all others.
 """
@@ -19,6 +20,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sized
+from ipaddress import IPv4Address
 from typing import Any
 
 from pox.core import core
@@ -81,6 +83,15 @@ def flows() -> dict[str, list]:
     return wanted
 
 
+def unreached() -> dict[str, list]:
+    """Return from where no probes to each tunnel IP come through."""
+    discovery = core.aggregator.discovery
+    return {
+        str(IPv4Address(ip)): sorted(member.index for member in discovery.unreached(ip))
+        for ip in discovery.ips
+    }
+
+
 class Server(Task):
     """Answers one connection after the other."""
 
@@ -97,7 +108,7 @@ class Server(Task):
             with connection:
                 connection.settimeout(5)
                 question = connection.makefile().readline().strip()
-                answer = {"sizes": sizes, "flows": flows}[question]()
+                answer = {"sizes": sizes, "flows": flows, "unreached": unreached}[question]()
                 connection.sendall(json.dumps(answer).encode() + b"\n")
 
 

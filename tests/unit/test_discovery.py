@@ -1,6 +1,7 @@
 """Which tunnel IP belongs to which switch: found by probes, played here over tunnels of paper."""
 
 import struct
+from collections import Counter
 from ipaddress import IPv4Address
 
 import pytest
@@ -41,6 +42,7 @@ class Switch:
         assert key == 0
         assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.tunnel_port, 0))
         self.sent += 1
+        self.network.sender = self.index
         self.network.deliver(destination, body[8 + length :])
 
 
@@ -51,6 +53,7 @@ class Network:
         self.switches = [Switch(self, index) for index in range(1, switches + 1)]
         self.found = []
         self.cut_off = set()
+        self.sender = None  # of the frame that is delivered
         self.now = 1000.0
         given = [ip(n) for n in range(1, switches + 1)] if ips is None else ips
         self.discovery = Discovery(given, lambda: self.switches, self._found)
@@ -184,14 +187,98 @@ def test_a_switch_that_has_another_ip_now():
     assert network.right()
 
 
-def test_two_switches_that_change_their_ips_are_told_apart_in_the_end():
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_two_switches_that_swap_their_ips_are_told_apart(count):
     """Nobody says so: the probes that make sure find it out."""
-    network = Network(3)
+    network = Network(count)
     network.run(5)
     one, other = network.switches[:2]
     one.local_ip, other.local_ip = other.local_ip, one.local_ip
-    network.run(21)
+    network.run(15)
     assert network.right()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_a_switch_that_takes_the_ip_of_one_that_is_gone(count):
+    network = Network(count + 1)
+    network.run(5)
+    lost = network.switches.pop()
+    network.discovery.lost(lost)
+    network.switches[0].local_ip = lost.local_ip
+    network.run(12)
+    assert network.right()
+
+
+def unreached(network):
+    """From which switches each IP that has an owner is not reached."""
+    return {
+        switch.index: sorted(m.index for m in network.discovery.unreached(switch.tunnel_ip))
+        for switch in network.switches
+    }
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 50])
+def test_what_is_not_reached_any_more_is_told_and_what_is_again(count):
+    """A switch that no frames get to, or from; the tunnels between the others stay."""
+    network = Network(count)
+    network.run(5)
+    everyone = set(range(1, count + 1))
+    network.cut_off = {2}
+    network.run(40)
+    found = unreached(network)
+    assert found[2] == sorted(everyone - {2})
+    assert not any(found[index] for index in everyone - {2})
+    assert network.right(), "nobody else has its IP"
+    network.cut_off = set()
+    network.run(11)
+    assert not any(unreached(network).values())
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_one_tunnel_that_is_broken_is_told(count):
+    """From switch 1 to switch 2, and no other."""
+    network = Network(count)
+    network.run(5)
+    deliver = network.deliver
+    network.deliver = lambda destination, frame: (
+        network.sender == 1 and destination == ip(2) or deliver(destination, frame)
+    )
+    network.run(10 * count + 10)
+    assert unreached(network) == {n: [1] if n == 2 else [] for n in range(1, count + 1)}
+    network.deliver = deliver
+    network.run(11)
+    assert not any(unreached(network).values())
+
+
+def test_single_probes_that_are_lost_change_nothing():
+    """A tunnel's neighbour may have to be resolved."""
+    network = Network(3)
+    network.run(5)
+    deliver, probes = network.deliver, Counter()
+
+    def lose_two_of_three(destination, frame):
+        probes[network.sender, destination] += 1
+        if probes[network.sender, destination] % 3 == 0:
+            deliver(destination, frame)
+
+    network.deliver = lose_two_of_three
+    for _ in range(1000):
+        network.run(TICK)
+        assert not any(unreached(network).values())
+    assert len(probes) == 6 and min(probes.values()) > 6
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+def test_a_broken_underlay_costs_few_probes_for_each_switch(count):
+    """Two for each IP in ten seconds, and one of its owner; not one for each pair."""
+    network = Network(count)
+    network.run(5)
+    network.cut_off = set(range(1, count + 1))
+    network.run(20 * count)
+    assert network.probes(100) <= 10 * 3 * count + 3 * count
+    network.cut_off = set()
+    network.run(11)
+    assert network.right() and not any(unreached(network).values())
 
 
 def test_a_switch_without_tunnel_port_sends_no_probes_and_is_none_to_wait_for(caplog):

@@ -215,7 +215,7 @@ function tunnelWords(tunnel, ready) {
   if (tunnel.switch === null) return state("bad", "no switch answers for this address");
   if (tunnel.unreached.length) {
     const switches = tunnel.unreached.length > 1 ? "switches" : "switch";
-    return state("warn", `not reached yet from ${switches} ${listed(tunnel.unreached)}`);
+    return state("warn", `not reached from ${switches} ${listed(tunnel.unreached)}`);
   }
   return state("good", ready > 1 ? "reached from every other switch" : "up");
 }
