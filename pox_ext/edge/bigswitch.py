@@ -709,7 +709,14 @@ class BigSwitch:
             if more is not None:
                 packets += more[0]
                 octets += more[1]
-        return min(packets, _MOST), min(octets, _MOST)
+        # Below 0 where what it had counted in the gap was taken from it (see expiry.py), and the
+        # counters of its switch are older than that.
+        return max(0, min(packets, _MOST)), max(0, min(octets, _MOST))
+
+    @property
+    def matched_in_gap(self) -> int:
+        """Packets that their flow has had, though a table-miss rule had counted them."""
+        return self._expiry.rescued
 
     # --- packets -------------------------------------------------------------------------------
 
@@ -818,12 +825,15 @@ class BigSwitch:
         if in_port is None:
             return  # the big switch has no such port
         reason = packet.reason
+        taker = None
         if packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST):
             reason = of.OFPR_NO_MATCH
-            if self._expiry.forward_in_gap(member, packet, in_port):
-                return
-        elif reason == of.OFPR_NO_MATCH:
-            reason = of.OFPR_ACTION
+        else:
+            taker = self.cookies.entry(packet.cookie)
+            if reason == of.OFPR_NO_MATCH:
+                reason = of.OFPR_ACTION
+        if self._expiry.forward_in_gap(member, packet, in_port, taker):
+            return
         data = packet.data
         self.counts.packet_ins += 1
         self.tell(

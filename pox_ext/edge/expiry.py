@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 import time
-from typing import Callable
+from typing import Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -51,6 +51,7 @@ class Expiry:
         self._cookie = cookie
         self._put_back = put_back
         self._end = end
+        self.rescued = 0  # packets that a table-miss rule took in the gap, and that went their way
         self._shared = 0  # flows with an idle timeout that may be on several switches
         # Flows of which no ready switch has a copy, and when they have been idle for their time.
         self._unheld: dict[FlowEntry, float] = {}
@@ -210,18 +211,28 @@ class Expiry:
             ask(other)
         gather.start()
 
-    def forward_in_gap(self, member: Member, packet: south.PacketIn, in_port: int) -> bool:
+    def forward_in_gap(
+        self, member: Member, packet: south.PacketIn, in_port: int, taker: Optional[FlowEntry]
+    ) -> bool:
         """
         A packet that a flow would have matched, had its copy on this switch not just expired
         while the flow is in use on others: it goes the flow's way.  False if it is none.
 
         in_port: the aggregator port where it entered
+        taker: the flow that has sent it to the controller, None for the table-miss rule
         """
-        if not self._shared:
+        if not self._shared or (taker is not None and not _only_to_controller(taker)):
             return False
         entry = self._table.lookup(matches.of_frame(packet.data, in_port))
-        if entry is None or not _is_shared(entry):
+        if entry is None or entry is taker or not _is_shared(entry):
             return False
+        if taker is not None:
+            if entry.priority == taker.priority:
+                return False  # either may take it
+            taker.packets -= 1
+            taker.octets -= packet.total_len
+        else:
+            self.rescued += 1
         entry.used = time.monotonic()
         entry.packets += 1
         entry.octets += packet.total_len
@@ -237,6 +248,11 @@ def _hard_end(entry: FlowEntry) -> float:
 def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
     """True if a lost switch may hold a flow, use it, and come back."""
     return not member.ready and entry.created <= member.lost_at and now < member.lost_at + DEAD
+
+
+def _only_to_controller(entry: FlowEntry) -> bool:
+    """True for what is a table-miss rule of the controller's own, or might be."""
+    return len(entry.actions.wire) == 8 and of.OFPP_CONTROLLER in entry.actions.outputs
 
 
 def _is_shared(entry: FlowEntry) -> bool:

@@ -235,7 +235,7 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
                     member.matched[table].saw(matched)
 
     def entries() -> Iterable[bytes]:
-        lookups = matched = 0
+        lookups, matched = 0, switch.matched_in_gap
         for member in switch.members.values():
             lookups += member.looked_up[TABLE_OPENFLOW].total
             for table in (TABLE_OPENFLOW, TABLE_LOWEST):

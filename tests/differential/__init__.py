@@ -25,8 +25,8 @@ What the big switch does otherwise, and means to (test_departures.py holds it to
 - A fragment that a packet-out sends to another switch's port while OFPC_FRAG_DROP is set is
   dropped there; a bridge drops only what it looks up in its table.
 - A flow with an idle timeout that is in use on one switch may run out on another, and is put back
-  there at once; a packet that comes in the milliseconds between goes the flow's way if no other
-  flow takes it, and the way of a lower flow if there is one.
+  there at once; a packet that comes in the milliseconds between goes the flow's way, unless a lower
+  flow takes it that does not just send all to the controller.
 - A frame that is dropped because of a port's NO_RECV or NO_RECV_STP counts for no flow and, like a
   fragment dropped because of OFPC_FRAG_DROP, is no lookup; a bridge counts first.
 - A packet-out to OFPP_TABLE behind an output to another switch: the flow that it meets there counts

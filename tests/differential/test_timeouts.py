@@ -7,10 +7,12 @@ its switches, with a timer each; of that nothing may be seen.
 import random
 import time
 
+import pytest
 from lab import frames
 from lab import openflow10 as of
 from lab.openflow10 import Command, Flag, Port, RemovedReason
 
+from .both import wait_for
 from .specimens import PORTS
 
 REMOVED = Flag.SEND_FLOW_REM
@@ -189,6 +191,50 @@ def test_packets_in_the_gap_are_forwarded(both):
     use_all_elsewhere()
     assert packets(both.removed(count)) == sent
     both.quiet()
+
+
+@pytest.mark.parametrize("below", [None, 0, 5], ids=["table miss", "lowest", "low"])
+def test_packets_in_a_long_gap_do_not_come_to_the_controller(both, below):
+    """Nor from a flow below that sends all to the controller, as many install for themselves.
+
+    The gap is made long: the aggregator is stopped until the copy on one switch has expired.
+    """
+    if below is not None:
+        both.flow_mod(of.match(), of.output(Port.CONTROLLER), priority=below, cookie=9999)
+    add(both, 1, idle_timeout=1, out=17)
+    used = 0
+    first = both.big.network.switches[1]
+
+    def is_on_first():
+        """And is used elsewhere."""
+        nonlocal used
+        for bed in both.beds:
+            bed.wires.send(18, frame_for(1))
+            assert bed.wires.capture() == {17: [frame_for(1)]}
+        used += 1
+        return any("tp_dst=1 " in flow for flow in first.flows())
+
+    assert is_on_first()
+    both.big.aggregator.freeze()
+    try:
+        wait_for(lambda: not is_on_first(), "end of the copy")
+        both.each(lambda bed: bed.wires.send(1, *[frame_for(1)] * 3, frames.udp()))
+        assert both.plain.wires.capture() == {17: [frame_for(1)] * 3}
+        assert both.big.wires.capture() == {}
+    finally:
+        both.big.aggregator.thaw()
+    both.patient = True
+    both.plain.wires.send(1, frame_for(1))
+    both.big.wires.send(1, frame_for(1))
+    both.each(lambda bed: bed.settle())
+    assert both.big.wires.capture() == {17: [frame_for(1)] * 4}
+    assert both.plain.wires.capture() == {17: [frame_for(1)]}
+    (packet_in,) = both.outcome().packet_ins
+    assert packet_in.data == frames.udp()
+    counters = both.counters()
+    assert counters.pop(9999, (1, 60)) == (1, 60)
+    assert counters == {1: (used + 4, (used + 4) * 60)}
+    both.table()
 
 
 def test_flows_changed_while_their_time_runs(both):
