@@ -794,6 +794,8 @@ class BigSwitch:
         """A copy of a flow has ended on a switch."""
         entry = self.cookies.entry(removed.cookie)
         if entry is None:
+            if removed.cookie == SERVICE:
+                member.rule_removed(removed.priority)
             return
         entry.packets += removed.packets
         entry.octets += removed.octets

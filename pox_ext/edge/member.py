@@ -476,12 +476,21 @@ class Member:
             self.owner.has_lowest,
         )
 
-    def _change_rule(self, command: int, rule: Rule, actions: bytes = b"") -> None:
+    def _change_rule(
+        self, command: int, rule: Rule, actions: bytes = b"", tells: bool = True
+    ) -> None:
+        # The lowest rule of a table is never deleted by us: see rule_removed().
+        flags = of.OFPFF_SEND_FLOW_REM if tells and not rule.priority else 0
         self.send(
             south.nicira_flow_mod(
-                new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, actions
+                new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, actions, flags
             )
         )
+
+    def rule_removed(self, priority: int) -> None:
+        """A service rule is gone from the switch."""
+        if not priority and self.ready:
+            self.connection.disconnect("somebody else has deleted its flows; it is set up again")
 
     def queue_key(self, port: int, queue: int) -> int:
         """The tunnel key that stands for this queue of this port."""
@@ -550,6 +559,10 @@ class Member:
                 kept += 1
         stale.extend(present.values())
         for flow in stale:
+            if flow.cookie == SERVICE and not flow.priority:
+                # Another run's: it must not tell (see rule_removed) that it is deleted.
+                rule = Rule(flow.table, flow.priority, flow.match)
+                self._change_rule(of.OFPFC_ADD, rule, tells=False)
             # By its cookie too: what has just been added in its place stays.
             self.send(
                 south.nicira_flow_mod(

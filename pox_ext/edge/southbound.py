@@ -105,8 +105,9 @@ def nicira_flow_mod(
     cookie: int = 0,
     priority: int = 0,
     actions: bytes = b"",
+    flags: int = 0,
 ) -> bytes:
-    """NXT_FLOW_MOD with an NXM match, for flows without timeouts or flags, and for changes."""
+    """NXT_FLOW_MOD with an NXM match, for flows without timeouts, and for changes."""
     padded = match + bytes(-len(match) % 8)
     return (
         _NX_FLOW_MOD.pack(
@@ -123,7 +124,7 @@ def nicira_flow_mod(
             priority,
             NO_BUFFER,
             of.OFPP_NONE,
-            0,
+            flags,
             len(match),
         )
         + padded
@@ -285,6 +286,7 @@ class FlowRemoved(NamedTuple):
     """What matters of an OFPT_FLOW_REMOVED."""
 
     cookie: int
+    priority: int
     reason: int
     packets: int
     octets: int
@@ -292,8 +294,8 @@ class FlowRemoved(NamedTuple):
 
 def parse_flow_removed(message: bytes) -> FlowRemoved:
     """The fields of an OFPT_FLOW_REMOVED (the whole message)."""
-    _, cookie, _, reason, _, _, _, packets, octets = _FLOW_REMOVED.unpack_from(message, 8)
-    return FlowRemoved(cookie, reason, packets, octets)
+    _, cookie, priority, reason, _, _, _, packets, octets = _FLOW_REMOVED.unpack_from(message, 8)
+    return FlowRemoved(cookie, priority, reason, packets, octets)
 
 
 def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:

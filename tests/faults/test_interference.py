@@ -1,0 +1,45 @@
+"""Somebody else changes what is on a switch, by hand or with another tool."""
+
+import pytest
+from lab import frames
+from lab import openflow10 as of
+from lab.openflow10 import Type
+from lab.traffic import Stream
+
+RIGHT = 3.0
+"""Seconds until a switch is up again and right: Open vSwitch connects after one."""
+
+
+@pytest.mark.parametrize("what", ["", "table=0", "table=2"])
+def test_flows_that_somebody_deletes_are_there_again(make_bed, what):
+    """`ovs-ofctl del-flows` on one of the switches; the others are not touched."""
+    bed = make_bed()
+    second = bed.network.switches[2]
+    with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 2, [33]) as others:
+        into.wait_for_frames()
+        others.wait_for_frames()
+        second.ovs.ofctl("del-flows", "s2", *filter(None, [what]))
+        bed.aggregator.wait_for_log("switch 2: lost: somebody else has deleted its flows")
+        bed.wait_until_right(RIGHT)
+        into.wait_for_frames()
+    others.expect_no_loss()
+    assert "switch 1: lost" not in bed.aggregator.log()
+    assert bed.controller.take(Type.ERROR) == []
+
+
+def test_what_an_earlier_run_has_left_is_nobodys_interference(make_bed):
+    """Its rules go, also those that tell when they do, and no connection with them."""
+    bed = make_bed()
+    bed.controller.flow_mod(of.match(), of.output(17), priority=0)
+    bed.wait_until_right(RIGHT)
+    bed.aggregator.kill()
+    assert [flow for flow in bed.network.switches[1].flows() if "table=3" in flow]
+    bed.aggregator.start()
+    bed.controller.wait_for_connection(2)
+    bed.wait_for_ports(bed.numbers)
+    bed.wait_until_right(RIGHT)
+    assert not [flow for flow in bed.network.switches[1].flows() if "table=3" in flow]
+    bed.controller.barrier()  # the switches have told of the rules that are gone, if they do
+    bed.network.send(1, frames.udp())
+    bed.controller.expect(Type.PACKET_IN)
+    assert "lost" not in bed.aggregator.log()
