@@ -34,7 +34,7 @@ _PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled
 _SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
-_ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 10.0  # seconds
+_ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 5.0  # seconds, Open vSwitch's
 
 
 class Peer:
@@ -292,7 +292,8 @@ class Controller(Task):
             else:
                 peer = self.peer = Peer(sock, str(self), self._handle)
                 self._opened(peer)
-                yield from serve(peer)
+                # As in Open vSwitch, a slow one gets more time with every attempt.
+                yield from serve(peer, hello_timeout=delay)
                 self.peer = None
                 self._closed(peer)
                 if peer.greeted:
@@ -370,12 +371,12 @@ class _Client(Task):
         self._peer.sock.close()
 
 
-def serve(peer: Peer) -> Any:
+def serve(peer: Peer, hello_timeout: float = _ECHO_INTERVAL + _ECHO_TIMEOUT) -> Any:
     """
     Read a peer's messages until its connection is closed (to be delegated to by a Task).
 
     A controller that has not said anything for _ECHO_INTERVAL is asked for an echo, and given up
-    after _ECHO_TIMEOUT more.
+    after _ECHO_TIMEOUT more.  One that has not greeted within hello_timeout seconds is given up.
     """
     peer.heard = time.monotonic()
     asked = False
@@ -389,7 +390,10 @@ def serve(peer: Peer) -> Any:
             peer.close("connection error")
         elif wants:
             silence = time.monotonic() - peer.heard
-            if silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
+            if not peer.greeted:
+                if silence > hello_timeout:
+                    peer.close("no hello")
+            elif silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
                 peer.close("no answer to an echo request")
             elif silence > _ECHO_INTERVAL and not asked:
                 asked = True

@@ -5,6 +5,7 @@ controllers of these connect too.
 """
 
 import struct
+import time
 
 import pytest
 from lab import frames
@@ -12,7 +13,7 @@ from lab import openflow10 as of
 from lab.bigswitch import BigSwitch, PlainSwitch
 from lab.openflow10 import Command, Flag, Type
 
-from .both import WAIT, Both
+from .both import WAIT, Both, wait_for
 
 UDP = frames.udp()
 
@@ -214,3 +215,27 @@ def test_flows_sent_just_before_the_end(pair):
     )
     reconnect(pair)
     assert [flow.cookie for flow in pair.flows()] == [2]
+
+
+def test_one_that_does_not_greet_or_answer_is_given_up(pair):
+    """No hello: within seconds.  No answer to the echo request that comes after 5 s: 5 s later."""
+    connections = {bed: next_connections(bed, [hello(1)]) for bed in pair.beds}
+    started = time.monotonic()
+    for (hanging,) in connections.values():
+        hanging.answer_echo = False
+    silent = {}
+    for bed in pair.beds:
+        controller = bed.others[1]
+        count, controller.hello = len(controller.connections), None
+        controller.connection.close()
+        wait_for(lambda: len(controller.connections) > count, "next attempt")  # noqa: B023
+        silent[bed] = controller.connection
+    for bed in pair.beds:
+        silent[bed].wait_closed(WAIT)
+        bed.others[1].hello = hello(1)
+    pair.same(lambda bed: [str(message) for message in silent[bed].take()], "what was said")
+    for (hanging,) in connections.values():  # they wait at the same time, the plain one first
+        asked = hanging.expect(Type.ECHO_REQUEST, WAIT)
+        hanging.wait_closed(WAIT)
+        assert (asked.body, hanging.take()) == (b"", [])
+    assert 9 < time.monotonic() - started < 13

@@ -16,7 +16,7 @@ from lab.traffic import Stream
 
 RECONNECT = 3.0
 """Seconds until it has connected again, when the first attempt after one second succeeds."""
-SILENCE = 15.0
+SILENCE = 10.0
 """Seconds after which a controller that answers no echo request is given up."""
 MEGABYTE = 1 << 20
 LISTEN = 6654
