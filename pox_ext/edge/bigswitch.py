@@ -827,14 +827,14 @@ class BigSwitch:
         if in_port is None:
             return  # the big switch has no such port
         reason = packet.reason
-        taker = None
-        if packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST):
+        missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
+        if missed:
             reason = of.OFPR_NO_MATCH
-        else:
-            taker = self.cookies.entry(packet.cookie)
-            if reason == of.OFPR_NO_MATCH:
-                reason = of.OFPR_ACTION
-        if self._expiry.forward_in_gap(member, packet, in_port, taker):
+        elif reason == of.OFPR_NO_MATCH:
+            reason = of.OFPR_ACTION
+        taker = None if missed else self.cookies.entry(packet.cookie)
+        # What comes from neither has been sent by a packet-out, or by a flow that is gone.
+        if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
             return
         data = packet.data
         self.counts.packet_ins += 1

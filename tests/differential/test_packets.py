@@ -176,6 +176,17 @@ def test_packet_out_of_a_truncated_frame_with_sets(both):
                 both.packet_out(frame, [action, of.output(port), of.output(Port.CONTROLLER)])
 
 
+@pytest.mark.parametrize("in_port", [1, 17, Port.NONE, Port.CONTROLLER])
+def test_packet_out_to_the_controller_does_not_go_the_way_of_a_flow(both, in_port):
+    """Also where it is of a kind that a flow with an idle timeout takes."""
+    both.flow_mod(of.match(dl_type=0x800), of.output(18), idle_timeout=60, cookie=1)
+    to_controller = of.output(Port.CONTROLLER)
+    for actions in ([to_controller], [of.output(Port.TABLE), to_controller]):
+        outcome = both.packet_out(frames.udp(), actions, in_port)
+        assert [packet_in.reason for packet_in in outcome.packet_ins] == [PacketInReason.ACTION]
+    assert both.counters() == {1: (1, 60)}
+
+
 def test_packet_out_goes_where_a_flow_does_not_look(both):
     """Flows do not matter to it, but by TABLE; nor does it count for them."""
     both.flow_mod(of.match(), b"", priority=0xFFFF)
