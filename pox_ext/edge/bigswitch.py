@@ -172,8 +172,7 @@ class BigSwitch:
     def disconnected(self, connection: object) -> None:
         """A switch's connection is gone."""
         for member in self.members.values():
-            if member.connection is connection:
-                member.disconnected(connection.reason)
+            member.closed(connection)
 
     def member_ready(self, member: Member) -> None:
         """A switch has what it has to have."""

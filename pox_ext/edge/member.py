@@ -37,6 +37,9 @@ _LOWEST_PRIORITY = 1
 _MOST_TRANSLATIONS = 16384
 _MOST_FLOWS = 2000000
 
+# A silent switch is asked so often whether it is there again, and for so long.
+_ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
+
 _xids = itertools.count(1)
 
 
@@ -189,6 +192,8 @@ class Member:
         self.looked_up: dict[int, Growing] = defaultdict(Growing)
         self.matched: dict[int, Growing] = defaultdict(Growing)
         self.missed: dict[int, Growing] = defaultdict(Growing)
+        self._silent: Any = None  # the connection of a switch that is lost since it does not answer
+        self._silent_since = self._asked_at = 0.0
         self._answered_at = 0.0
         self._stuck = 0
         self._pending: dict[int, Pending] = {}
@@ -293,6 +298,9 @@ class Member:
 
     def connect(self, connection: Any) -> None:
         """Take over a connection whose handshake is done, and read what is on the switch."""
+        silent, self._silent = self._silent, None
+        if silent is not None and silent is not connection:
+            silent.disconnect("taken over by a new connection")
         self.connection = connection
         connection.intercept = self._received
         self._warned.clear()
@@ -320,8 +328,14 @@ class Member:
         """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
         self.send(south.set_config(new_xid(), fragments, 0xFFFF))
 
-    def disconnected(self, reason: str) -> None:
-        """The connection is gone."""
+    def closed(self, connection: Any) -> None:
+        """A connection is closed; perhaps it was that of this switch."""
+        if connection is self._silent:
+            self._silent = None
+        elif connection is self.connection:
+            self._lose(connection.reason)
+
+    def _lose(self, reason: str) -> None:
         self.connection = None
         was_ready, self.ready = self.ready, False
         if was_ready:
@@ -383,6 +397,7 @@ class Member:
         What else it says does not count, since it may not hear us; that it reads does.
         """
         if self.connection is None:
+            self._watch_silent(now)
             return
         before, self._stuck = self._stuck, self.connection.stuck
         if self._stuck < before:
@@ -393,7 +408,42 @@ class Member:
         if not self._pending:
             self.request(south.echo_request, lambda kind, message: True, lambda: None)
         elif silence >= timeout:
-            self.connection.disconnect(f"it has not answered for {silence:.0f} s")
+            reason = f"it has not answered for {silence:.0f} s"
+            if self.connection.unacknowledged or self.connection.stuck:
+                # Its cable is cut, or it takes nothing: the end of the connection is the first that
+                # it hears then.
+                self.connection.disconnect(reason)
+            else:
+                self._fall_silent(reason, now)
+
+    def _fall_silent(self, reason: str, now: float) -> None:
+        """
+        The switch is lost; but its machine takes what we send, so it may only be hanging.
+
+        When it goes on it knows nothing of that: it is heard at once on the connection that it has,
+        and would wait before it made another.
+        """
+        silent = self.connection
+        self._lose(reason)
+        self._silent, self._silent_since, self._asked_at = silent, now, now
+        silent.intercept = self._hear_again
+
+    def _watch_silent(self, now: float) -> None:
+        if self._silent is None:
+            return
+        if now - self._silent_since >= _LONGEST_SILENCE:
+            self._silent.disconnect("silent for too long")
+        elif now - self._asked_at >= _ASK_AGAIN:
+            self._asked_at = now
+            self._silent.send(south.echo_request(new_xid()))
+
+    def _hear_again(self, kind: int, message: bytes) -> bool:
+        """Messages of a switch that was silent; False leaves them to POX."""
+        if kind not in _ANSWERS and kind != of.OFPT_FLOW_REMOVED:
+            # It need not hear us.  But it may want an echo.
+            return kind != of.OFPT_ECHO_REQUEST
+        self.connect(self._silent)
+        return self._received(kind, message)
 
     def _received(self, kind: int, message: bytes) -> bool:
         """Every message from the switch comes by here first; False leaves it to POX."""

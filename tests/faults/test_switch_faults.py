@@ -194,6 +194,40 @@ def test_a_switch_goes_and_comes_back(make_bed, measured, fault):
         assert not touched and len(after) == len(rows_before), touched
 
 
+@pytest.mark.parametrize("seconds", [3, 6, 9, 13])
+def test_the_way_to_a_switch_is_cut_for_some_seconds(make_bed, measured, seconds):
+    """It goes on with the connection that it had, unless Open vSwitch has noticed.
+
+    After 5 seconds it has asked us for an echo, which it sends again after its own kernel's
+    pauses; after 10 it has given us up, and tries to connect once a second.
+    """
+    bed = make_bed(options=[f"--switch_timeout={SWITCH_TIMEOUT}"])
+    switch = bed.network.switches[2]
+    with Stream(bed.network, 17, [18]) as own, Stream(bed.network, 1, [17]) as into:
+        own.wait_for_frames()
+        into.wait_for_frames()
+        before = rows(switch)
+        switch.lose()
+        # The end of a flow is the clock.
+        bed.controller.flow_mod(
+            of.match(dl_type=0x1234), hard_timeout=seconds, flags=of.Flag.SEND_FLOW_REM
+        )
+        bed.wait_for_link([17, 18], down=True, timeout=SILENT)
+        bed.controller.expect(Type.FLOW_REMOVED, seconds + SOON)
+        switch.lose(False)
+        mended = time.monotonic()
+        limit = RIGHT if seconds < 5 else RECONNECT + RIGHT
+        bed.wait_for_link([17, 18], down=False, timeout=limit)
+        measured("ports up", time.monotonic() - mended)
+        bed.wait_until_right(SOON)
+        own.wait_for_frames()
+        into.wait_for_frames()
+    own.expect_no_loss()
+    into.expect_no_loss()
+    after = rows(switch)
+    assert all(after[key].untouched(before[key]) for key in before)
+
+
 LOAD_KEY = "00012008"  # NXM_NX_TUN_ID, in an action that loads it
 FLOOD_KEYS = tuple(LOAD_KEY + f"{key:016x}" for key in (0x7E, 0x7F))
 

@@ -270,6 +270,15 @@ class Switch:
         cables = [f"c{self.dpid}"] * control + [f"u{self.dpid}"] * underlay
         self.network.outer.ip(*(f"link set {cable} {state}" for cable in cables))
 
+    def lose(self, lost: bool = True) -> None:
+        """Lose every frame of the cable that carries OpenFlow somewhere on its way, or none more.
+
+        No end sees its link go down, as when it is another cable that is cut.
+        """
+        change = "add" if lost else "del"
+        for namespace, device in (self.network.outer, f"c{self.dpid}"), (self.namespace, "control"):
+            namespace.run("tc", "qdisc", change, "dev", device, "root", *["blackhole"] * lost)
+
     def flows(self) -> list[str]:
         """Return `ovs-ofctl dump-flows --no-stats` of the bridge, a line each."""
         text = self.ovs.ofctl("dump-flows", self.name, "--no-stats", "--no-names")

@@ -1,6 +1,7 @@
 """One real switch: the rules that it has in any case, and how they change."""
 
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -178,12 +179,14 @@ class Connection:
 
     def __init__(self):
         self.sent = b""
+        self.stuck = self.unacknowledged = 0
+        self.closed = self.reason = ""
 
     def send(self, data):
         self.sent += data
 
     def disconnect(self, reason):
-        self.closed = reason
+        self.closed = self.reason = reason
 
     def take(self):
         """The messages sent since the last time."""
@@ -412,7 +415,7 @@ def test_a_port_that_is_modified_stays_so_when_the_switch_comes_back():
     address = PORTS[1].hw_addr
     assert port_mods(switch.answer()) == [(2, address, 0x21, 0x61), (2, address, 0x00, 0x20)]
     assert switch.member.ports[2].config == 0x01
-    switch.member.disconnected("test")
+    switch.member.closed(switch.connection)
     switch.member.connect(switch.connection)
     (again,) = [mod for mod in port_mods(switch.answer()) if mod[0] == 2]
     assert again == (2, address, 0x01, 0x61)
@@ -431,7 +434,7 @@ def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     for _ in range(2):
         switch.reply(of.Type.BARRIER_REPLY, first, b"")
         assert heard == ["first"]
-    switch.member.disconnected("test")
+    switch.member.closed(switch.connection)
     assert heard == ["first", "second"]
     switch.reply(of.Type.BARRIER_REPLY, second, b"")
     assert heard == ["first", "second"]
@@ -526,3 +529,79 @@ def test_the_tunnel_port_may_have_any_number():
     assert switch.member.tunnel_port == 100
     expected = {rule.replace("in_port=3", "in_port=100") for rule in DEMO}
     assert set(changes(messages)) == {"ADD " + rule for rule in expected}
+
+
+# ---- a switch that does not answer any more ----
+
+
+def silent():
+    """A switch that is lost, since it has not answered an echo request; and when that was."""
+    switch, _ = up()
+    now = time.monotonic() + 10
+    switch.member.watch(now, 5)  # asked
+    (echo,) = switch.connection.take()
+    assert echo.type == of.Type.ECHO_REQUEST
+    switch.member.watch(now + 5.1, 5)
+    assert switch.owner.said[-1] == "member_lost" and not switch.member.ready
+    assert switch.member.connection is None and not switch.connection.closed
+    return switch, now + 5.1
+
+
+def test_a_silent_switch_is_lost_and_its_connection_is_kept():
+    switch, now = silent()
+    switch.member.send(b"nothing")
+    assert switch.connection.take() == []
+    for second in range(1, 6):
+        switch.member.watch(now + second + 0.1, 5)
+        assert [m.type for m in switch.connection.take()] == [of.Type.ECHO_REQUEST]
+
+
+def test_a_silent_switch_that_answers_is_brought_up_to_date_on_its_old_connection():
+    switch, now = silent()
+    switch.member.watch(now + 1, 5)
+    (echo,) = switch.connection.take()
+    switch.reply(of.Type.ECHO_REPLY, echo, b"")
+    switch.answer()
+    assert switch.member.ready and switch.member.connection is switch.connection
+    assert not switch.connection.closed
+
+
+@pytest.mark.parametrize("kind", [of.Type.PORT_STATUS, of.Type.VENDOR, of.Type.ECHO_REQUEST])
+def test_what_a_switch_says_unasked_does_not_show_that_it_hears_us(kind):
+    switch, now = silent()
+    left_to_pox = not switch.connection.intercept(kind, of.message(kind, bytes(56)))
+    assert left_to_pox == (kind == of.Type.ECHO_REQUEST), "it gets an echo"
+    assert switch.connection.take() == [] and switch.member.connection is None
+
+
+def test_a_new_connection_takes_the_place_of_a_silent_one():
+    switch, now = silent()
+    old, switch.connection = switch.connection, Connection()
+    switch.member.connect(switch.connection)
+    assert old.closed
+    switch.member.closed(old)
+    switch.answer()
+    assert switch.member.ready and switch.member.connection is switch.connection
+
+
+def test_a_silent_connection_is_closed_in_the_end():
+    switch, now = silent()
+    switch.member.watch(now + 59, 5)
+    assert not switch.connection.closed
+    switch.member.watch(now + 61, 5)
+    assert switch.connection.closed
+    switch.member.closed(switch.connection)
+    switch.connection.take()
+    switch.member.watch(now + 70, 5)
+    assert switch.connection.take() == []
+
+
+@pytest.mark.parametrize("what", ["unacknowledged", "stuck"])
+def test_one_that_does_not_even_acknowledge_is_closed_at_once(what):
+    """Its cable is cut, or it takes nothing: what waits for it would have to be kept."""
+    switch, _ = up()
+    now = time.monotonic() + 10
+    switch.member.watch(now, 5)
+    setattr(switch.connection, what, 1)
+    switch.member.watch(now + 5.1, 5)
+    assert switch.connection.closed == "it has not answered for 15 s"

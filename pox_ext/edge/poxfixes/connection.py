@@ -1,9 +1,12 @@
 """A switch's OpenFlow connection that bad bytes and slow peers cannot hurt."""
 
 import contextlib
+import fcntl
 import logging
 import socket
 import ssl
+import sys
+import termios
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -15,6 +18,7 @@ log = logging.getLogger("edge.pox")
 
 READ_SIZE = 64 << 10  # bytes; a whole TLS record fits, so that none stays behind in the TLS layer
 MESSAGES_PER_TURN = 64  # after these it is the turn of others
+_TCP_RTO_MAX_MS = 44  # linux/tcp.h; since Linux 6.15
 WARNINGS = 10  # messages of one connection that could not be handled; the rest is for debug
 
 
@@ -78,6 +82,8 @@ class EdgeConnection(of_01.Connection):
         self._complaints = 0
         with contextlib.suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # When a cable that was cut is mended, what was lost is sent again soon.
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, 1000)
         try:
             self._peer = "{}:{}".format(*sock.getpeername()[:2])
         except (OSError, IndexError):  # gone already; not TCP
@@ -102,6 +108,14 @@ class EdgeConnection(of_01.Connection):
     def stuck(self) -> int:
         """Bytes that wait since the switch reads too slowly."""
         return self._outbox.stuck
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that the kernel has sent, or will, and the switch's kernel has not acknowledged."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (OSError, ValueError):  # not TCP; closed
+            return 0
 
     def send(self, data: Any) -> None:
         """Send bytes or a message; it leaves at the end of this task's turn (see Outbox)."""
