@@ -9,6 +9,7 @@ install() puts all of them in place; importing does nothing.
     outbox      the thread that sends what did not fit dies of one closed switch
     help        it cannot read a launch() with annotations, nor any since Python 3.11
     timers      a recurring timer dies of one exception
+    ending      the main thread notices the end up to ten seconds late
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pox.core import core
 from pox.openflow import of_01
 
 from .connection import EdgeConnection
+from .ending import ShortWaits
 from .help import repair_help
 from .hub import RobustSelectHub
 from .listener import listen
@@ -50,6 +52,7 @@ def install() -> None:
         raise RuntimeError("edge.poxfixes.install() is for launch(): openflow.of_01 runs already")
     RobustSelectHub(scheduler).install()
     _unblock_call_later(scheduler)
+    core.quit_condition = ShortWaits()
     of_01.Connection = EdgeConnection
     of_01.deferredSender = DeferredSends()
     of_01.OpenFlow_01_Task.run = listen

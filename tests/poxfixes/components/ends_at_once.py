@@ -1,0 +1,14 @@
+"""A POX component that ends POX before its main thread waits for that."""
+
+from pox.core import core
+
+
+def launch(repaired: bool = False) -> None:
+    """
+    repaired: whether POX is repaired.
+    """
+    if repaired:
+        from edge import poxfixes
+
+        poxfixes.install()
+    core.addListenerByName("GoingUpEvent", lambda event: core.quit())

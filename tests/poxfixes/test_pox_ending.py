@@ -1,0 +1,22 @@
+"""How POX ends: a scenario that takes plain POX ten seconds, and repaired POX no time."""
+
+import time
+
+import pytest
+from poxharness import run_pox
+
+PROMPT = 5  # seconds: POX's start, on a busy machine, included
+WAIT = 10  # seconds, of POX's main thread
+
+
+@pytest.mark.parametrize("options, repaired", [([], False), (["--repaired"], True)])
+def test_an_end_while_pox_goes_up_does_not_have_to_be_waited_for(options, repaired):
+    started = time.monotonic()
+    pox = run_pox(["openflow.of_01", "--port=0", "ends_at_once", *options])
+    try:
+        log, _ = pox.communicate(timeout=3 * WAIT)
+    finally:
+        pox.kill()
+    took = time.monotonic() - started
+    assert pox.returncode == 0 and "Down." in log, log
+    assert took < PROMPT if repaired else took > WAIT - 0.5, took
