@@ -249,11 +249,13 @@ def test_lies_in_every_answer(bed, others, seed):
             truth = noise.simple()
         return noise.framed(noise.damage(truth), request.xid)
 
-    for _ in range(8):
+    deadline = time.monotonic() + 120
+    while lies < 60:
+        assert time.monotonic() < deadline, f"only {lies} answers were lies"
         switch = bad_switch(bed)
         switch.lie = lie
         for _ in range(5):
-            if switch.closed:
+            if switch.closed:  # hung up on for a lie
                 break
             controller.send(
                 of.stats_request(Stats.FLOW, of.flow_stats_body(), xid=1),
@@ -268,7 +270,6 @@ def test_lies_in_every_answer(bed, others, seed):
             answers = {m.xid for m in controller.take(Type.STATS_REPLY, Type.ERROR)}
             assert {1, 2, 3, 4} <= answers | {0}, answers
         switch.close()
-    assert lies > 20
     controller.barrier(SWITCH_TIMEOUT * 2 + 1)
 
 
