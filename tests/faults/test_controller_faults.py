@@ -191,20 +191,6 @@ def test_moves_and_is_cut_off(make_bed, measured):
             second.stop()
 
 
-@pytest.mark.parametrize("kind", ["plain", "big"])
-def test_answers_no_echo(request, measured, kind):
-    """One that hangs is given up when Open vSwitch gives it up: asked after 5 s, waited for 5 s."""
-    controller = request.getfixturevalue(f"make_{kind}_switch")().controller
-    hung = controller.connection
-    hung.answer_echo = False
-    controller.barrier()
-    started = time.monotonic()
-    hung.wait_closed(SILENCE + RECONNECT)
-    measured(f"{kind} switch: noticed", time.monotonic() - started)
-    assert time.monotonic() - started == pytest.approx(SILENCE, abs=1.5)
-    controller.wait_for_connection(2, RECONNECT)
-
-
 def bitmap(*versions):
     word = sum(1 << version for version in versions)
     return struct.pack("!HHI", 1, 8, word)
