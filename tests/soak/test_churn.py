@@ -199,6 +199,11 @@ class Churn:
             "dropped": (relay.drop, lambda: None),
             "away": (away, lambda: relay.refuse(False)),
             "hung": (relay.swallow, relay.flow),
+            "cut off": (switch.lose, lambda: switch.lose(False)),
+            "tunnels cut": (
+                lambda: switch.cut(control=False),
+                lambda: switch.mend(control=False),
+            ),
             "restarted with its flows": (lambda: switch.ovs.restart(True), lambda: None),
         }
         kind = self.rng.choice(list(kinds))
