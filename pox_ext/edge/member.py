@@ -39,6 +39,7 @@ _MOST_FLOWS = 2000000
 
 # A silent switch is asked so often whether it is there again, and for so long.
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
+_MENDED = 0.25  # seconds in which it answers when what we say gets to its machine again
 
 _xids = itertools.count(1)
 
@@ -193,7 +194,7 @@ class Member:
         self.matched: dict[int, Growing] = defaultdict(Growing)
         self.missed: dict[int, Growing] = defaultdict(Growing)
         self._silent: Any = None  # the connection of a switch that is lost since it does not answer
-        self._silent_since = self._asked_at = 0.0
+        self._silent_since = self._asked_at = self._mended_at = 0.0
         self._answered_at = 0.0
         self._stuck = 0
         self._pending: dict[int, Pending] = {}
@@ -409,33 +410,40 @@ class Member:
             self.request(south.echo_request, lambda kind, message: True, lambda: None)
         elif silence >= timeout:
             reason = f"it has not answered for {silence:.0f} s"
-            if self.connection.unacknowledged or self.connection.stuck:
-                # Its cable is cut, or it takes nothing: the end of the connection is the first that
-                # it hears then.
+            if self.connection.stuck:  # what waits would have to be kept
                 self.connection.disconnect(reason)
             else:
                 self._fall_silent(reason, now)
 
     def _fall_silent(self, reason: str, now: float) -> None:
         """
-        The switch is lost; but its machine takes what we send, so it may only be hanging.
+        The switch is lost; but it may only be hanging, or its cable cut for a moment.
 
-        When it goes on it knows nothing of that: it is heard at once on the connection that it has,
-        and would wait before it made another.
+        Open vSwitch knows nothing of that, and would wait before it made another connection; so
+        when it goes on it is heard at once on the one that it has.
         """
         silent = self.connection
         self._lose(reason)
         self._silent, self._silent_since, self._asked_at = silent, now, now
+        self._mended_at = math.inf
         silent.intercept = self._hear_again
 
     def _watch_silent(self, now: float) -> None:
-        if self._silent is None:
+        silent = self._silent
+        if silent is None:
             return
-        if now - self._silent_since >= _LONGEST_SILENCE:
-            self._silent.disconnect("silent for too long")
+        if now - self._silent_since >= _LONGEST_SILENCE or silent.stuck:
+            silent.disconnect("silent for too long")
+        elif silent.unacknowledged:
+            # Its cable is cut: this is to be the latest time at which it was.
+            self._mended_at = now
+        elif self._mended_at + _MENDED < now:
+            # It hears us again.  But its kernel holds back what it says until what was lost is sent
+            # again, perhaps not before as much time again has passed; a new connection is faster.
+            silent.disconnect("the way to it was cut, and it still does not answer")
         elif now - self._asked_at >= _ASK_AGAIN:
             self._asked_at = now
-            self._silent.send(south.echo_request(new_xid()))
+            silent.send(south.echo_request(new_xid()))
 
     def _hear_again(self, kind: int, message: bytes) -> bool:
         """Messages of a switch that was silent; False leaves them to POX."""

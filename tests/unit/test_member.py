@@ -596,12 +596,25 @@ def test_a_silent_connection_is_closed_in_the_end():
     assert switch.connection.take() == []
 
 
-@pytest.mark.parametrize("what", ["unacknowledged", "stuck"])
-def test_one_that_does_not_even_acknowledge_is_closed_at_once(what):
-    """Its cable is cut, or it takes nothing: what waits for it would have to be kept."""
+def test_one_that_takes_nothing_is_closed_at_once():
+    """What waits for it would have to be kept."""
     switch, _ = up()
     now = time.monotonic() + 10
     switch.member.watch(now, 5)
-    setattr(switch.connection, what, 1)
+    switch.connection.stuck = 1
     switch.member.watch(now + 5.1, 5)
     assert switch.connection.closed == "it has not answered for 15 s"
+
+
+def test_one_whose_line_is_mended_and_that_does_not_answer_is_closed():
+    """It has lost something too, and its kernel sends that again when it wants."""
+    switch, now = silent()
+    switch.connection.unacknowledged = 8
+    for tick in range(1, 50):
+        switch.member.watch(now + tick / 10, 5)
+    assert not switch.connection.closed
+    switch.connection.unacknowledged = 0
+    switch.member.watch(now + 5, 5)
+    assert not switch.connection.closed, "its answer may be on the way"
+    switch.member.watch(now + 5.2, 5)
+    assert switch.connection.closed

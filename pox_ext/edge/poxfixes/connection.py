@@ -82,7 +82,7 @@ class EdgeConnection(of_01.Connection):
         self._complaints = 0
         with contextlib.suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # When a cable that was cut is mended, what was lost is sent again soon.
+            # When a cable that was cut is mended, what was lost is sent again within a second.
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, 1000)
         try:
             self._peer = "{}:{}".format(*sock.getpeername()[:2])
