@@ -11,13 +11,13 @@ import math
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
 
+from edge import garbage, ofctl, translate
 from edge import match as matches
-from edge import ofctl, translate
 from edge import southbound as south
 from edge.cookies import RUN_MASK, SERVICE, Cookies
 from edge.counts import Counts
@@ -45,6 +45,11 @@ from edge.upstream import Controller, Peer
 log = logging.getLogger("edge.switch")
 
 _PACKET_IN = struct.Struct("!BBHLLHHBx")
+_PACKET_IN_HEAD = struct.Struct("!BBHLL")
+# Of an NXT_PACKET_IN: total_len, and from its reason on, up to the frame.
+_PACKET_IN_TOTAL_LEN = slice(20, 22)
+_PACKET_IN_KEY = slice(22, south.PACKET_IN_DATA)
+_HEADER = struct.Struct("!BBHL")
 _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
@@ -52,6 +57,10 @@ _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 # wrapped around, which costs the connection.
 _LONGEST_TO_CONTROLLER = 65400
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
+
+# Packet-ins and packet-outs of which the translation is remembered, and how long these may be.
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN = 1 << 14
 
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead
 _MOST = (1 << 64) - 1  # that a counter can say
@@ -99,6 +108,9 @@ class BigSwitch:
         # counts of their table-miss rules go on.
         self.has_lowest = False
         self._queue_keys = 0  # how often one was asked for
+        # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
+        # what the message to it begins with behind its header.
+        self.packet_outs: dict[bytes, tuple[Member, bytes]] = {}
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
@@ -200,6 +212,7 @@ class BigSwitch:
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
         member.tunnel_ip = None
+        self.packet_outs.clear()
         if member.ready:
             self.discovery.changed(member)
 
@@ -208,6 +221,7 @@ class BigSwitch:
             if other.tunnel_ip == ip:
                 other.tunnel_ip = None
         member.tunnel_ip = ip
+        self.packet_outs.clear()
         self.topology_changed()
 
     def topology_changed(self) -> None:
@@ -640,8 +654,12 @@ class BigSwitch:
         if not entries:
             return
         self._delete_copies(entries)
+        if len(entries) == len(self.table) > 1:
+            entries = self._clear(entries)
+        else:
+            for entry in entries:
+                self._remove(entry)
         for entry in entries:
-            self._remove(entry)
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
                 waited_for = [member for member in self.holders(entry) if member is not told]
                 self.removals.begin(entry, waited_for, reason)
@@ -650,6 +668,25 @@ class BigSwitch:
         if not self.table:
             for member in self.members.values():
                 member.forget_queue_keys()
+
+    def _clear(self, entries: list[FlowEntry]) -> list[FlowEntry]:
+        """
+        Take all flows out of the table; those that the controllers are to be told of are returned,
+        the others are released.
+
+        What is known of them is replaced, not emptied, so that others do not wait meanwhile.
+        """
+        told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
+        kept = [*told_of, *self.removals]
+        before: list[Any] = [*self.table.clear(), *self._expiry.cleared()]
+        before += self.cookies.clear(kept)
+        cookies = [self.cookies.cookie(entry) for entry in kept]
+        for member in self.members.values():
+            counters = member.counters
+            before.append(counters)
+            member.counters = {each: counters[each] for each in cookies if each in counters}
+        garbage.let_go(before)
+        return told_of
 
     def _delete_copies(self, entries: list[FlowEntry]) -> None:
         if len(entries) == len(self.table) > 1:
@@ -733,7 +770,7 @@ class BigSwitch:
         if member is None:
             return
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
+            self._log_packet_out(member, actions)
         keys = self._queue_keys
         local, matched = self._to_local(member, in_port), self._to_match(member, in_port)
         if matched == local:
@@ -753,6 +790,11 @@ class BigSwitch:
         )
         if self._queue_keys == keys:
             member.send(data)
+            if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
+                if len(self.packet_outs) >= _MOST_KNOWN:
+                    self.packet_outs.clear()
+                frame = 16 + int.from_bytes(message[14:16], "big")
+                self.packet_outs[message[8:frame]] = member, data[8 : 16 + len(translated)]
             return
 
         # Another switch has got a rule for one of its queues: the packet must not come before it.
@@ -762,6 +804,31 @@ class BigSwitch:
 
         peer.hold()
         self.barrier(send)
+
+    def packet_out_again(self, peer: Peer, message: bytes) -> bool:
+        """
+        Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
+
+        That is all that a controller pays for who sends every frame by itself, so it is short.
+        """
+        frame = 16 + (message[14] << 8 | message[15])  # where it begins
+        known = self.packet_outs.get(message[8:frame])
+        if known is None:
+            return False
+        member, head = known
+        length = 8 + len(head) + len(message) - frame
+        if length > _LONGEST_KNOWN:
+            return False
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_packet_out(member, translate.parse(message[16:frame]))
+        xid = self.refusals.originate(peer, message)
+        header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
+        member.send(header + head + message[frame:])
+        return True
+
+    @staticmethod
+    def _log_packet_out(member: Member, actions: translate.Actions) -> None:
+        log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
 
     def _some_member(self, actions: translate.Actions) -> Optional[Member]:
         """A switch for a packet that enters nowhere: best the one where it leaves."""
@@ -815,8 +882,25 @@ class BigSwitch:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
             self._put_back(entry, member)
 
-    def packet_in(self, member: Member, packet: south.PacketIn) -> None:
-        """A switch has sent a packet to its controller."""
+    def packet_in(self, member: Member, message: bytes) -> None:
+        """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""
+        # What it is to the controllers hangs on these bytes alone, if it has just an in_port.
+        known = member.packet_ins.get(message[_PACKET_IN_KEY])
+        if known is None or self._expiry.has_gaps:
+            self._packet_in(member, message)
+            return
+        self.counts.packet_ins += 1
+        length = len(message) - south.PACKET_IN_DATA + _PACKET_IN.size
+        self.tell(
+            of.OFPT_PACKET_IN,
+            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, south.NO_BUFFER)
+            + message[_PACKET_IN_TOTAL_LEN]
+            + known
+            + message[south.PACKET_IN_DATA :],
+        )
+
+    def _packet_in(self, member: Member, message: bytes) -> None:
+        packet = south.parse_packet_in(message)
         if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
             # Open vSwitch leaves out a key that is 0.
             if member.ready and not packet.tunnel_key:
@@ -837,20 +921,21 @@ class BigSwitch:
             return
         data = packet.data
         self.counts.packet_ins += 1
-        self.tell(
+        told = _PACKET_IN.pack(
+            of.OFP_VERSION,
             of.OFPT_PACKET_IN,
-            _PACKET_IN.pack(
-                of.OFP_VERSION,
-                of.OFPT_PACKET_IN,
-                _PACKET_IN.size + len(data),
-                0,
-                south.NO_BUFFER,
-                packet.total_len,
-                in_port,
-                reason,
-            )
-            + data,
+            _PACKET_IN.size + len(data),
+            0,
+            south.NO_BUFFER,
+            packet.total_len,
+            in_port,
+            reason,
         )
+        self.tell(of.OFPT_PACKET_IN, told + data)
+        if south.has_just_in_port(message):
+            if len(member.packet_ins) >= _MOST_KNOWN:
+                member.packet_ins.clear()
+            member.packet_ins[message[_PACKET_IN_KEY]] = told[14:]
 
 
 def flow_text(entry: FlowEntry) -> str:

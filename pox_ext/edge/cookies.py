@@ -10,6 +10,7 @@ from those of another run, and lets one message delete them all.  Service rules 
 
 import itertools
 import secrets
+from collections.abc import Iterable
 from typing import Generic, Optional, TypeVar
 
 E = TypeVar("E")
@@ -54,6 +55,15 @@ class Cookies(Generic[E]):
     def cookie(self, entry: E) -> int:
         """The entry's cookie on the switches.  Raises KeyError if it has none."""
         return self._cookie_of[entry]
+
+    def clear(self, kept: Iterable[E]) -> list[dict]:
+        """Forget all entries but these; the two dictionaries of before are returned."""
+        before = [self._entry_of, self._cookie_of]
+        cookie_of = self._cookie_of
+        self._entry_of, self._cookie_of = {}, {}
+        for entry in kept:
+            self.restore(entry, cookie_of[entry])
+        return before
 
     def release(self, entry: E) -> None:
         """Forget the entry.  Without effect if it has no cookie."""

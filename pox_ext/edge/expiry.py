@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 import time
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -77,6 +77,14 @@ class Expiry:
             if len(self._deadlines) > 2 * len(self._watched) + 64:
                 self._deadlines = [each for each in self._deadlines if each[2] in self._watched]
                 heapq.heapify(self._deadlines)
+
+    def cleared(self) -> list[Any]:
+        """No flow is in the table any more; what was known of them is returned."""
+        before = [self._unheld, self._watched, self._deadlines]
+        self._shared = 0
+        self._unheld, self._watched, self._deadlines = {}, set(), []
+        self._unheld_due = math.inf
+        return before
 
     def lost(self, now: float) -> None:
         """A switch is lost: some flows may be on no ready switch any more."""
@@ -210,6 +218,11 @@ class Expiry:
         for other in others:
             ask(other)
         gather.start()
+
+    @property
+    def has_gaps(self) -> bool:
+        """False if forward_in_gap() has nothing to do for any packet."""
+        return self._shared > 0
 
     def forward_in_gap(
         self, member: Member, packet: south.PacketIn, in_port: int, taker: Optional[FlowEntry]

@@ -117,6 +117,13 @@ class FlowTable:
         if not group:
             del self._groups[key]
 
+    def clear(self) -> list[dict[int, FlowEntry]]:
+        """Take all flows out; they are returned in groups."""
+        groups = list(self._groups.values())
+        self._groups = {}
+        self._size = 0
+        return groups
+
     def covered(self, match: Match, out_port: int = of.OFPP_NONE) -> list[FlowEntry]:
         """
         The flows that a loose MODIFY or DELETE, or a stats request, with this match is about:

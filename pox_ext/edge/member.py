@@ -183,11 +183,14 @@ class Member:
         self.dpid = dpid
         self.connection: Any = None
         self.ports: dict[int, south.PhyPort] = {}
+        self._numbered: set[int] = set()  # those that the big switch has
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
         self.ready = False
         self.lost_at = -math.inf
         self.counters: dict[int, tuple[int, int]] = {}
+        # What a packet-in begins with -> what it is for the controllers: see BigSwitch.packet_in.
+        self.packet_ins: dict[bytes, bytes] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
         # For each table: packets looked up, matched, and taken by its table-miss rule.
         self.looked_up: dict[int, Growing] = defaultdict(Growing)
@@ -216,15 +219,11 @@ class Member:
 
     def numbered(self, port: int) -> bool:
         """True if the big switch has this port."""
-        return (
-            port in self.ports
-            and 1 <= port <= self.owner.numbers.max_ports
-            and not _TUNNEL_NAME.match(self.ports[port].name)
-        )
+        return port in self._numbered
 
     def own_ports(self) -> list[int]:
         """The ports that the big switch has."""
-        return [port for port in self.ports if self.numbered(port)]
+        return [port for port in self.ports if port in self._numbered]
 
     def left_out(self) -> list[int]:
         """The ports that the big switch has not, but for the tunnel in use."""
@@ -235,6 +234,17 @@ class Member:
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s: %s", self, text)
+
+    def _ports_found(self) -> None:
+        """Ports have come or gone: decide which are numbered, and which is the tunnel."""
+        self._numbered = {
+            number
+            for number, port in self.ports.items()
+            if 1 <= number <= self.owner.numbers.max_ports and not _TUNNEL_NAME.match(port.name)
+        }
+        self.packet_ins.clear()
+        self.owner.packet_outs.clear()
+        self._find_tunnel()
 
     def _find_tunnel(self) -> None:
         """Decide which port is the tunnel, and say so if that cannot be decided."""
@@ -317,7 +327,7 @@ class Member:
                 self.ports[port.port_no] = port
             elif not port.config & of.OFPPC_NO_FLOOD:
                 self.send(_no_flood(port))  # OFPP_LOCAL, which the big switch has not
-        self._find_tunnel()
+        self._ports_found()
         self._hold_back_floods()
         for number, (config, mask) in self._port_mods.items():
             if number in self.ports:
@@ -455,11 +465,11 @@ class Member:
 
     def _received(self, kind: int, message: bytes) -> bool:
         """Every message from the switch comes by here first; False leaves it to POX."""
-        xid = int.from_bytes(message[4:8], "big")
         if kind == of.OFPT_VENDOR:
             if message[8:16] == _NXT_PACKET_IN:
-                self.owner.packet_in(self, south.parse_packet_in(message))
+                self.owner.packet_in(self, message)
             return True
+        xid = int.from_bytes(message[4:8], "big")
         pending = self._pending.get(xid)
         if pending is not None and kind in _ANSWERS:
             self._answered(xid, pending, kind, message)
@@ -499,7 +509,7 @@ class Member:
             self._port_mods.pop(number, None)  # another port may come there, as it is
         else:
             self.ports[number] = port
-        self._find_tunnel()
+        self._ports_found()
         self._hold_back_floods()
         if self.ready:
             self.update_service_rules()
@@ -604,6 +614,7 @@ class Member:
         self.update_service_rules()
         kept = added = changed = 0
         self.ready = True
+        self.owner.packet_outs.clear()
         for copy in self.owner.copies_for(self, present, anew):
             flow = present.pop(copy.cookie, None)
             if flow is None:
@@ -653,6 +664,7 @@ class Member:
         self._ingress = None
         self._translated = {}
         self._translated_all = True
+        self.owner.packet_outs.clear()
 
     def translate_again(self) -> Optional[set[bytes]]:
         """

@@ -160,6 +160,8 @@ class Northbound:
                 raise _bad_request(of.OFPBRC_BAD_LEN)
             if peer.role == nx.NX_ROLE_SLAVE:
                 raise _bad_request(of.OFPBRC_EPERM)
+            if message[1] == of.OFPT_PACKET_OUT and self.switch.packet_out_again(peer, message):
+                return None
         return self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
@@ -288,7 +290,8 @@ class Northbound:
             entries = table.covered(match, out_port)
         else:
             entries = table.exact(match, priority, out_port)
-        if not self.switch.refusals.doubtful.isdisjoint(entries):
+        doubtful = self.switch.refusals.doubtful
+        if doubtful and not doubtful.isdisjoint(entries):
             return self._wait(peer)  # first see whether a switch has refused one of them
         if deletes:
             self.switch.delete(entries)

@@ -102,7 +102,8 @@ class Refusals:
         self._octets += len(message)
         xid = new_xid()
         self._origins[xid] = _Origin(peer, message, undo, doubtful, refusable)
-        self.doubtful.update(doubtful)
+        if doubtful:
+            self.doubtful.update(doubtful)
         if refusable:
             self._awaited[peer] += 1
         return xid

@@ -6,7 +6,7 @@ answered a later barrier.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from edge.flowtable import FlowEntry
@@ -39,6 +39,10 @@ class Removals:
 
     def __len__(self) -> int:
         return len(self._removals)
+
+    def __iter__(self) -> Iterator[FlowEntry]:
+        """The flows that are waited for."""
+        return iter(self._removals)
 
     def begin(self, entry: FlowEntry, members: Iterable[Member], reason: int) -> None:
         """A flow has ended; these switches have been told to delete their copies."""

@@ -261,6 +261,16 @@ class PacketIn(NamedTuple):
     data: bytes
 
 
+# Where the frame begins if the match has just an in_port.
+PACKET_IN_DATA = 50
+_JUST_IN_PORT = struct.pack("!H6xL", 6, nx.NXM_OF_IN_PORT)
+
+
+def has_just_in_port(message: bytes) -> bool:
+    """True if an NXT_PACKET_IN has nothing in its match but the in_port, as nearly always."""
+    return message[32:44] == _JUST_IN_PORT and len(message) >= PACKET_IN_DATA
+
+
 def parse_packet_in(message: bytes) -> PacketIn:
     """The fields of an NXT_PACKET_IN (the whole message).  Raises ValueError if it is broken."""
     _, total_len, reason, table, cookie, match_len = _NX_PACKET_IN.unpack_from(message, 16)

@@ -7,7 +7,7 @@ Member, so that what is known of a lost switch still counts.
 
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
@@ -36,6 +36,9 @@ _TABLES = 254
 _MOST_FLOWS = 1000000
 # Up to so many flows are asked for one by one; beyond, a switch is asked for all of them.
 _ONE_BY_ONE = 8
+
+_FLOWS_PER_TURN = 1000  # that are added up before it is the turn of others
+_MOST = (1 << 64) - 1  # that a counter can say
 
 _EVERY_TABLE = 0xFF
 _ALL_PORTS = (of.OFPP_ALL, of.OFPP_NONE)
@@ -87,7 +90,11 @@ def refuse_vendor(body: bytes) -> None:
 
 
 def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
-    """OFPT_STATS_REPLY messages, as many as these entries need (OFPSF_REPLY_MORE)."""
+    """
+    OFPT_STATS_REPLY messages, as many as these entries need (OFPSF_REPLY_MORE).
+
+    Behind each part but the last, and for each empty entry, there is a pause (see Peer.answer).
+    """
 
     def message(body: list[bytes], size: int, flags: int) -> bytes:
         head = _REPLY.pack(of.OFP_VERSION, of.OFPT_STATS_REPLY, 12 + size, xid, kind, flags)
@@ -96,8 +103,12 @@ def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
     body: list[bytes] = []
     size = 0
     for entry in entries:
+        if not entry:
+            yield b""
+            continue
         if size + len(entry) > _LONGEST - 12:
             yield message(body, size, of.OFPSF_REPLY_MORE)
+            yield b""
             body, size = [], 0
         body.append(entry)
         size += len(entry)
@@ -162,22 +173,39 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
     _ask(requests, take, done)
 
 
-def _selected(switch: BigSwitch, body: bytes) -> list[FlowEntry]:
+def _selected(switch: BigSwitch, body: bytes) -> tuple[list[FlowEntry], int]:
+    """The flows that a request is about, and its out_port."""
     table, out_port = struct.unpack_from("!BxH", body, 40)
     if table not in (0, _EVERY_TABLE):
-        return []
-    return switch.table.covered(matches.parse(body[:40], literal=True), out_port)
+        return [], out_port
+    return switch.table.covered(matches.parse(body[:40], literal=True), out_port), out_port
+
+
+def _still_there(
+    switch: BigSwitch, entries: Iterable[FlowEntry], out_port: int
+) -> Iterator[FlowEntry]:
+    """
+    Those of the flows that are still there, or that stand in their place.
+
+    A long reply takes many turns, and other controllers go on meanwhile.
+    """
+    table = switch.table
+    for entry in entries:
+        if entry in table:
+            yield entry
+        else:
+            yield from table.exact(entry.match, entry.priority, out_port)
 
 
 def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
-    entries = _selected(switch, body)
+    entries, out_port = _selected(switch, body)
 
     def flows() -> Iterable[bytes]:
         now = time.monotonic()
-        for entry in entries:
+        for entry in _still_there(switch, entries, out_port):
             length = _FLOW.size + len(entry.actions.wire)
-            if entry not in switch.table or length > _LONGEST - 12:
-                continue  # Open vSwitch leaves out, too, what no message has room for
+            if length > _LONGEST - 12:
+                continue  # Open vSwitch leaves it out, too: no message has room for it
             packets, octets = switch.counted(entry)
             seconds, nanoseconds = split_seconds(now - entry.created)
             actions = entry.actions.wire
@@ -202,12 +230,24 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
 
 
 def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
-    entries = _selected(switch, body)
+    """
+    The sums of what is known of each flow.
+
+    Asking the switches for sums (NXST_AGGREGATE) would be cheaper, but then what a lost switch had
+    counted, or a copy that has just expired, would be missing flow by flow: sums could go down.
+    """
+    entries, out_port = _selected(switch, body)
 
     def sums() -> Iterable[bytes]:
-        counted = [switch.counted(entry) for entry in entries if entry in switch.table]
-        packets, octets = (min(sum(each), 0xFFFFFFFFFFFFFFFF) for each in zip(*counted or [(0, 0)]))
-        yield struct.pack("!QQL4x", packets, octets, len(counted))
+        packets = octets = flows = 0
+        for entry in _still_there(switch, entries, out_port):
+            more = switch.counted(entry)
+            packets += more[0]
+            octets += more[1]
+            flows += 1
+            if flows % _FLOWS_PER_TURN == 0:
+                yield b""
+        yield struct.pack("!QQL4x", min(packets, _MOST), min(octets, _MOST), flows)
 
     refresh(switch, entries, lambda: done(sums()))
 

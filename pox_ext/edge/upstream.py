@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -22,7 +22,7 @@ from pox.lib.recoco import Select, Sleep, Task
 
 from edge import nicira as nx
 from edge.errors import OpenFlowError
-from edge.poxfixes import Outbox
+from edge.poxfixes import Outbox, Serve, end_of_turn
 
 log = logging.getLogger("edge.upstream")
 
@@ -66,7 +66,7 @@ class Peer:
         self.closed = False
         self.heard = 0.0
         self._handle = handle
-        self._received = bytearray()
+        self._received = b""
         self._held = False
         self._processing = False
         self._outbox = Outbox(sock, self.close)
@@ -103,12 +103,26 @@ class Peer:
         self._held = True
 
     def answer(self, build: Callable[[], Iterable[bytes]]) -> None:
-        """Send the messages that were waited for since hold(), and go on."""
+        """
+        Send the messages that were waited for since hold(), and go on.
+
+        An empty one stands for a pause: the rest is made and sent after the turns of others.
+        """
+        self._answer(iter(build()))
+
+    def _answer(self, messages: Iterator[bytes]) -> None:
         try:
-            for message in build():
+            for message in messages:
+                if self.closed:
+                    break
+                if not message:
+                    end_of_turn(lambda: self._answer(messages))
+                    return
                 self.send(message)
-        finally:
+        except Exception:
             self.release()
+            raise
+        self.release()
 
     def release(self) -> None:
         """Go on with the messages that have come meanwhile."""
@@ -121,26 +135,32 @@ class Peer:
         """False while enough waits behind a barrier."""
         return not self._held or len(self._received) < _PATIENCE
 
-    def read(self) -> None:
-        """Read what there is, and handle it."""
+    def read(self) -> bool:
+        """Read what there is, and handle it; False if no more is to be read now."""
         try:
             data = self.sock.recv(_READ)
         except (BlockingIOError, InterruptedError):
-            return
+            return True
         except OSError as e:
             self.close(e.strerror or str(e))
-            return
+            return False
         if not data:
             self.close("by the controller")
-            return
+            return False
         self.heard = time.monotonic()
-        # A controller without TCP_NODELAY, such as POX, holds its next message back until this is
-        # acknowledged, which would take 40 ms.
-        if _QUICKACK is not None:
-            with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        self._received += data
+        self._received = self._received + data if self._received else data
         self._process()
+        if _QUICKACK is not None:
+            end_of_turn(self._acknowledge)
+        return not self.closed and self.wants_more
+
+    def _acknowledge(self) -> None:
+        """
+        A controller without TCP_NODELAY, such as POX, holds its next message back until the last
+        is acknowledged, which would take 40 ms.  What it asked for is on its way by now.
+        """
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _process(self) -> None:
         buffer, offset = self._received, 0
@@ -153,12 +173,12 @@ class Peer:
                 break
             if available - offset < length:
                 break
-            message = bytes(buffer[offset : offset + length])
+            message = buffer[offset : offset + length]
             if self._message(message):
                 offset += length
         self._processing = False
         if offset:
-            del self._received[:offset]
+            self._received = buffer[offset:]
 
     def _message(self, message: bytes) -> bool:
         """False if it has to be handled again."""
@@ -378,26 +398,21 @@ def serve(peer: Peer, hello_timeout: float = _ECHO_INTERVAL + _ECHO_TIMEOUT) -> 
     A controller that has not said anything for _ECHO_INTERVAL is asked for an echo, and given up
     after _ECHO_TIMEOUT more.  One that has not greeted within hello_timeout seconds is given up.
     """
-    peer.heard = time.monotonic()
-    asked = False
+    peer.heard = asked = time.monotonic()
     while core.running and not peer.closed:
-        wants = [peer.sock] if peer.wants_more else []
-        readable, _, broken = yield Select(wants, [], [peer.sock], 1.0 if wants else _SHORT_WHILE)
-        if readable:
-            asked = False
-            peer.read()
-        elif broken:
-            peer.close("connection error")
-        elif wants:
-            silence = time.monotonic() - peer.heard
-            if not peer.greeted:
-                if silence > hello_timeout:
-                    peer.close("no hello")
-            elif silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
-                peer.close("no answer to an echo request")
-            elif silence > _ECHO_INTERVAL and not asked:
-                asked = True
-                peer.send(struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_ECHO_REQUEST, 8, 0))
+        if not peer.wants_more:
+            yield Sleep(_SHORT_WHILE)
+            continue
+        yield Serve(peer.sock, peer.read, 1.0)
+        silence = time.monotonic() - peer.heard
+        if not peer.greeted:
+            if silence > hello_timeout:
+                peer.close("no hello")
+        elif silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
+            peer.close("no answer to an echo request")
+        elif silence > _ECHO_INTERVAL and asked <= peer.heard:
+            asked = time.monotonic()
+            peer.send(struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_ECHO_REQUEST, 8, 0))
     peer.close("POX ends")
 
 

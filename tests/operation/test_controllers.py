@@ -95,6 +95,42 @@ def test_both_change_the_same_table(two):
     assert out == {18: [frames.udp()]}
 
 
+def test_a_long_table_is_read_while_the_other_changes_it(two):
+    """Half of the flows are replaced and the others deleted; what stays is there, and once."""
+    count = 3000
+    match_of = {number: of.match(dl_src=frames.host_mac(number)) for number in range(count)}
+
+    def flow_mods(numbers, cookie, command=of.Command.ADD):
+        return b"".join(
+            of.flow_mod(match_of[number], of.output(2), command, cookie=number + cookie)
+            for number in numbers
+        )
+
+    def ask(bed):
+        reader, writer = each_of(bed)
+        writer.send(flow_mods(range(count), 0))
+        writer.barrier(timeout=60)
+        xid = reader.new_xid()
+        reader.send(of.stats_request(of.Stats.FLOW, of.flow_stats_body(), xid=xid))
+        for start in range(0, count, 100):
+            writer.send(
+                flow_mods(range(start, start + 100, 2), count)
+                + flow_mods(range(start + 1, start + 100, 2), 0, of.Command.DELETE_STRICT)
+            )
+        reader.barrier(timeout=60)
+        bodies = [reply.body[4:] for reply in reader.take(where=lambda reply: reply.xid == xid)]
+        read = [flow.cookie for flow in of.unpack_flow_stats(b"".join(bodies))]
+        writer.barrier(timeout=60)
+        left = sorted(flow.cookie for flow in reader.flow_stats())
+        writer.do(of.flow_mod(command=of.Command.DELETE))
+        numbers = [cookie % count for cookie in read]
+        return set(numbers) >= set(range(0, count, 2)), len(numbers) == len(set(numbers)), left
+
+    complete, once, left = two.same(ask)
+    assert complete and once
+    assert left == list(range(count, 2 * count, 2))
+
+
 def test_replies_and_errors_come_to_who_asked(two):
     def ask(bed):
         first, second = each_of(bed)

@@ -1,5 +1,7 @@
 """The select loop: every scenario breaks plain POX and not the repaired one."""
 
+import contextlib
+import errno
 import os
 import platform
 import queue
@@ -56,6 +58,147 @@ def answers(sock, timeout=None):
         return sock.recv(1) == b"x"
     except socket.timeout:
         return False
+
+
+# ---- Serve: reading without a turn of the task for each message ----
+
+
+def serving(sock, serve, timeout=None):
+    """A task that serves a socket over and over; a queue gets what happens to the task."""
+    from edge.poxfixes import Serve
+
+    happened = queue.Queue()
+
+    def steps():
+        while True:
+            try:
+                yield Serve(sock, serve, timeout)
+                happened.put("woken")
+            except ConnectionError as e:
+                happened.put(str(e))
+
+    start(steps)
+    return happened
+
+
+def served(pox):
+    """An echo of all but "e", which ends the serving, and "r", which raises."""
+    near, far = socket.socketpair()
+
+    def serve():
+        data = near.recv(1)
+        if data == b"r":
+            raise ConnectionError("raised")
+        near.send(data)
+        return data != b"e"
+
+    def sent(data):
+        far.send(data)
+        return far.recv(1) == data
+
+    far.settimeout(SOON)
+    happened = serving(near, serve)
+    answered = [sent(b"a"), sent(b"b")]
+    quiet = happened.empty()
+    ended = [sent(b"e"), happened.get(timeout=SOON)]
+    far.send(b"r")
+    return [answered, quiet, ended, happened.get(timeout=SOON), sent(b"a"), happened.empty()]
+
+
+def test_what_is_served_wakes_its_task_at_the_end_only():
+    outcome = on_fixed(served)
+    assert outcome.result == [[True, True], True, [True, "woken"], "raised", True, True]
+
+
+def served_too_long(pox):
+    near, far = socket.socketpair()
+    happened = serving(near, lambda: near.send(near.recv(1)) == 1, timeout=0.1)
+    far.settimeout(SOON)
+    happened.get(timeout=SOON)
+    return [answers(far), happened.get(timeout=SOON)]
+
+
+def test_serving_has_a_timeout():
+    assert on_fixed(served_too_long).result == [True, "woken"]
+
+
+def served_and_closed(pox):
+    """One is closed before it is served, one meanwhile."""
+    near, far = socket.socketpair()
+    echo(near)
+    met = queue.Queue()
+
+    def serve_closed(sock):
+        def serve():
+            try:
+                sock.recv(1)
+            except OSError as e:
+                met.put(e.errno)
+            return False
+
+        return serve
+
+    for before in (True, False):
+        sock, _peer = socket.socketpair()
+        if before:
+            sock.close()
+
+        def steps(sock=sock):
+            from edge.poxfixes import Serve
+
+            yield Serve(sock, serve_closed(sock))
+
+        start(steps)
+        if not before:
+            assert answers(far)  # so it is being served by now
+            pox.core.callLater(sock.close)
+    return [met.get(timeout=SOON), met.get(timeout=SOON), answers(far)]
+
+
+def test_who_serves_a_closed_descriptor_meets_the_error_and_others_go_on():
+    assert on_fixed(served_and_closed).result == [errno.EBADF, errno.EBADF, True]
+
+
+def served_and_written(pox):
+    """Another task waits until the same socket can be written."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    heard, written = queue.Queue(), queue.Queue()
+
+    def serve():
+        heard.put(near.recv(1).decode())
+        return True
+
+    def fill():
+        try:
+            while True:
+                near.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+
+    def writer():
+        yield select([], [near], [])
+        written.put(True)
+
+    serving(near, serve)
+    pox.call(fill)
+    start(writer)
+    far.send(b"x")
+    before = [heard.get(timeout=SOON), written.empty()]
+    far.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            far.recv(1 << 16)
+    after = written.get(timeout=SOON)
+    far.send(b"y")
+    return [before, after, heard.get(timeout=SOON)]
+
+
+def test_a_socket_is_served_while_another_task_waits_to_write_to_it():
+    assert on_fixed(served_and_written).result == [["x", True], True, "y"]
+
+
+# ---- what breaks POX's ----
 
 
 def closed_descriptor(pox):

@@ -118,6 +118,44 @@ def test_floods_reach_a_switch_from_when_it_connects(half):
     assert floods_to(half, 1) == [2, 17, 18]
 
 
+def test_what_no_switch_holds_is_deleted_with_all_others(half):
+    """Its timeouts, which run here, end with it."""
+    removed = {"flags": of.Flag.SEND_FLOW_REM, "idle_timeout": 1, "hard_timeout": 1}
+    half.controller.flow_mod(of.match(in_port=18), of.output(1), cookie=1, **removed)
+    half.controller.flow_mod(of.match(in_port=17), of.output(1), cookie=2, idle_timeout=1)
+    half.controller.flow_mod(of.match(in_port=1), of.output(2), cookie=3)
+    half.controller.flow_mod(command=of.Command.DELETE)
+    message = half.controller.expect(of.Type.FLOW_REMOVED)
+    flow = of.unpack_flow_removed(message.body)
+    assert (flow.cookie, flow.reason) == (1, of.RemovedReason.DELETE)
+    with pytest.raises(AssertionError):
+        half.controller.expect(of.Type.FLOW_REMOVED, 2)  # none when their time would be up
+    assert "Timer" not in half.aggregator.log()
+
+
+def test_a_packet_out_like_one_before_goes_where_the_switches_are_now(half):
+    """What has been found out about one is remembered for the next, as long as it holds."""
+    alone, together = ([2], [1, 2]), ([2, 17, 18], [1, 2, 18])
+    second = half.network.switches[2]
+
+    def floods():
+        twice = [(floods_to(half, 1), floods_to(half, 17)) for _ in range(2)]
+        assert twice[0] == twice[1]
+        return twice[0]
+
+    assert floods() == alone
+    connect_s2(half)
+    wait_until_it_passes(half, 2, 18)
+    wait_until_it_passes(half, 17, 2)
+    assert floods() == together
+    second.ovs.vsctl("del-controller", second.name)
+    half.wait_for_ports([1, 2])
+    assert floods() == alone
+    connect_s2(half)
+    wait_until_it_passes(half, 2, 18)
+    assert floods() == together
+
+
 def test_a_new_switch_has_the_service_rules_and_the_ports_of_the_formula(half):
     connect_s2(half)
     ports = half.controller.features().ports

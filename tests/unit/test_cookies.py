@@ -31,6 +31,19 @@ def test_what_is_released_is_in_neither():
     assert len(cookies) == 1
 
 
+def test_all_can_be_released_but_a_few():
+    cookies = Cookies()
+    entries = [object() for _ in range(10)]
+    given = [cookies.new(entry) for entry in entries]
+    entry_of, cookie_of = cookies.clear(entries[3:5])
+    assert entry_of == dict(zip(given, entries)) and cookie_of == dict(zip(entries, given))
+    assert len(cookies) == 2
+    assert [cookies.cookie(entry) for entry in entries[3:5]] == given[3:5]
+    assert [cookies.entry(cookie) for cookie in given[3:5]] == entries[3:5]
+    assert cookies.entry(given[0]) is None
+    assert cookies.new(object()) not in given
+
+
 def test_a_cookie_is_not_used_again():
     cookies = Cookies()
     seen = set()

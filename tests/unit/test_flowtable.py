@@ -68,6 +68,12 @@ class AgainstAList(RuleBasedStateMachine):
         with pytest.raises(KeyError):
             self.table.remove(old)
 
+    @rule()
+    def clear(self):
+        groups = self.table.clear()
+        assert {flow for group in groups for flow in group.values()} == set(self.model)
+        self.model = []
+
     @rule(data=st.data(), priority=st.sampled_from((0, 1, 2)), out_port=st.sampled_from(OUT_PORTS))
     def ask(self, data, priority, out_port):
         raw = self.draw_match(data)

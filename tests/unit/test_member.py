@@ -156,6 +156,7 @@ class Owner:
         self.numbers = PortNumbers()
         self.fragments = 0
         self.has_lowest = False
+        self.packet_outs = {}
         self.copies = {copy.cookie: copy for copy in copies}
         self.refusals = self
         self.said = []

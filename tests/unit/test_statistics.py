@@ -15,6 +15,8 @@ LONGEST = 65535
 def unpacked(messages):
     """(body, flags) of each part, whose headers have to be right."""
     for raw in messages:
+        if not raw:
+            continue  # a pause
         message = of.unpack(raw)
         kind, flags = struct.unpack_from("!HH", message.body)
         assert struct.unpack_from("!H", raw, 2)[0] == len(raw) <= LONGEST
@@ -45,6 +47,11 @@ def test_a_part_is_full_before_the_next_begins(count, sizes):
     got = reply([bytes(96)] * count)
     assert [len(body) for body, _ in got] == sizes
     assert [flags for _, flags in got] == [1] * (len(sizes) - 1) + [0]
+
+
+def test_others_have_their_turns_between_parts_and_where_an_entry_is_empty():
+    messages = list(parts(7, of.Stats.FLOW, [bytes(40000), b"", bytes(40000)]))
+    assert [len(message) for message in messages] == [0, 40012, 0, 40012]
 
 
 @given(st.lists(st.integers(0, 3).map(lambda n: (1, 88, 20000, 65523)[n]), max_size=20))

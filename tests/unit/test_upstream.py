@@ -57,6 +57,12 @@ class Sent:
         self.closed = True
 
 
+@pytest.fixture(autouse=True)
+def no_turns(monkeypatch):
+    """What is to be done at the end of a turn, which needs a running POX, is done at once."""
+    monkeypatch.setattr(upstream, "end_of_turn", lambda callback: callback())
+
+
 class Line:
     """A Peer, and the controller's end of it."""
 
@@ -320,6 +326,67 @@ def test_an_answer_that_is_there_at_once_holds_nothing_up():
     line = Line(hold_and_release)
     line.send(b"".join(messages))
     assert handled == messages
+
+
+class Turns(list):
+    """What is to be done at the ends of turns."""
+
+    def end(self):
+        for callback in [self.pop(0) for _ in range(len(self))]:
+            callback()
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """Turns that end when the test says so."""
+    turns = Turns()
+    monkeypatch.setattr(upstream, "end_of_turn", turns.append)
+    return turns
+
+
+def test_a_long_answer_takes_several_turns_and_what_came_meanwhile_waits(turns):
+    line = Line(lambda peer, message: handled.append(message) or peer.hold())
+    handled = []
+    first, second, *parts = numbered(5)
+    line.send(first, second)
+    line.peer.answer(lambda: [parts[0], parts[1], b"", b"", parts[2]])
+    assert line.answers() == [of.unpack(part) for part in parts[:2]]
+    turns.end()
+    assert line.answers() == [] and handled == [first]
+    turns.end()
+    assert line.answers() == [of.unpack(parts[2])]
+    assert handled == [first, second]
+
+
+def test_a_long_answer_ends_when_the_connection_does(turns):
+    def messages():
+        for number in range(3):
+            made.append(number)
+            yield numbered(1)[0]
+            yield b""
+
+    line, made = Line(lambda peer, message: peer.hold()), []
+    line.send(*numbered(1))
+    line.peer.answer(messages)
+    line.peer.close()
+    while turns:
+        turns.end()
+    assert len(made) <= 2
+
+
+def test_a_mistake_in_a_long_answer_holds_nothing_up(turns):
+    def messages():
+        yield b""
+        raise KeyError("a mistake")
+
+    line, handled = Line(lambda peer, message: handled.append(message) or peer.hold()), []
+    first, second = numbered(2)
+    line.send(first, second)
+    line.peer.answer(messages)
+    with pytest.raises(KeyError):
+        while turns:
+            turns.end()
+    assert handled == [first, second]
 
 
 def test_what_waits_has_its_limit():

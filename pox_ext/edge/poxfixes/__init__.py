@@ -22,7 +22,7 @@ from pox.openflow import of_01
 from .connection import EdgeConnection
 from .ending import ShortWaits
 from .help import repair_help
-from .hub import RobustSelectHub
+from .hub import RobustSelectHub, Serve
 from .listener import listen
 from .outbox import DeferredSends, Outbox
 from .timers import after, every
@@ -31,6 +31,7 @@ __all__ = [
     "EdgeConnection",
     "Outbox",
     "RobustSelectHub",
+    "Serve",
     "after",
     "end_of_turn",
     "every",

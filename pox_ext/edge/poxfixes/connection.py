@@ -147,6 +147,16 @@ class EdgeConnection(of_01.Connection):
                 return False
             if not data:
                 return False
+            if (
+                not self._parts
+                and self.connect_time is not None
+                and len(data) >= 8
+                and data[0] == of.OFP_VERSION
+                and data[2] << 8 | data[3] == len(data)
+                and data[1] != of.OFPT_FEATURES_REPLY
+            ):  # one message, as nearly always: a packet-in
+                self._handle(data[1], data)
+                return not self.disconnected
             self._parts.append(data)
             self._size += len(data)
             if self._size < self._wanted:

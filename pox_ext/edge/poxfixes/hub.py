@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Optional
 
+from pox.lib.recoco import BlockingOperation
+
 log = logging.getLogger("edge.pox")
 
 LONGEST_WAIT = 2.0  # seconds, as POX's CYCLE_MAXIMUM: the scheduler looks whether it shall quit
@@ -33,14 +35,37 @@ def _descriptor(thing: Any) -> int:
         return -1
 
 
+class Serve(BlockingOperation):
+    """Have something called whenever there is something to read, for as long as it returns True.
+
+    The task that yields it sleeps meanwhile: it goes on when serve() has returned False or raised
+    (which is raised in the task), or after so many seconds. To wake a task for each message with
+    Select() costs several times what it costs to read one.
+    """
+
+    def __init__(
+        self, sock: Any, serve: Callable[[], bool], timeout: Optional[float] = None
+    ) -> None:
+        self._sock = sock
+        self._serve = serve
+        self._timeout = timeout
+
+    def execute(self, task: Any, scheduler: Any) -> None:
+        """What POX's scheduler calls."""
+        scheduler._selectHub.register_serve(task, self._sock, self._serve, self._timeout)
+
+
 class _Wait:
-    """One task's Select() or Sleep()."""
+    """One task's Select(), Serve() or Sleep()."""
 
-    __slots__ = ("task", "asks_errors", "fds", "result", "live")
+    __slots__ = ("task", "asks_errors", "serve", "fds", "result", "live")
 
-    def __init__(self, task: Any, asks_errors: bool) -> None:
+    def __init__(
+        self, task: Any, asks_errors: bool, serve: Optional[Callable[[], bool]] = None
+    ) -> None:
         self.task = task
         self.asks_errors = asks_errors  # the task has an exceptional list, so it looks at it
+        self.serve = serve
         self.fds: list[int] = []
         self.result: Optional[tuple[list, list, list]] = None
         self.live = True
@@ -63,8 +88,9 @@ class RobustSelectHub:
 
     Here: the scheduler's own thread polls when no task is ready, and once in each round of the
     ready ones. Its poll() is persistent, knows no limit on the numbers, and is told only what has
-    changed. Only the task that handed in a bad descriptor hears of it; it gets it back as
-    exceptional. Timers are a heap on the monotonic clock. What waits in POX's hub is taken over.
+    changed. What is served (Serve) is read from here, without a turn of its task. Only the task
+    that handed in a bad descriptor hears of it; it gets it back as exceptional. Timers are a heap
+    on the monotonic clock. What waits in POX's hub is taken over.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -116,13 +142,25 @@ class RobustSelectHub:
         self._incoming.append((task, rlist, wlist, xlist, timeout))
         self.break_idle()
 
+    def register_serve(
+        self, task: Any, sock: Any, serve: Callable[[], bool], timeout: Optional[float]
+    ) -> None:
+        """See Serve."""
+        when = None if timeout is None else time.monotonic() + timeout
+        self._incoming.append((task, [sock], None, None, when, serve))
+        self.break_idle()
+
     def registerTimer(self, task: Any, timeToWake: float, timeIsAbsolute: bool = False) -> None:
         """Wake the task after so many seconds, or at that time."""
         self.registerSelect(task, None, None, None, timeToWake, timeIsAbsolute)
 
     def idle(self) -> None:
         """Wait until a task is ready; the scheduler calls it when none is."""
-        self._poll(LONGEST_WAIT)
+        scheduler = self._scheduler
+        while not scheduler._ready and not scheduler._hasQuit:
+            self._poll(LONGEST_WAIT)
+            if self._end_of_turn:  # of another thread
+                self._finish_turn()
 
     def break_idle(self) -> None:
         """Have idle() return; from any thread. Costs nothing while the scheduler is awake."""
@@ -152,7 +190,8 @@ class RobustSelectHub:
     def end_of_turn(self, callback: Callable[[], None]) -> None:
         """Call back as soon as the task that runs now has yielded (from another thread: soon)."""
         self._end_of_turn.append(callback)
-        self.break_idle()
+        if self._sleeping:
+            self.break_idle()
 
     # -- inside
 
@@ -174,7 +213,8 @@ class RobustSelectHub:
                 self._add(*request)
             except Exception as e:
                 log.error("%s is dropped, since it waits for no such thing: %s", request[0], e)
-        self._tell_poller()
+        if self._dirty:
+            self._tell_poller()
         if longest:
             longest = min(longest, self._until_next_timer())
             # From here on other threads write to the pipe; what they did just before is seen here.
@@ -184,10 +224,11 @@ class RobustSelectHub:
                 longest = 0
         try:
             events = self._poller.poll(math.ceil(longest * 1000))
-            self._poll_failed = False
         except OSError as e:
+            self._sleeping = False
             events = self._bad_descriptors(e)
-        self._sleeping = False
+        else:
+            self._sleeping = self._poll_failed = False
         if events:
             self._dispatch(events)
         if self._timers:
@@ -211,11 +252,19 @@ class RobustSelectHub:
         for task, rlist, wlist, xlist, timeout in waiting:
             self.registerSelect(task, rlist, wlist, xlist, timeout, True)
 
-    def _add(self, task: Any, rlist: Any, wlist: Any, xlist: Any, when: Optional[float]) -> None:
+    def _add(
+        self,
+        task: Any,
+        rlist: Any,
+        wlist: Any,
+        xlist: Any,
+        when: Optional[float],
+        serve: Optional[Callable[[], bool]] = None,
+    ) -> None:
         before = self._waits.get(task)
         if before is not None:  # it was woken by other means while it waited
             self._forget(before)
-        wait = self._waits[task] = _Wait(task, bool(xlist))
+        wait = self._waits[task] = _Wait(task, bool(xlist), serve)
         bad = []
         for things, kind in ((rlist, _IN), (wlist, _OUT), (xlist, _PRI)):
             for thing in things or ():
@@ -232,7 +281,11 @@ class RobustSelectHub:
                 self._by_fd.setdefault(fd, []).append((wait, thing, kind))
                 wait.fds.append(fd)
                 self._dirty.add(fd)
-        if bad:
+        if bad and serve is not None:
+            self._serve(wait)  # which meets the error
+            if wait.live:
+                self._wake(wait)
+        elif bad:
             for thing, kind in bad:
                 self._refuse(wait, thing, kind)
             self._wake(wait)
@@ -294,7 +347,12 @@ class RobustSelectHub:
                 os.read(fd, 1024)
                 continue
             found = False
-            for wait, thing, kind in self._by_fd.get(fd, ()):
+            for wait, thing, kind in tuple(self._by_fd.get(fd, ())):  # serve() may change it
+                if wait.serve is not None:
+                    if event != _OUT:
+                        found = True
+                        self._serve(wait)
+                    continue
                 if event & select.POLLNVAL:
                     self._refuse(wait, thing, kind)
                 elif event & _MEANS[kind]:
@@ -314,6 +372,19 @@ class RobustSelectHub:
         for wait in woken:
             if wait.live:
                 self._wake(wait)
+
+    def _serve(self, wait: _Wait) -> None:
+        if not wait.live:
+            return
+        try:
+            go_on = wait.serve()
+        except Exception as e:
+            wait.task.re = (e,)  # POX raises it where the task has yielded
+            go_on = False
+        if self._end_of_turn:
+            self._finish_turn()
+        if not go_on and wait.live:
+            self._wake(wait)
 
     def _until_next_timer(self) -> float:
         while self._timers and not self._timers[0][2].live:

@@ -12,6 +12,8 @@ from pox.core import core
 from pox.lib.recoco import Select, Sleep, Task
 from pox.openflow import debug, of_01
 
+from .hub import Serve
+
 log = logging.getLogger("edge.pox")
 
 HANDSHAKE_TIME = 10  # seconds for the handshakes of TLS and OpenFlow together
@@ -110,6 +112,8 @@ class SwitchTask(Task):
     def __init__(self, sock: socket.socket, tls: Optional[ssl.SSLContext]) -> None:
         self._sock = sock
         self._tls = tls
+        self._con: Any = None
+        self._open = True
         super().__init__()
 
     def run(self) -> Iterator:
@@ -120,20 +124,18 @@ class SwitchTask(Task):
             self._sock.setblocking(False)
             if self._tls is not None:
                 yield from self._tls_handshake(deadline)
-            con = of_01.Connection(self._sock)
-            while not con.disconnected:
+            con = self._con = of_01.Connection(self._sock)
+            while self._open:
+                left = None
+                if con.connect_time is None:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(f"no OpenFlow handshake within {HANDSHAKE_TIME} s")
                 if con.more:
                     yield 0  # others first
+                    self._read()
                 else:
-                    left = None
-                    if con.connect_time is None:
-                        left = deadline - time.monotonic()
-                        if left <= 0:
-                            raise TimeoutError(f"no OpenFlow handshake within {HANDSHAKE_TIME} s")
-                    if (yield Select([con], [], [], left))[0]:
-                        con.idle_time = time.time()
-                if con.read() is False:
-                    break
+                    yield Serve(con, self._read, left)
         except OSError as e:
             log.info("%s: closing: %s", con or self._peer(), e)
         except Exception as e:
@@ -143,6 +145,13 @@ class SwitchTask(Task):
             if con is not None:
                 con.close()
             self._sock.close()
+
+    def _read(self) -> bool:
+        """Read what has come; False when that is not all, or is the end."""
+        con = self._con
+        con.idle_time = time.time()
+        self._open = con.read() and not con.disconnected
+        return self._open and not con.more
 
     def _peer(self) -> str:
         try:

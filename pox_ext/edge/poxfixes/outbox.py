@@ -3,7 +3,7 @@
 import ssl
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from pox.core import core
 from pox.lib.recoco import Select, Task
@@ -42,7 +42,7 @@ class Outbox:
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
         self._parts: deque[bytes] = deque()
         self._parts_size = 0
-        self._first = memoryview(b"")  # being sent, before the parts
+        self._first: Union[bytes, memoryview] = b""  # being sent, before the parts
         self._flush_due = False
         self._blocked = False  # a task waits until the socket is writable
         self._closed = False
@@ -76,7 +76,11 @@ class Outbox:
         """Hand the kernel now what it takes."""
         while not self._closed and (self._first or self._parts):
             if not self._first:
-                self._first = memoryview(b"".join(self._take(GATHERED)))
+                if len(self._parts) == 1:
+                    self._first = self._parts.popleft()
+                    self._parts_size = 0
+                else:
+                    self._first = b"".join(self._take(GATHERED))
             try:
                 sent = self._sock.send(self._first)
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -84,8 +88,10 @@ class Outbox:
             except (OSError, ValueError) as e:
                 self._fail(str(e))
                 return
-            self._first = self._first[sent:]
-            if self._first:
+            if sent == len(self._first):
+                self._first = b""
+            else:
+                self._first = memoryview(self._first)[sent:]
                 if not self._blocked:
                     self._blocked = True
                     _Drain(self).start(fast=True)
@@ -105,7 +111,7 @@ class Outbox:
         self._failed = _nothing  # so that it does not keep alive whoever owns it
         self._parts.clear()
         self._parts_size = 0
-        self._first = memoryview(b"")
+        self._first = b""
 
     def _turn_ended(self) -> None:
         self._flush_due = False
