@@ -2,7 +2,9 @@
 
 Each frame belongs to a flow of its own.  It enters port 1 and leaves port 2, which for the big
 switch is on the same switch, or 17, which is on another, behind a tunnel.  The same controller is
-connected to the big switch and, directly, to a plain Open vSwitch bridge.  There are four:
+connected to the big switch; directly to a plain Open vSwitch bridge; and to another such bridge
+through relay.py, which copies bytes in the aggregator's place and does nothing else.  There are
+four:
 
     packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
     flow_mod    the same, with a flow-mod before it
@@ -12,9 +14,9 @@ connected to the big switch and, directly, to a plain Open vSwitch bridge.  Ther
 
     sudo python benchmarks/flow_setup.py
 
-Columns: microseconds from frame in to frame out, median and 99th percentile, one frame at a time;
-frames per second with several under way; the ratios of big switch to direct; and microseconds of
-the aggregator's processor time for a frame.
+Columns: microseconds from frame in to frame out, median and 99th percentile, one frame at a time,
+and the ratios to direct; frames per second with several under way; and microseconds of the
+aggregator's processor time for a frame.
 """
 
 import contextlib
@@ -35,6 +37,7 @@ IN = 1
 UNDER_WAY = 16
 """Frames at once; Open vSwitch drops packet-ins for a controller that has 100 waiting."""
 POX = {"hub": ["forwarding.hub", "--reactive"], "l2_pairs": ["forwarding.l2_pairs"]}
+PATHS = ("big", "relay", "direct")
 CONTROLLERS = ("packet_out", "flow_mod", *POX)
 US = 1e6
 
@@ -46,11 +49,15 @@ def frame(destination: int, source: int) -> bytes:
 
 
 class Path:
-    """From port IN to port `out` of one switch, by its controller."""
+    """From port IN to port `out` of one switch, by its controller.
 
-    def __init__(self, name: str, bed: Bed, out: int) -> None:
+    relayed: the controller is behind relay.py.
+    """
+
+    def __init__(self, name: str, bed: Bed, out: int, relayed: bool = False) -> None:
         self.name = name
         self.bed = bed
+        self.relayed = relayed
         self.out = out
         self.entry = bed.wires.ports[IN]
         self.exit = bed.wires.ports[out]
@@ -113,24 +120,26 @@ def controller(kind: str, path: Path, log: str) -> Iterator[None]:
     address, port = path.bed.controller.address, path.bed.controller.port
     path.bed.controller.close()
     namespace = path.bed.controller.namespace
-    if kind in POX:
-        options = ["--address=" + address, f"--port={port}", *POX[kind]]
-        pox = Aggregator(namespace, log, options, component="openflow.of_01", level="WARNING")
-        pox.start()
-        stop = pox.kill
-    else:
-        program = os.path.join(bench.BENCHMARKS, "reactive.py")
-        process = subprocess.Popen(namespace.command(sys.executable, program, str(port), kind))
 
-        def stop() -> None:
-            process.kill()
-            process.wait()
+    def start(program: str, *arguments: object) -> None:
+        command = [sys.executable, os.path.join(bench.BENCHMARKS, program), *map(str, arguments)]
+        process = subprocess.Popen(namespace.command(*command))
+        stack.callback(process.wait)
+        stack.callback(process.kill)
 
-    try:
+    with contextlib.ExitStack() as stack:
+        if path.relayed:
+            start("relay.py", port, port + 1)
+            port += 1
+        if kind in POX:
+            options = ["--address=" + address, f"--port={port}", *POX[kind]]
+            pox = Aggregator(namespace, log, options, component="openflow.of_01", level="WARNING")
+            pox.start()
+            stack.callback(pox.kill)
+        else:
+            start("reactive.py", port, kind)
         path.wait_until_open()
         yield
-    finally:
-        stop()
 
 
 def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]:
@@ -146,18 +155,13 @@ def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]
             samples.add(path.name, bench.percentile(taken, 50))
             samples.add(path.name + " rate", path.rate(count))
     tails = {name: bench.percentile(taken, 99) for name, taken in latencies.items()}
-    return [
-        samples["big"] * US,
-        tails["big"] * US,
-        samples["direct"] * US,
-        tails["direct"] * US,
-        samples.ratio("big", "direct"),
-        tails["big"] / tails["direct"],
-        samples["big rate"],
-        samples["direct rate"],
-        samples.ratio("big rate", "direct rate"),
-        samples["big cpu"] * US,
-    ]
+    row = []
+    for path in paths:
+        row += [samples[path.name] * US, tails[path.name] * US]
+    for name in ("big", "relay"):
+        row += [samples.ratio(name, "direct"), tails[name] / tails["direct"]]
+    row += [samples[path.name + " rate"] for path in paths]
+    return [*row, samples["big cpu"] * US]
 
 
 def main() -> None:
@@ -171,28 +175,24 @@ def main() -> None:
     table = bench.Table(
         "controller",
         "port",
-        "big p50",
-        "big p99",
-        "direct p50",
-        "direct p99",
-        "ratio p50",
-        "ratio p99",
-        " big/s",
-        "direct/s",
-        "ratio",
+        *(f"{name} {what}" for name in PATHS for what in ("p50", "p99")),
+        *(f"{name}/direct {what}" for name in ("big", "relay") for what in ("p50", "p99")),
+        *(f"{name}/s" for name in PATHS),
         "cpu us",
     )
     for kind in options.controllers.split(","):
         for out in options.ports:
             with contextlib.ExitStack() as stack:
                 directory = stack.enter_context(tempfile.TemporaryDirectory())
-                big = Path("big", stack.enter_context(bench.big_switch(2, options.python)), out)
-                direct = Path("direct", stack.enter_context(bench.plain_switch()), out)
-                for path in (big, direct):
+                big = stack.enter_context(bench.big_switch(2, options.python))
+                paths = [Path("big", big, out)]
+                for name in PATHS[1:]:
+                    bed = stack.enter_context(bench.plain_switch())
+                    paths.append(Path(name, bed, out, relayed=name == "relay"))
+                for path in paths:
                     log = os.path.join(directory, path.name)
                     stack.enter_context(controller(kind, path, log))
-                pid = big.bed.aggregator.pid
-                row = measure([big, direct], pid, options.rounds, options.frames)
+                row = measure(paths, big.aggregator.pid, options.rounds, options.frames)
             table.row(kind, out, *row)
 
 
