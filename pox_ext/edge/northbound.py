@@ -125,6 +125,14 @@ class Northbound:
         find the errors.
         """
         kind = message[1]
+        if (
+            kind == of.OFPT_PACKET_OUT
+            and peer.role != nx.NX_ROLE_SLAVE
+            and len(message) >= 16
+            and self.switch.packet_out_again(peer, message)
+        ):
+            self.switch.counts.packet_outs += 1
+            return True
         awaited = self.switch.refusals.awaited(peer)
         if awaited and kind not in _UNANSWERED:
             return self._wait(peer)
@@ -160,8 +168,6 @@ class Northbound:
                 raise _bad_request(of.OFPBRC_BAD_LEN)
             if peer.role == nx.NX_ROLE_SLAVE:
                 raise _bad_request(of.OFPBRC_EPERM)
-            if message[1] == of.OFPT_PACKET_OUT and self.switch.packet_out_again(peer, message):
-                return None
         return self._handlers.get(message[1], self._unexpected)(peer, message)
 
     def _unexpected(self, peer: Peer, message: bytes) -> None:
