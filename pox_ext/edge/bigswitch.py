@@ -909,12 +909,8 @@ class BigSwitch:
         in_port = self._to_north(member, packet.in_port)
         if in_port is None:
             return  # the big switch has no such port
-        reason = packet.reason
         missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
-        if missed:
-            reason = of.OFPR_NO_MATCH
-        elif reason == of.OFPR_NO_MATCH:
-            reason = of.OFPR_ACTION
+        reason = of.OFPR_NO_MATCH if missed else packet.reason
         taker = None if missed else self.cookies.entry(packet.cookie)
         # What comes from neither has been sent by a packet-out, or by a flow that is gone.
         if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):

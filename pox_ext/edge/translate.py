@@ -219,6 +219,39 @@ _PADDING = {
 }
 
 
+# The same of Nicira's actions.
+_NICIRA_PADDING = {
+    nx.NXAST_EXIT: (10, 16),
+    nx.NXAST_DEC_TTL: (10, 16),
+    nx.NXAST_CONTROLLER: (15, 16),
+    nx.NXAST_PUSH_MPLS: (12, 16),
+    nx.NXAST_POP_MPLS: (12, 16),
+    nx.NXAST_SET_MPLS_TTL: (11, 16),
+    nx.NXAST_DEC_MPLS_TTL: (10, 16),
+    nx.NXAST_SET_MPLS_LABEL: (10, 12),
+    nx.NXAST_SET_MPLS_TC: (11, 16),
+}
+
+
+def _nicira_as_reported(subtype: int, action: bytes) -> bytes:
+    """A Nicira action as Open vSwitch reports it."""
+    if subtype == nx.NXAST_REG_MOVE:
+        return _without_zeros_behind(action)
+    if subtype == nx.NXAST_DEC_TTL_CNT_IDS:
+        return _with_its_ids_only(action)
+    start, end = _NICIRA_PADDING.get(subtype, (0, 0))
+    return action[:start] + bytes(end - start) + action[end:]
+
+
+def _with_its_ids_only(dec_ttl: bytes) -> bytes:
+    """NXAST_DEC_TTL_CNT_IDS without what is behind its controllers' ids."""
+    end = 16 + 2 * int.from_bytes(dec_ttl[10:12], "big")
+    length = -(-end // 8) * 8
+    if length > len(dec_ttl):
+        return dec_ttl  # wrong
+    return dec_ttl[:2] + length.to_bytes(2, "big") + dec_ttl[4:end] + bytes(length - end)
+
+
 def _without_zeros_behind(reg_move: bytes) -> bytes:
     """NXAST_REG_MOVE as Open vSwitch reports it."""
     if any(reg_move[24:]) or b"\xff\xff" in (reg_move[16:18], reg_move[20:22]):
@@ -279,8 +312,7 @@ def parse(raw: bytes) -> Actions:
             if port != of.OFPP_IN_PORT:
                 step = Enqueue(port, queue)
         elif kind == of.OFPAT_VENDOR:
-            if subtype == nx.NXAST_REG_MOVE:
-                step = action = _without_zeros_behind(action)
+            step = action = _nicira_as_reported(subtype, action)
         else:
             _check_argument(kind, action)
             if kind in _PADDING:

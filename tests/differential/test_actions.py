@@ -338,6 +338,9 @@ NICIRA = {
     "move ethernet source to destination": reg_move(NXM_OF_ETH_SRC, NXM_OF_ETH_DST, 48),
     "controller": nx(20, struct.pack("!HHBx", 64, 0, 1)),
     "controller, another": nx(20, struct.pack("!HHBx", 64, 5, 1)),
+    "controller, no match": nx(20, struct.pack("!HHBx", 64, 0, 0)),
+    "controller, invalid ttl": nx(20, struct.pack("!HHBx", 64, 0, 2)),
+    "decrement ttl, for controllers": nx(21, struct.pack("!H4xHH", 2, 0, 5)),
     "push mpls": nx(23, struct.pack("!H4x", 0x8847)),
     "pop mpls": nx(24, struct.pack("!H4x", 0x0800)),
     "push to the stack": nx(27, struct.pack("!HIHxx", 0, NXM_OF_ETH_SRC, 48)),
@@ -363,6 +366,29 @@ def test_nicira_actions_that_need_what_the_match_does_not_say(both):
     both.flow_mod(of.match(dl_type=0x800), [load_ip, of.output(17)])
     assert both.inject(1, UDP).ports == [17]
     assert len(both.flows()) == 1
+
+
+def test_padding_of_nicira_actions_is_read_back_as_zeros(both):
+    pad = b"\xff"
+    for number, action in enumerate(
+        [
+            nx(17, pad * 6),
+            nx(18, pad * 6),
+            nx(20, struct.pack("!HHB", 64, 0, 1) + pad),
+            nx(23, struct.pack("!H", 0x8847) + pad * 4),
+            nx(24, struct.pack("!H", 0x0800) + pad * 4),
+            nx(25, b"\5" + pad * 5),
+            nx(26, pad * 6),
+            nx(30, pad * 2 + b"\0\0\0\5"),
+            nx(31, b"\5" + pad * 5),
+            *(nx(21, struct.pack("!H4x", ids) + pad * 8) for ids in range(6)),
+            nx(21, struct.pack("!H4x", 1) + pad * 32),
+            nx(21, struct.pack("!H", 1) + pad * 12),
+        ]
+    ):
+        match = of.match(dl_type=0x8847)
+        both.replies(of.flow_mod(match, [action, of.output(17), action], priority=number))
+    assert len(both.flows()) == 15
 
 
 def test_zeros_behind_a_reg_move_are_not_read_back(both):

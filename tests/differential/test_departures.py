@@ -143,6 +143,14 @@ def test_nicira_actions_on_fields_that_differ_between_the_switches(both, field):
     assert both.big.controller.flow_stats() == []
 
 
+@pytest.mark.parametrize("field", [0x80000606, 0x0000050C])  # OXM_OF_ETH_DST, NXM_OF_ETH_SRC_W
+def test_fields_that_have_another_number_too_are_read_back_as_they_were(both, field):
+    action = reg_load(field, 1, 48)
+    both.do(of.flow_mod(of.match(), action))
+    plain, big = (bed.controller.flow_stats()[0].actions for bed in both.beds)
+    assert plain != big == action
+
+
 @pytest.mark.parametrize(
     ("subtype", "body"),
     [
