@@ -205,10 +205,6 @@ class BigSwitch:
             self.topology_changed()
             self._expiry.lost(member.lost_at)
 
-    def changed_here(self, cookie: int) -> None:
-        """A switch was given other actions for a flow when it came back."""
-        self._expiry.late_on(self.cookies.entry(cookie))
-
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
         member.tunnel_ip = None
@@ -244,7 +240,6 @@ class BigSwitch:
                     continue
                 actions = member.translated_or_none(entry.actions)
                 member.send(south.modify_flow(new_xid(), table, cookie, actions))
-                self._expiry.late_on(entry)
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -433,7 +428,6 @@ class BigSwitch:
         copy = self.copy(entry, member)
         if not entry.hard_timeout:
             return copy
-        self._expiry.late_on(entry)
         left = entry.modified + entry.hard_timeout - time.monotonic()
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 

@@ -2,7 +2,10 @@
 When flows come to their end by themselves.
 
 Timeouts run on the switches, copy by copy.  Here it is decided what the end of a copy means for
-the flow, and looked after the flows of which no switch holds a copy that would tell.
+the flow, and looked after the flows of which no switch holds a copy that would tell.  Hard
+timeouts are looked after here for all flows: a switch that hangs does not tell, one that was given
+a copy later could be up to a second late, since it knows whole seconds only, and one that was
+given other actions begins anew.
 
 A switch that is lost may go on forwarding, and use its copies: nobody knows.  As long as it may
 come back, a flow that it may hold is not taken for idle.
@@ -64,6 +67,8 @@ class Expiry:
         """A flow is in the table now."""
         if _is_shared(entry):
             self._shared += 1
+        if entry.hard_timeout:
+            self._watch(entry)
         if not self._ready(entry):
             self._leave_unheld(entry, entry.created + entry.idle_timeout)
 
@@ -96,9 +101,12 @@ class Expiry:
         return [member for member in self._homes(entry) if member.ready]
 
     def _leave_unheld(self, entry: FlowEntry, idle_end: float) -> None:
-        if entry.idle_timeout or entry.hard_timeout:
-            idle_end = self._unheld.setdefault(entry, idle_end if entry.idle_timeout else math.inf)
-            self._unheld_due = min(self._unheld_due, idle_end, _hard_end(entry))
+        if entry.idle_timeout:
+            self._unheld_due = min(self._unheld_due, self._unheld.setdefault(entry, idle_end))
+
+    def _watch(self, entry: FlowEntry) -> None:
+        self._watched.add(entry)
+        heapq.heappush(self._deadlines, (_hard_end(entry), next(self._serials), entry))
 
     def put_on(self, entry: FlowEntry, member: Member) -> None:
         """A switch is given a copy of a flow that has been there for a while."""
@@ -112,38 +120,27 @@ class Expiry:
         """A switch that has come back still has its copy."""
         self._unheld.pop(entry, None)
 
-    def late_on(self, entry: FlowEntry) -> None:
-        """
-        A switch's hard timeout for a flow ends too late.
-
-        It has only whole seconds; and it begins anew if a copy is given other actions, though the
-        controller changed nothing.  So the flow is ended from here.
-        """
-        if entry.hard_timeout and entry not in self._watched:
-            self._watched.add(entry)
-            heapq.heappush(self._deadlines, (_hard_end(entry), next(self._serials), entry))
-
     def tick(self, now: float) -> None:
         """End the flows whose time is up though no switch says so."""
+        over: list[FlowEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             entry = heapq.heappop(self._deadlines)[2]
             if entry not in self._watched:
                 continue
             self._watched.remove(entry)
             if _hard_end(entry) <= now:
-                self._end([entry], of.OFPRR_HARD_TIMEOUT)
+                over.append(entry)
             else:
-                self.late_on(entry)
+                self._watch(entry)  # it was modified meanwhile
+        self._end(over, of.OFPRR_HARD_TIMEOUT)
         if self._unheld_due > now:
             return
         self._unheld_due = math.inf
         for entry, idle_end in list(self._unheld.items()):
-            if _hard_end(entry) <= now:
-                self._end([entry], of.OFPRR_HARD_TIMEOUT)
-            elif idle_end <= now:
+            if idle_end <= now:
                 self._end([entry], of.OFPRR_IDLE_TIMEOUT)
             else:
-                self._unheld_due = min(self._unheld_due, idle_end, _hard_end(entry))
+                self._unheld_due = min(self._unheld_due, idle_end)
 
     def copy_idle(self, member: Member, entry: FlowEntry, packets: int) -> None:
         """
@@ -166,6 +163,8 @@ class Expiry:
         A switch that has come back, and had this flow when it was lost, has it no more: it was
         idle there.  False if it has to be put on it again.
         """
+        if entry.created + entry.idle_timeout > time.monotonic():
+            return False  # it has not got there
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return True
@@ -199,21 +198,23 @@ class Expiry:
 
         def ask(other: Member) -> None:
             def answer(kind: int, message: bytes) -> bool:
-                if kind == of.OFPT_STATS_REPLY:
-                    for flow in south.parse_flows(message):
-                        unused = entry.fresh and other.index in entry.fresh and not flow.packets
-                        in_use.append(not unused and flow.idle_age < entry.idle_timeout)
-                    if south.is_more(message):
-                        return False
+                if kind != of.OFPT_STATS_REPLY:
+                    unknown()
+                    return True
+                for flow in south.parse_flows(message):
+                    unused = entry.fresh and other.index in entry.fresh and not flow.packets
+                    in_use.append(not unused and flow.idle_age < entry.idle_timeout)
+                if south.is_more(message):
+                    return False
                 gather.answered(other)
                 return True
 
+            def unknown() -> None:
+                in_use.append(True)  # for all that we know; we ask again when its time is up again
+                gather.answered(other)
+
             cookie = self._cookie(entry)
-            other.request(
-                lambda xid: south.dump_flows(xid, cookie),
-                answer,
-                lambda: gather.answered(other),
-            )
+            other.request(lambda xid: south.dump_flows(xid, cookie), answer, unknown)
 
         for other in others:
             ask(other)
@@ -255,7 +256,7 @@ class Expiry:
 
 
 def _hard_end(entry: FlowEntry) -> float:
-    return entry.modified + entry.hard_timeout if entry.hard_timeout else math.inf
+    return entry.modified + entry.hard_timeout
 
 
 def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:

@@ -622,7 +622,6 @@ class Member:
                 added += 1
             elif flow.actions != copy.actions:
                 self.send(south.modify_flow(new_xid(), copy.table, copy.cookie, copy.actions))
-                self.owner.changed_here(copy.cookie)
                 changed += 1
             else:
                 kept += 1
