@@ -28,6 +28,7 @@ from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
 from edge.indexes import Indexes
 from edge.member import (
+    FLOWS_PER_TURN,
     TABLE_LOWEST,
     TABLE_OPENFLOW,
     TABLE_REMOTE,
@@ -37,7 +38,7 @@ from edge.member import (
     table_and_priority,
 )
 from edge.ports import PortNumbers, Unnumbered
-from edge.poxfixes import end_of_turn
+from edge.poxfixes import end_of_turn, in_turns
 from edge.refusals import Refusals
 from edge.removals import Removals
 from edge.upstream import Controller, Peer
@@ -114,9 +115,7 @@ class BigSwitch:
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
-        self._expiry = Expiry(
-            self.table, self._homes, self.cookies.cookie, self._put_back, self._end
-        )
+        self._expiry = Expiry(self.table, self._homes, self.cookies.cookie, self.put, self._end)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -231,15 +230,30 @@ class BigSwitch:
         same = {member: member.translate_again() for member in self.ready_members()}
         if all(each is None for each in same.values()):
             return
-        for entry in self.table:
-            table, _ = table_and_priority(entry.priority)
-            cookie = self.cookies.cookie(entry)
+        in_turns(self._renew(same))
+
+    def _renew(self, same: dict[Member, Optional[set[bytes]]]) -> Iterator[None]:
+        """
+        Give the flows their new actions.
+
+        same: what has stayed as it was on each switch (see Member.translate_again); one that
+            comes later is brought up to date anyway
+        """
+        for number, entry in enumerate(list(self.table), 1):
             for member in self.holders(entry):
-                unchanged = same[member]
-                if unchanged is None or entry.actions.wire in unchanged:
-                    continue
-                actions = member.translated_or_none(entry.actions)
-                member.send(south.modify_flow(new_xid(), table, cookie, actions))
+                unchanged = same.get(member)
+                if unchanged is not None and entry.actions.wire not in unchanged:
+                    self.renew_actions(entry, member)
+            if number % FLOWS_PER_TURN == 0:
+                yield
+
+    def renew_actions(self, entry: FlowEntry, member: Member) -> None:
+        """Translate a flow's actions again for a switch that has it."""
+        if entry in self.table:
+            table, _ = table_and_priority(entry.priority)
+            actions = member.translated_or_none(entry.actions)
+            data = south.modify_flow(new_xid(), table, self.cookies.cookie(entry), actions)
+            member.send(data)
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -431,12 +445,13 @@ class BigSwitch:
         left = entry.modified + entry.hard_timeout - time.monotonic()
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
-    def _put_back(self, entry: FlowEntry, member: Member) -> None:
-        """Put a flow on a switch that has it no more, though it should."""
-        copy = self.copy_again(entry, member)
-        member.send(copy.add(self.xid_to_put(copy.cookie, member)))
+    def put(self, entry: FlowEntry, member: Member) -> None:
+        """Put a flow on a switch that has it not (any more), though it should."""
+        if entry in self.table:
+            copy = self.copy_again(entry, member)
+            member.send(copy.add(self._xid_to_put(copy.cookie, member)))
 
-    def xid_to_put(self, cookie: int, member: Member, again: bool = True) -> int:
+    def _xid_to_put(self, cookie: int, member: Member, again: bool = True) -> int:
         """
         The xid with which a flow that had been accepted is put on a switch.
 
@@ -453,7 +468,7 @@ class BigSwitch:
             if entry is None or entry not in self.table or not member.ready:
                 return
             if again:
-                xid = self.xid_to_put(cookie, member, again=False)
+                xid = self._xid_to_put(cookie, member, again=False)
                 member.send(self.copy_again(entry, member).add(xid))
                 return
             member.warn_once(
@@ -464,11 +479,12 @@ class BigSwitch:
 
         return self.refusals.originate(None, b"", undo)
 
-    def copies_for(
+    def flows_for(
         self, member: Member, present: dict[int, south.FlowStats], anew: bool
-    ) -> Iterator[Copy]:
+    ) -> Iterator[tuple[FlowEntry, int]]:
         """
-        All flows as they have to be on a switch that has come (back) with the present ones.
+        All flows, and their cookies, that have to be on a switch that has come (back) with the
+        present ones.
 
         What it had counted before, and does not have any more, stays counted.
 
@@ -477,7 +493,7 @@ class BigSwitch:
         """
         seen, member.counters = member.counters, {}
         for entry in list(self.table):
-            if member not in self.holders(entry):
+            if member not in self._homes(entry):
                 continue
             cookie = self.cookies.cookie(entry)
             flow = present.get(cookie)
@@ -497,7 +513,7 @@ class BigSwitch:
                 continue
             else:
                 self._expiry.put_on(entry, member)
-            yield self.copy_again(entry, member)
+            yield entry, cookie
 
     def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
         """
@@ -569,7 +585,7 @@ class BigSwitch:
                 if old is None:
                     member.send(delete)
                 elif old in self.table:
-                    self._put_back(old, member)
+                    self.put(old, member)
                 else:
                     member.send(delete)
 
@@ -655,7 +671,11 @@ class BigSwitch:
                 self._remove(entry)
         for entry in entries:
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
-                waited_for = [member for member in self.holders(entry) if member is not told]
+                waited_for = [
+                    member
+                    for member in self.holders(entry)
+                    if member is not told and entry not in member.missing
+                ]
                 self.removals.begin(entry, waited_for, reason)
             else:
                 self._release(entry)
@@ -867,14 +887,14 @@ class BigSwitch:
             and entry.modified + entry.hard_timeout > time.monotonic() + _EARLY
         ):
             # It was modified while the switch was away, so its time has begun anew.
-            self._put_back(entry, member)
+            self.put(entry, member)
         elif removed.reason == of.OFPRR_HARD_TIMEOUT:
             self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
             self._expiry.copy_idle(member, entry, removed.packets)
         else:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
-            self._put_back(entry, member)
+            self.put(entry, member)
 
     def packet_in(self, member: Member, message: bytes) -> None:
         """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""

@@ -163,7 +163,10 @@ class Expiry:
         A switch that has come back, and had this flow when it was lost, has it no more: it was
         idle there.  False if it has to be put on it again.
         """
-        if entry.created + entry.idle_timeout > time.monotonic():
+        put_at = entry.created
+        if entry.fresh and member.index in entry.fresh:
+            put_at = max(put_at, member.up_since)
+        if put_at + entry.idle_timeout > time.monotonic():
             return False  # it has not got there
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)

@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -23,6 +23,7 @@ from edge import southbound as south
 from edge.cookies import SERVICE
 from edge.errors import OpenFlowError
 from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
+from edge.poxfixes import in_turns
 
 log = logging.getLogger("edge.member")
 
@@ -36,6 +37,7 @@ _LOWEST_PRIORITY = 1
 
 _MOST_TRANSLATIONS = 16384
 _MOST_FLOWS = 2000000
+FLOWS_PER_TURN = 1000  # that are sent to a switch of our own accord before others have their turn
 
 # A silent switch is asked so often whether it is there again, and for so long.
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
@@ -173,8 +175,10 @@ class Member:
     tunnel_port: the number of its tunnel port, None while there is none (or more than one)
     tunnel_ip: the address at which the others reach it, None while that is not known
     ready: True while it is connected and has what it has to have
+    up_since: when it was known what it lacked to be ready, the last time (seconds, monotonic)
     lost_at: when it was ready for the last time (seconds, monotonic); -inf if it is the first time
     counters: cookie -> (packets, octets) as the switch last said, for the copies on it
+    missing: flows that it should have and has not been sent since it is back
     """
 
     def __init__(self, owner: Any, index: int, dpid: int) -> None:
@@ -187,8 +191,9 @@ class Member:
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
         self.ready = False
-        self.lost_at = -math.inf
+        self.up_since = self.lost_at = -math.inf
         self.counters: dict[int, tuple[int, int]] = {}
+        self.missing: dict[Any, None] = {}
         # What a packet-in begins with -> what it is for the controllers: see BigSwitch.packet_in.
         self.packet_ins: dict[bytes, bytes] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
@@ -612,27 +617,63 @@ class Member:
                 stale.append(flow)
         anew = not self._rules
         self.update_service_rules()
-        kept = added = changed = 0
         self.ready = True
         self.owner.packet_outs.clear()
-        for copy in self.owner.copies_for(self, present, anew):
-            flow = present.pop(copy.cookie, None)
+        wrong: list[Any] = []
+        missing: list[Any] = []
+        kept = 0
+        for entry, cookie in self.owner.flows_for(self, present, anew):
+            flow = present.pop(cookie, None)
             if flow is None:
-                self.send(copy.add(self.owner.xid_to_put(copy.cookie, self)))
-                added += 1
-            elif flow.actions != copy.actions:
-                self.send(south.modify_flow(new_xid(), copy.table, copy.cookie, copy.actions))
-                changed += 1
+                missing.append(entry)
+            elif flow.actions != self.translated_or_none(entry.actions):
+                wrong.append(entry)
             else:
                 kept += 1
+        self.up_since = time.monotonic()
+        self.missing = dict.fromkeys(missing)
         stale.extend(present.values())
+        log.info(
+            "%s: up, %d ports; flows: %d kept, %d added, %d changed, %d removed",
+            self,
+            len(self.own_ports()),
+            kept,
+            len(missing),
+            len(wrong),
+            len(stale),
+        )
+        in_turns(self._make_right(self._corrections(missing, wrong, stale)))
+
+    def _make_right(self, corrections: Iterator[None]) -> Iterator[None]:
+        """
+        Send what the switch needs, some of it a turn, and then say that it is as it should be.
+
+        It is ready, so what the controllers change meanwhile is sent at once.  Of a flow that is
+        still missing it takes no notice then, and gets the flow later as it is then.
+        """
+        connection = self.connection
+        for number, _ in enumerate(corrections, 1):
+            if number % FLOWS_PER_TURN == 0:
+                yield
+                if self.connection is not connection:
+                    return
+        self.owner.member_ready(self)
+
+    def _corrections(
+        self, missing: list[Any], wrong: list[Any], stale: list[south.FlowStats]
+    ) -> Iterator[None]:
+        for entry in missing:
+            del self.missing[entry]
+            yield self.owner.put(entry, self)
+        for entry in wrong:
+            yield self.owner.renew_actions(entry, self)
         for flow in stale:
             if flow.cookie == SERVICE and not flow.priority:
                 # Another run's: it must not tell (see rule_removed) that it is deleted.
                 rule = Rule(flow.table, flow.priority, flow.match)
                 self._change_rule(of.OFPFC_ADD, rule, tells=False)
             # By its cookie too: what has just been added in its place stays.
-            self.send(
+            yield self.send(
                 south.nicira_flow_mod(
                     new_xid(),
                     of.OFPFC_DELETE_STRICT,
@@ -641,16 +682,6 @@ class Member:
                     priority=flow.priority,
                 )
             )
-        log.info(
-            "%s: up, %d ports; flows: %d kept, %d added, %d changed, %d removed",
-            self,
-            len(self.own_ports()),
-            kept,
-            added,
-            changed,
-            len(stale),
-        )
-        self.owner.member_ready(self)
 
     def ingress(self) -> translate.Ingress:
         """What the translation has to know of this switch."""

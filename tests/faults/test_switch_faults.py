@@ -1,6 +1,8 @@
 """A switch dies, hangs or loses its connection, and comes back (real daemons, real signals)."""
 
+import itertools
 import re
+import threading
 import time
 from contextlib import ExitStack
 from typing import Callable, NamedTuple
@@ -402,6 +404,82 @@ def test_a_switch_that_dies_while_it_is_brought_up_to_date(make_bed):
         bed.wait_until_right(RECONNECT + RIGHT)
         stream.wait_for_frames()
     stream.expect_no_loss()
+
+
+MANY = 6000
+"""Flows that a switch is not brought up to date with in one turn."""
+
+
+def many_flows(bed, match, **fields):
+    """Add flows to port 18 for as many addresses; return their matches."""
+    matches = [of.match(dl_dst=frames.host_mac(1000 + number), **match) for number in range(MANY)]
+    fields.update(flags=of.Flag.SEND_FLOW_REM)
+    bed.controller.send(*(of.flow_mod(match, of.output(18), **fields) for match in matches))
+    bed.controller.barrier(20)
+    return matches
+
+
+def at_flow_mod(relay, number, do):
+    """Call something, in the relay's thread, when so many flow-mods have gone south from now on."""
+    passed = itertools.count(1)
+
+    def look(direction, message):
+        if direction == SOUTHWARD and message[1] == Type.FLOW_MOD and next(passed) == number:
+            do()
+        return message
+
+    relay.mangle = look
+
+
+def test_what_changes_while_a_switch_is_brought_up_to_date(make_bed):
+    """Flows are added, modified, replaced and deleted while it gets them, turn by turn."""
+    bed = make_bed(relays=[2], flows=False)
+    matches = many_flows(bed, {})
+    switch = bed.network.switches[2]
+    switch.ovs.kill_vswitchd()
+    bed.wait_for_link([17, 18], down=True)
+    begun = threading.Event()
+    at_flow_mod(bed.relays[2], 1, begun.set)
+    switch.ovs.start()
+    assert begun.wait(10)
+    changes = []
+    for number in range(0, MANY, 5):
+        deleted, modified, replaced = matches[number : number + 3]
+        changes += [
+            of.flow_mod(deleted, command=of.Command.DELETE_STRICT),
+            of.flow_mod(modified, of.output(2), of.Command.MODIFY_STRICT),
+            of.flow_mod(replaced, of.output(1), cookie=7),
+            of.flow_mod(of.match(dl_src=frames.host_mac(1000 + number)), of.output(17)),
+        ]
+    bed.controller.send(*changes)
+    for _ in range(MANY // 5):
+        bed.controller.expect(Type.FLOW_REMOVED)
+    bed.wait_for_link([17, 18], down=False)
+    bed.wait_until_right(RIGHT)
+    assert len(bed.controller.flow_stats()) == MANY
+    assert bed.controller.take(Type.FLOW_REMOVED) == []
+    assert bed.controller.take(Type.ERROR) == []
+
+
+def test_a_switch_is_lost_before_it_has_got_all_its_flows(make_bed):
+    """Those that it has not got were not idle on it: it gets them the next time."""
+    bed = make_bed(relays=[2], flows=False)
+    many_flows(bed, {"in_port": 17}, idle_timeout=4)
+    over = time.monotonic() + 4
+    switch, relay = bed.network.switches[2], bed.relays[2]
+    switch.ovs.kill_vswitchd()
+    bed.wait_for_link([17, 18], down=True)
+    until(lambda: time.monotonic() > over, "end of the time of flows that nobody uses")
+    at_flow_mod(relay, MANY // 4, relay.drop)
+    connections = relay.connections
+    switch.ovs.start()
+    relay.wait_for_connection(connections + 2)
+    bed.wait_until_right(2 * RECONNECT + RIGHT)
+    assert len(bed.controller.flow_stats()) == MANY
+    assert bed.controller.take(Type.FLOW_REMOVED) == []
+    for _ in range(MANY):
+        removed = of.unpack_flow_removed(bed.controller.expect(Type.FLOW_REMOVED).body)
+        assert removed.reason == RemovedReason.IDLE_TIMEOUT
 
 
 def mortal_flows(bed, **timeouts):

@@ -2,6 +2,7 @@
 
 import struct
 import time
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from lab import openflow10 as of
 
 from edge import southbound as south
+from edge import translate
 from edge.member import Copy, Member, Rule, service_rules, table_and_priority
 from edge.ports import PortNumbers
 
@@ -152,27 +154,44 @@ def test_no_rule_of_the_ingress_tables_sends_anywhere_by_itself(tunnel, ports, l
 class Owner:
     """What a Member asks of the big switch, and tells it."""
 
-    def __init__(self, copies=()):
+    def __init__(self, wanted=()):
         self.numbers = PortNumbers()
         self.fragments = 0
         self.has_lowest = False
         self.packet_outs = {}
-        self.copies = {copy.cookie: copy for copy in copies}
+        self.flows = {flow.cookie: flow for flow in wanted}
         self.refusals = self
         self.said = []
 
     def has_cookie(self, cookie):
-        return cookie in self.copies
+        return cookie in self.flows
 
-    def copies_for(self, member, present, anew):
-        return list(self.copies.values())
+    def flows_for(self, member, present, anew):
+        return [(flow, cookie) for cookie, flow in self.flows.items()]
 
-    def xid_to_put(self, cookie, member):
-        return 1
+    def ingress_of(self, member):
+        return translate.Ingress(1, 3, (1, 2), {}, (), self.numbers.locate, lambda *_: 0)
+
+    def put(self, flow, member):
+        member.send(flow.copy(member.translated(flow.actions)).add(1))
+
+    def renew_actions(self, flow, member):
+        actions = member.translated(flow.actions)
+        member.send(south.modify_flow(1, 2, flow.cookie, actions))
 
     def __getattr__(self, name):
         """What it is told."""
         return lambda *_: self.said.append(name)
+
+
+class Flow(NamedTuple):
+    """What a Member knows of a flow of the big switch."""
+
+    cookie: int
+    actions: translate.Actions
+
+    def copy(self, actions):
+        return Copy(self.cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
 
 
 class Connection:
@@ -210,8 +229,8 @@ PORTS = [phy_port(1, "s1-eth1"), phy_port(2, "s1-eth2"), phy_port(3, "tun1")]
 class Switch:
     """The far end of a Member: answers its requests as the test says."""
 
-    def __init__(self, ports=PORTS, flows=(), copies=()):
-        self.owner = Owner(copies)
+    def __init__(self, ports=PORTS, flows=(), wanted=()):
+        self.owner = Owner(wanted)
         self.member = Member(self.owner, 1, 1)
         self.connection = Connection()
         self.member.connect(self.connection)
@@ -351,20 +370,17 @@ def test_a_foreign_flow_in_the_place_of_a_service_rule_gives_way():
 
 
 def test_flows_are_brought_up_to_date_by_their_difference():
-    def copy(cookie, actions):
-        return Copy(cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
-
-    copies = [copy(1, of.output(1)), copy(2, of.output(2)), copy(3, of.output(3))]
+    wanted = [Flow(number, translate.parse(of.output(number))) for number in (1, 2, 3)]
     flows = [
         *dump(SERVICE),
         nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=1),
         nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=2),
         nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=4),
     ]
-    _, messages = up(flows=flows, copies=copies)
+    _, messages = up(flows=flows, wanted=wanted)
     assert changes(messages) == [
-        "MODIFY table=2 priority=0 any cookie=0x2: output:2",
         "ADD cookie=0x3 table=2",
+        "MODIFY table=2 priority=0 any cookie=0x2: output:2",
         "DELETE_STRICT table=2 priority=9 in_port=1 cookie=0x4",
     ]
 

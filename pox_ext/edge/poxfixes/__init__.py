@@ -14,6 +14,7 @@ install() puts all of them in place; importing does nothing.
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, Callable
 
 from pox.core import core
@@ -35,6 +36,7 @@ __all__ = [
     "after",
     "end_of_turn",
     "every",
+    "in_turns",
     "install",
     "repair_help",
 ]
@@ -64,6 +66,16 @@ def install() -> None:
 def end_of_turn(callback: Callable[[], None]) -> None:
     """Call back as soon as the task that runs now has yielded."""
     core.scheduler._selectHub.end_of_turn(callback)
+
+
+def in_turns(steps: Iterator[Any]) -> None:
+    """Go through an iterator, one step now and one at the end of each turn from then on.
+
+    It is for what takes long: others have their turns between.
+    """
+    for _ in steps:
+        end_of_turn(lambda: in_turns(steps))
+        return
 
 
 def _unblock_call_later(scheduler: Any) -> None:
