@@ -29,6 +29,9 @@ from edge.member import Member, new_xid
 # more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
 DEAD = 300.0  # seconds
 
+# When a hard timeout ends, a number that no other has, and the flow; None once that has ended.
+_Deadline = list[Any]
+
 
 class Expiry:
     """
@@ -59,8 +62,8 @@ class Expiry:
         # Flows of which no ready switch has a copy, and when they have been idle for their time.
         self._unheld: dict[FlowEntry, float] = {}
         self._unheld_due = math.inf  # none of them ends before that
-        self._deadlines: list[tuple[float, int, FlowEntry]] = []  # a heap
-        self._watched: set[FlowEntry] = set()  # those that are in it and in the table
+        self._deadlines: list[_Deadline] = []  # a heap
+        self._watched: dict[FlowEntry, _Deadline] = {}  # the flows that it is about
         self._serials = itertools.count()
 
     def added(self, entry: FlowEntry) -> None:
@@ -77,17 +80,18 @@ class Expiry:
         if _is_shared(entry):
             self._shared -= 1
         self._unheld.pop(entry, None)
-        if entry in self._watched:
-            self._watched.remove(entry)
+        deadline = self._watched.pop(entry, None)
+        if deadline is not None:
+            deadline[2] = None
             if len(self._deadlines) > 2 * len(self._watched) + 64:
-                self._deadlines = [each for each in self._deadlines if each[2] in self._watched]
+                self._deadlines = list(self._watched.values())
                 heapq.heapify(self._deadlines)
 
     def cleared(self) -> list[Any]:
         """No flow is in the table any more; what was known of them is returned."""
         before = [self._unheld, self._watched, self._deadlines]
         self._shared = 0
-        self._unheld, self._watched, self._deadlines = {}, set(), []
+        self._unheld, self._watched, self._deadlines = {}, {}, []
         self._unheld_due = math.inf
         return before
 
@@ -105,8 +109,8 @@ class Expiry:
             self._unheld_due = min(self._unheld_due, self._unheld.setdefault(entry, idle_end))
 
     def _watch(self, entry: FlowEntry) -> None:
-        self._watched.add(entry)
-        heapq.heappush(self._deadlines, (_hard_end(entry), next(self._serials), entry))
+        deadline = self._watched[entry] = [_hard_end(entry), next(self._serials), entry]
+        heapq.heappush(self._deadlines, deadline)
 
     def put_on(self, entry: FlowEntry, member: Member) -> None:
         """A switch is given a copy of a flow that has been there for a while."""
@@ -125,9 +129,9 @@ class Expiry:
         over: list[FlowEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             entry = heapq.heappop(self._deadlines)[2]
-            if entry not in self._watched:
+            if entry is None:
                 continue
-            self._watched.remove(entry)
+            del self._watched[entry]
             if _hard_end(entry) <= now:
                 over.append(entry)
             else:

@@ -28,6 +28,9 @@ PASSING = (
     "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
     "edge.match.",
     "edge.member.Member._translated",
+    "edge.expiry.Expiry._deadlines",
+    "edge.member.Member.packet_ins",
+    "edge.bigswitch.BigSwitch.packet_outs",
 )
 """What may be there or not: caches, and what time brings."""
 
