@@ -7,6 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
+from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -263,11 +264,11 @@ class Northbound:
         check_length(message, 8)
         begun = time.monotonic()
 
-        def build() -> bytes:
+        def messages() -> Iterator[bytes]:
             self.switch.counts.barriers.add(time.monotonic() - begun)
-            return reply(message, of.OFPT_BARRIER_REPLY, b"")
+            yield reply(message, of.OFPT_BARRIER_REPLY, b"")
 
-        answer_later(peer, self.switch.barrier, build)
+        answer_later(peer, self.switch.barrier, messages())
 
     # --- flows ---------------------------------------------------------------------------------
 
@@ -367,12 +368,12 @@ class Northbound:
                 done,
             )
 
-        def build() -> bytes:
+        def messages() -> Iterator[bytes]:
             queues = answers[0] if answers else b""
             body = struct.pack("!H6x", number) + queues
-            return reply(message, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)
+            yield reply(message, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)
 
-        answer_later(peer, ask, build)
+        answer_later(peer, ask, messages())
 
 
 def _check_flags(flags: int, timeouts: int) -> None:
@@ -401,15 +402,15 @@ def reply(request: bytes, kind: int, body: bytes) -> bytes:
 
 
 def answer_later(
-    peer: Peer, ask: Callable[[Callable[[], None]], None], build: Callable[[], bytes]
+    peer: Peer, ask: Callable[[Callable[[], None]], None], messages: Iterator[bytes]
 ) -> None:
     """
     Answer when the switches have.
 
     Open vSwitch answers in the order of the requests, so the peer's next messages wait.
+
     ask: is given the function to call when all is there
-    build: makes the answer
+    messages: the answer, not made before that
     """
     peer.hold()
-
-    ask(lambda: peer.answer(lambda: [build()]))
+    ask(lambda: peer.answer(messages))

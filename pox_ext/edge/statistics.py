@@ -65,10 +65,10 @@ def answer(switch: BigSwitch, peer: Peer, message: bytes) -> None:
     peer.hold()
 
     def done(entries: Iterable[bytes]) -> None:
-        peer.answer(lambda: parts(xid, kind, entries))
+        peer.answer(parts(xid, kind, entries))
 
     def refused(error: OpenFlowError) -> None:
-        peer.answer(lambda: [error.reply(message)])
+        peer.answer([error.reply(message)])
 
     try:
         build(switch, body, done, refused)

@@ -102,13 +102,13 @@ class Peer:
         """Handle no more messages until release(): a barrier is waited for."""
         self._held = True
 
-    def answer(self, build: Callable[[], Iterable[bytes]]) -> None:
+    def answer(self, messages: Iterable[bytes]) -> None:
         """
         Send the messages that were waited for since hold(), and go on.
 
         An empty one stands for a pause: the rest is made and sent after the turns of others.
         """
-        self._answer(iter(build()))
+        self._answer(iter(messages))
 
     def _answer(self, messages: Iterator[bytes]) -> None:
         try:

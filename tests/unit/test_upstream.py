@@ -349,7 +349,7 @@ def test_a_long_answer_takes_several_turns_and_what_came_meanwhile_waits(turns):
     handled = []
     first, second, *parts = numbered(5)
     line.send(first, second)
-    line.peer.answer(lambda: [parts[0], parts[1], b"", b"", parts[2]])
+    line.peer.answer([parts[0], parts[1], b"", b"", parts[2]])
     assert line.answers() == [of.unpack(part) for part in parts[:2]]
     turns.end()
     assert line.answers() == [] and handled == [first]
@@ -367,23 +367,24 @@ def test_a_long_answer_ends_when_the_connection_does(turns):
 
     line, made = Line(lambda peer, message: peer.hold()), []
     line.send(*numbered(1))
-    line.peer.answer(messages)
+    line.peer.answer(messages())
     line.peer.close()
     while turns:
         turns.end()
     assert len(made) <= 2
 
 
-def test_a_mistake_in_a_long_answer_holds_nothing_up(turns):
+@pytest.mark.parametrize("pauses", [0, 1])
+def test_a_mistake_in_an_answer_holds_nothing_up(turns, pauses):
     def messages():
-        yield b""
+        yield from [b""] * pauses
         raise KeyError("a mistake")
 
     line, handled = Line(lambda peer, message: handled.append(message) or peer.hold()), []
     first, second = numbered(2)
     line.send(first, second)
-    line.peer.answer(messages)
     with pytest.raises(KeyError):
+        line.peer.answer(messages())
         while turns:
             turns.end()
     assert handled == [first, second]
