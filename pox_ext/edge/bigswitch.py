@@ -251,9 +251,15 @@ class BigSwitch:
         """Translate a flow's actions again for a switch that has it."""
         if entry in self.table:
             table, _ = table_and_priority(entry.priority)
-            actions = member.translated_or_none(entry.actions)
-            data = south.modify_flow(new_xid(), table, self.cookies.cookie(entry), actions)
-            member.send(data)
+            member.send(
+                south.modify_flow(
+                    new_xid(),
+                    table,
+                    self.cookies.cookie(entry),
+                    member.translated_or_none(entry.actions),
+                    _kind(entry.match, entry.actions),
+                )
+            )
 
     def ingress_of(self, member: Member) -> translate.Ingress:
         """What the translation has to know when a packet enters at this switch."""
@@ -594,6 +600,7 @@ class BigSwitch:
     def modify(
         self,
         entries: list[FlowEntry],
+        match: matches.Match,
         cookie: Optional[int],
         actions: translate.Actions,
         peer: Peer,
@@ -602,6 +609,8 @@ class BigSwitch:
         """
         MODIFY: give flows other actions, and another cookie unless that is None; their counters
         and timeouts stay (but a hard timeout begins anew, as in Open vSwitch).
+
+        match: the controller's, which covers those of the flows
 
         Raises OpenFlowError if the actions are too many.
         """
@@ -618,14 +627,15 @@ class BigSwitch:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%d flows now do %s", len(entries), ofctl.actions_text(actions.wire))
         now = time.monotonic()
+        kind = _kind(match, actions)
         for entry in entries:
             entry.actions = actions
             if cookie is not None:
                 entry.cookie = cookie
             entry.modified = now
-            self._send_actions(entry, xid)
+            self._send_actions(entry, xid, kind)
 
-    def _send_actions(self, entry: FlowEntry, xid: int) -> None:
+    def _send_actions(self, entry: FlowEntry, xid: int, kind: bytes) -> None:
         table, _ = table_and_priority(entry.priority)
         cookie = self.cookies.cookie(entry)
         packed: dict[bytes, bytes] = {}
@@ -633,7 +643,7 @@ class BigSwitch:
             actions = member.translated_or_none(entry.actions)
             data = packed.get(actions)
             if data is None:
-                data = packed[actions] = south.modify_flow(xid, table, cookie, actions)
+                data = packed[actions] = south.modify_flow(xid, table, cookie, actions, kind)
             member.send(data)
 
     def _undo_modify(
@@ -646,7 +656,7 @@ class BigSwitch:
         def finish(refusers: set[Member]) -> None:
             for entry, actions, _, _ in changed:
                 if entry in self.table and entry.actions is actions:
-                    self._send_actions(entry, new_xid())
+                    self._send_actions(entry, new_xid(), _kind(entry.match, actions))
 
         return finish
 
@@ -946,6 +956,11 @@ class BigSwitch:
             if len(member.packet_ins) >= _MOST_KNOWN:
                 member.packet_ins.clear()
             member.packet_ins[message[_PACKET_IN_KEY]] = told[14:]
+
+
+def _kind(match: matches.Match, actions: translate.Actions) -> bytes:
+    """What a change of a flow has to say of its packets, so that a switch takes these actions."""
+    return south.match_kind(match.wire) if actions.refusable else b""
 
 
 def flow_text(entry: FlowEntry) -> str:

@@ -39,7 +39,7 @@ _ETHERNET = 1 << _FIELD_BITS
 _SAYS_NOTHING = of.OFPFW_ALL & ~(of.OFPFW_NW_SRC_MASK | of.OFPFW_NW_DST_MASK) | _NW_ADDRESSES
 
 # The tag is compared as OVS's TCI: vid, priority, and the bit that says that there is a tag.
-_TCI_PRESENT = 0x1000
+TCI_PRESENT = 0x1000
 
 
 class Match(NamedTuple):
@@ -127,7 +127,7 @@ def _shape(wildcards: int, ethernet: bool, has_tag: bool) -> _Shape:
         vid_wire, pcp_wire = vid & 0x0FFF, pcp
         tci_mask = vid_wire | pcp << 13
         if tci_mask:
-            tci_mask |= _TCI_PRESENT
+            tci_mask |= TCI_PRESENT
 
     src = (wildcards & of.OFPFW_NW_SRC_MASK) >> of.OFPFW_NW_SRC_SHIFT
     dst = (wildcards & of.OFPFW_NW_DST_MASK) >> of.OFPFW_NW_DST_SHIFT
@@ -185,7 +185,7 @@ def parse(raw: bytes, literal: bool = False) -> Match:
     tci_mask = shape.mask >> _VLAN_SHIFT & 0xFFFF
     value = fields
     if tci_mask:
-        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | _TCI_PRESENT) & tci_mask if has_tag else 0
+        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | TCI_PRESENT) & tci_mask if has_tag else 0
         value = fields & _TAG_CLEAR | tci << _VLAN_SHIFT
     if shape.mask & _ETHERNET:
         value |= _ETHERNET
@@ -219,7 +219,7 @@ def of_frame(frame: bytes, in_port: int) -> int:
     offset = 12
     kind = int.from_bytes(frame[12:14], "big")
     if kind in (0x8100, 0x88A8) and len(frame) >= 18:
-        tci = int.from_bytes(frame[14:16], "big") | _TCI_PRESENT
+        tci = int.from_bytes(frame[14:16], "big") | TCI_PRESENT
         offset = 16
         kind = int.from_bytes(frame[16:18], "big")
     offset += 2

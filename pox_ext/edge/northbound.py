@@ -306,7 +306,7 @@ class Northbound:
         if command != of.OFPFC_ADD:
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
-                self.switch.modify(entries, kept, actions, peer, message)
+                self.switch.modify(entries, match, kept, actions, peer, message)
             if entries or cookie == _KEEP_COOKIE:
                 return None
         elif entries and cookie == _KEEP_COOKIE:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge import nicira as nx
+from edge.match import ETH_IP, ETH_IPV6, TCI_PRESENT, VLAN_NONE
 
 _VERSION = of.OFP_VERSION
 _HEADER = struct.Struct("!BBHL")
@@ -35,6 +36,9 @@ NO_BUFFER = 0xFFFFFFFF
 ALL_TABLES = 0xFF
 
 _COOKIE = struct.Struct("!LQ")
+# Of an ofp_match: wildcards, dl_vlan, dl_type, nw_proto, tp_src, tp_dst.
+_KIND = struct.Struct("!L14xHxxHxB10xHH")
+_ICMPV6 = 58
 
 
 def _message(kind: int, xid: int, body: bytes = b"") -> bytes:
@@ -63,6 +67,28 @@ def match_cookie(cookie: int, mask: Optional[int] = None) -> bytes:
     if mask is None:
         return _COOKIE.pack(nx.NXM_NX_COOKIE, cookie)
     return struct.pack("!LQQ", nx.NXM_NX_COOKIE_W, cookie, mask)
+
+
+def match_kind(match: bytes) -> bytes:
+    """
+    NXM: what a match in its one form (Match.wire) says of the kind of packet.
+
+    A flow-mod has to say it for the fields that its Nicira actions name.
+    """
+    wildcards, vlan, dl_type, proto, icmp_type, icmp_code = _KIND.unpack(match)
+    said = b""
+    if not wildcards & of.OFPFW_DL_TYPE:
+        said += struct.pack("!LH", nx.NXM_OF_ETH_TYPE, dl_type)
+        if not wildcards & of.OFPFW_NW_PROTO and dl_type in (ETH_IP, ETH_IPV6):
+            said += struct.pack("!LB", nx.NXM_OF_IP_PROTO, proto)
+            if (dl_type, proto) == (ETH_IPV6, _ICMPV6):
+                if not wildcards & of.OFPFW_TP_SRC:
+                    said += struct.pack("!LB", nx.NXM_NX_ICMPV6_TYPE, icmp_type & 0xFF)
+                if not wildcards & of.OFPFW_TP_DST:
+                    said += struct.pack("!LB", nx.NXM_NX_ICMPV6_CODE, icmp_code & 0xFF)
+    if not wildcards & of.OFPFW_DL_VLAN and vlan != VLAN_NONE:
+        said += struct.pack("!LHH", nx.NXM_OF_VLAN_TCI_W, TCI_PRESENT, TCI_PRESENT)
+    return said
 
 
 def add_flow(
@@ -132,10 +158,14 @@ def nicira_flow_mod(
     )
 
 
-def modify_flow(xid: int, table: int, cookie: int, actions: bytes) -> bytes:
-    """Give the flow with this cookie other actions; counters and timeouts stay."""
+def modify_flow(xid: int, table: int, cookie: int, actions: bytes, kind: bytes = b"") -> bytes:
+    """
+    Give the flow with this cookie other actions; counters and timeouts stay.
+
+    kind: match_kind() of a match that covers the flow's, for actions that need it
+    """
     return nicira_flow_mod(
-        xid, of.OFPFC_MODIFY, table, match_cookie(cookie), cookie, actions=actions
+        xid, of.OFPFC_MODIFY, table, match_cookie(cookie) + kind, cookie, actions=actions
     )
 
 

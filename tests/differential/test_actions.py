@@ -3,6 +3,7 @@
 OpenFlow 1.0.0, 3.3 and 5.2.4.
 """
 
+import itertools
 import struct
 
 import pytest
@@ -366,6 +367,40 @@ def test_nicira_actions_that_need_what_the_match_does_not_say(both):
     both.flow_mod(of.match(dl_type=0x800), [load_ip, of.output(17)])
     assert both.inject(1, UDP).ports == [17]
     assert len(both.flows()) == 1
+
+
+# Fields that are only in packets of a kind, and matches that say it, and some that do not.
+OF_A_KIND = {
+    "ip": (reg_load(0x00001004, 1, 32), {"dl_type": 0x800}),
+    "arp": (reg_load(0x00001E02, 2, 16), {"dl_type": 0x806}),
+    "udp": (reg_load(0x00001802, 9, 16), {"dl_type": 0x800, "nw_proto": 17}),
+    "udp6": (reg_load(0x00001802, 9, 16), {"dl_type": 0x86DD, "nw_proto": 17}),
+    "icmpv6": (reg_load(0x00012C01, 1, 8), {"dl_type": 0x86DD, "nw_proto": 58}),
+    "neighbour": (
+        reg_load(0x00013006, 1, 48),
+        {"dl_type": 0x86DD, "nw_proto": 58, "tp_src": 135, "tp_dst": 0},
+    ),
+    "tagged": (reg_load(0x80000E01, 1, 3), {"dl_vlan": 5}),
+}
+
+
+@pytest.mark.parametrize(("action", "kind"), OF_A_KIND.values(), ids=OF_A_KIND)
+def test_a_modify_says_of_what_kind_the_packets_are(both, action, kind):
+    """It is its own match that counts for that, not those of the flows that it modifies."""
+    exact = of.match(in_port=1, **kind)
+    both.flow_mod(exact, of.output(2), cookie=1)
+    both.flow_mod(of.match(in_port=17, **kind), of.output(1), cookie=2)
+    for match in (exact, of.match(**kind)):
+        both.flow_mod(match, [action, of.output(18)], Command.MODIFY)
+        both.flow_mod(match, of.output(2), Command.MODIFY)
+    for names in itertools.combinations(kind, len(kind) - 1):
+        less = of.match(**{name: kind[name] for name in names})
+        both.error(of.flow_mod(less, [action, of.output(18)], Command.MODIFY))
+        both.flows()
+    both.flow_mod(exact, [action, of.output(18)], Command.MODIFY_STRICT)
+    both.inject(1, *(frame for name, frame in FRAMES.items() if "vlan 5" in name or "v6" in name))
+    both.inject(1, UDP, TAGGED, frames.arp(), FRAMES["udp6"], FRAMES["neighbour solicitation"])
+    both.flows()
 
 
 def test_padding_of_nicira_actions_is_read_back_as_zeros(both):
