@@ -443,7 +443,7 @@ class BigSwitch:
             member.translated_or_none(entry.actions),
         )
 
-    def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
+    def _copy_again(self, entry: FlowEntry, member: Member) -> Copy:
         """A flow as it is put on a switch later, when less of its time is left."""
         copy = self.copy(entry, member)
         if not entry.hard_timeout:
@@ -451,31 +451,24 @@ class BigSwitch:
         left = entry.modified + entry.hard_timeout - time.monotonic()
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
-    def put(self, entry: FlowEntry, member: Member) -> None:
-        """Put a flow on a switch that has it not (any more), though it should."""
-        if entry in self.table:
-            copy = self.copy_again(entry, member)
-            member.send(copy.add(self._xid_to_put(copy.cookie, member)))
-
-    def _xid_to_put(self, cookie: int, member: Member, again: bool = True) -> int:
+    def put(self, entry: FlowEntry, member: Member, again: bool = True) -> None:
         """
-        The xid with which a flow that had been accepted is put on a switch.
+        Put a flow on a switch that has it not (any more), though it should.
 
-        A refusal may have been for want of room, while the switch was brought up to date: then it
-        is put there again.  A flow that is refused all the same ends: it is on all switches that
-        should have it, or on none.
+        A refusal may be for want of room, while the switch is brought up to date: then it is put
+        there again.  A flow that is refused all the same ends: it is on all switches that should
+        have it, or on none.
+
+        again: False if it has been refused once
         """
-
-        def undo() -> Callable[[set[Member]], None]:
-            return finish
+        if entry not in self.table:
+            return
 
         def finish(refusers: set[Member]) -> None:
-            entry = self.cookies.entry(cookie)
-            if entry is None or entry not in self.table or not member.ready:
+            if entry not in self.table or not member.ready:
                 return
             if again:
-                xid = self._xid_to_put(cookie, member, again=False)
-                member.send(self.copy_again(entry, member).add(xid))
+                self.put(entry, member, again=False)
                 return
             member.warn_once(
                 "refuses flows that it has to have; they are removed from all switches"
@@ -483,7 +476,8 @@ class BigSwitch:
             log.info("%s: refuses, so it is removed from all: flow %s", member, flow_text(entry))
             self._end([entry], of.OFPRR_DELETE, member)
 
-        return self.refusals.originate(None, b"", undo)
+        xid = self.refusals.originate(None, b"", lambda: finish)
+        member.send(self._copy_again(entry, member).add(xid))
 
     def flows_for(
         self, member: Member, present: dict[int, south.FlowStats], anew: bool
@@ -542,7 +536,7 @@ class BigSwitch:
             peer,
             message,
             lambda: self._undo_add(entry, old, old_cookie),
-            [entry] if entry.actions.refusable else (),
+            (entry,),
             entry.actions.refusable,
         )
         if log.isEnabledFor(logging.DEBUG):
@@ -621,7 +615,7 @@ class BigSwitch:
             peer,
             message,
             lambda: self._undo_modify(before),
-            entries if actions.refusable else (),
+            entries,
             actions.refusable,
         )
         if log.isEnabledFor(logging.DEBUG):

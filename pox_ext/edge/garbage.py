@@ -27,7 +27,7 @@ def install() -> None:
     every(TAKE_BACK, gc.unfreeze, "edge.aggregator garbage")
 
 
-def let_go(collections: "Iterable[Any]") -> None:
+def let_go(collections: Iterable[Any]) -> None:
     """
     Forget what is in dictionaries, sets and lists that nobody else has, little by little.
 
@@ -41,7 +41,7 @@ def let_go(collections: "Iterable[Any]") -> None:
 class _LettingGo(Task):
     """Empties collections."""
 
-    def __init__(self, collections: "list[Any]") -> None:
+    def __init__(self, collections: list[Any]) -> None:
         self._collections = collections
         super().__init__()
 
@@ -60,6 +60,6 @@ class _LettingGo(Task):
         yield False
 
 
-def _collected(phase: str, info: "dict[str, int]") -> None:
+def _collected(phase: str, info: dict[str, int]) -> None:
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()

@@ -82,7 +82,7 @@ class Refusals:
         peer: Optional[Peer],
         message: bytes,
         undo: Optional[Undo] = None,
-        doubtful: Collection[FlowEntry] = (),
+        entries: Collection[FlowEntry] = (),
         refusable: bool = False,
     ) -> int:
         """
@@ -91,7 +91,7 @@ class Refusals:
 
         undo: is called at the first refusal, and returns what is to be called when all switches
             have answered: with the set of those that have refused
-        doubtful: flows that have become so by this message
+        entries: the flows that it has added or changed
         refusable: True if a switch may refuse it, though it is good as far as can be told here
         """
         if len(self._origins) >= _MANY:
@@ -101,10 +101,9 @@ class Refusals:
             message = message[:64]
         self._octets += len(message)
         xid = new_xid()
-        self._origins[xid] = _Origin(peer, message, undo, doubtful, refusable)
-        if doubtful:
-            self.doubtful.update(doubtful)
+        self._origins[xid] = _Origin(peer, message, undo, entries, refusable)
         if refusable:
+            self.doubtful.update(entries)
             self._awaited[peer] += 1
         return xid
 
@@ -176,8 +175,8 @@ class Refusals:
         self._ask_barriers(answered)
 
     def _settle(self, origin: _Origin) -> None:
-        self.doubtful.difference_update(origin.entries)
         if origin.refusable:
+            self.doubtful.difference_update(origin.entries)
             self._awaited[origin.peer] -= 1
             if not self._awaited[origin.peer]:
                 del self._awaited[origin.peer]

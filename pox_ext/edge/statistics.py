@@ -292,9 +292,8 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
                 matched if first else 0,
             )
 
-    members = switch.ready_members()
     requests: list[tuple[Member, Callable[[int], bytes]]] = []
-    for member in members:
+    for member in switch.ready_members():
         requests.append((member, lambda xid: south.stats_request(xid, of.OFPST_TABLE, b"")))
         for table in (TABLE_OPENFLOW, TABLE_LOWEST):
             requests.append(

@@ -131,14 +131,9 @@ class Actions:
         self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int], refusable: bool
     ) -> None:
         self.wire = wire
-        self.refusable = refusable
         self.steps = tuple(steps)
         self.outputs = outputs
-
-    @property
-    def floods(self) -> bool:
-        """True if what they do depends on which switches there are."""
-        return of.OFPP_FLOOD in self.outputs or of.OFPP_ALL in self.outputs
+        self.refusable = refusable
 
 
 def _bad_action(code: int) -> OpenFlowError:
