@@ -58,14 +58,6 @@ class Match(NamedTuple):
     mask: int
     in_port: Optional[int]
 
-    def covers(self, other: "Match") -> bool:
-        """True if all that other matches, this one matches too."""
-        return not self.mask & ~other.mask and not (self.value ^ other.value) & self.mask
-
-    def overlaps(self, other: "Match") -> bool:
-        """True if one packet can match both."""
-        return not (self.value ^ other.value) & self.mask & other.mask
-
 
 class _Shape(NamedTuple):
     """What the wildcards of a match, with its protocol, make of its fields."""

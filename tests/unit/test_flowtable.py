@@ -163,12 +163,6 @@ def test_an_overlap_is_one_of_the_same_priority_with_another_match():
     assert not table.overlapped(matches.parse(of.match(in_port=2)), 5)
 
 
-def test_two_flows_for_every_frame_overlap():
-    """One names no field and the other one that cannot be there: see test_match."""
-    table = table_of(entry(of.match(), priority=5))
-    assert table.overlapped(matches.parse(of.match(tp_dst=80)), 5)
-
-
 @pytest.mark.parametrize("out_port", OUT_PORTS)
 def test_an_out_port_filter_finds_the_outputs_wherever_they_stand(out_port):
     flows = [
@@ -200,3 +194,108 @@ def test_looking_at_one_flow_looks_at_no_other(count):
         (found,) = table.covered(matches.parse(of.match(in_port=port)))
         assert found.cookie == port
     assert table.covered(matches.parse(of.match(in_port=count + 1))) == []
+
+
+# ---- what covers and what overlaps ----
+
+
+def covers(one, other):
+    """True if a loose command with one is about a flow with the other."""
+    return bool(table_of(entry(other)).covered(matches.parse(one)))
+
+
+def overlaps(one, other):
+    """True if an ADD with one, which checks for overlaps, is refused because of the other."""
+    return table_of(entry(other)).overlapped(matches.parse(one), 1)
+
+
+@st.composite
+def two_matches(draw):
+    """Two matches, one of them often wider than the other."""
+    one = draw(any_match())
+    other = draw(st.one_of(any_match(), wider_match(one)))
+    return (one, other) if draw(st.booleans()) else (other, one)
+
+
+@given(two_matches())
+@settings(max_examples=300)
+def test_covering_is_naming_nothing_beyond(pair):
+    assert covers(*pair) == reference.covers(*pair)
+    assert covers(ANY, pair[0]) and covers(pair[0], pair[0])
+
+
+@given(two_matches())
+@settings(max_examples=300)
+def test_overlapping_is_contradicting_nowhere(pair):
+    one, other = pair
+    same = reference.normalise(one) == reference.normalise(other)
+    expected = reference.overlaps(one, other) and not same
+    assert overlaps(one, other) == overlaps(other, one) == expected
+
+
+def net(text):
+    return of.match(dl_type=0x0800, nw_src=text)
+
+
+VLAN5 = of.match(dl_vlan=5)
+VLAN5_PCP3 = of.match(dl_vlan=5, dl_vlan_pcp=3)
+PCP3 = of.match(dl_vlan_pcp=3)
+UNTAGGED = of.match(dl_vlan=of.VLAN_NONE)
+
+
+@pytest.mark.parametrize(
+    "general, special, expected",
+    [
+        (net("10.0.0.0/24"), net("10.0.0.1"), True),
+        (net("10.0.0.0/24"), net("10.0.0.0/24"), True),
+        (net("10.0.0.0/24"), net("10.0.0.0/16"), False),
+        (net("10.0.0.0/24"), net("10.0.1.1"), False),
+        (net("10.0.0.0/24"), of.match(dl_type=0x0800), False),
+        (net("10.0.0.0/24"), of.match(dl_type=0x0806, nw_src="10.0.0.1"), False),
+        (VLAN5, VLAN5_PCP3, True),
+        (VLAN5_PCP3, VLAN5, False),
+        (PCP3, VLAN5_PCP3, True),
+        (PCP3, UNTAGGED, False),
+        (of.match(dl_vlan_pcp=0), UNTAGGED, False),
+        (UNTAGGED, UNTAGGED, True),
+        (of.match(), of.match(tp_dst=80), True),
+        (of.match(tp_dst=80), of.match(), False),
+        (of.match(dl_vlan=0), UNTAGGED, False),
+        (of.match(in_port=1), of.match(), False),
+        (of.match(), of.match(in_port=1), True),
+    ],
+)
+def test_what_a_loose_command_is_about(general, special, expected):
+    """As measured on a plain bridge."""
+    assert covers(general, special) == expected
+
+
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        (of.match(in_port=1), of.match(dl_dst="00:00:00:00:00:01"), True),
+        (of.match(in_port=1), of.match(in_port=2), False),
+        (PCP3, VLAN5, True),
+        (VLAN5, UNTAGGED, False),
+        (VLAN5_PCP3, of.match(dl_vlan=5, dl_vlan_pcp=4), False),
+        (PCP3, UNTAGGED, False),
+        (net("10.0.0.0/24"), net("10.0.0.0/16"), True),
+        (net("10.0.0.0/24"), net("10.0.1.0/24"), False),
+        (of.match(dl_type=0x0800), of.match(dl_type=0x0806), False),
+        (
+            of.match(dl_type=0x0800, nw_proto=6, tp_src=80),
+            of.match(dl_type=0x0800, nw_proto=6, tp_dst=80),
+            True,
+        ),
+        (
+            of.match(dl_type=0x0800, nw_proto=6, tp_dst=80),
+            of.match(dl_type=0x0800, nw_proto=17, tp_dst=80),
+            False,
+        ),
+        (of.match(), VLAN5, True),
+        (of.match(), of.match(tp_dst=80), True),
+    ],
+)
+def test_what_check_overlap_is_about(one, other, expected):
+    """As measured on a plain bridge."""
+    assert overlaps(one, other) == overlaps(other, one) == expected

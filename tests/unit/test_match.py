@@ -15,7 +15,7 @@ from edge import match as matches
 
 from . import reference
 from .match_pairs import PAIRS, ofp
-from .strategies import any_match, frame_and_fields, wider_match
+from .strategies import any_match, frame_and_fields
 
 
 def identity(match):
@@ -71,8 +71,6 @@ def test_a_match_that_names_an_impossible_field_is_another_than_one_that_names_n
     assert nothing.wire == impossible.wire
     assert identity(nothing) != identity(impossible)
     assert identity(impossible) == identity(matches.parse(of.match(nw_proto=6)))
-    assert nothing.covers(impossible) and not impossible.covers(nothing)
-    assert nothing.overlaps(impossible)
     assert identity(matches.ANY) == identity(nothing)
 
 
@@ -81,100 +79,6 @@ def test_an_ingress_port_is_put_in_the_place_of_another():
     assert matches.parse(matches.with_in_port(match.south, 2)) == matches.parse(
         of.match(in_port=2, dl_type=0x0800, nw_src="10.0.0.0/8")
     )
-
-
-# ---- what covers and what overlaps ----
-
-
-@st.composite
-def two_matches(draw):
-    """Two matches, one of them often wider than the other."""
-    one = draw(any_match())
-    other = draw(st.one_of(any_match(), wider_match(one)))
-    return (one, other) if draw(st.booleans()) else (other, one)
-
-
-@given(two_matches())
-@settings(max_examples=300)
-def test_covering_is_naming_nothing_beyond(pair):
-    one, other = map(matches.parse, pair)
-    assert one.covers(other) == reference.covers(*pair)
-    assert matches.ANY.covers(one)
-    assert one.covers(one)
-
-
-@given(two_matches())
-@settings(max_examples=300)
-def test_overlapping_is_contradicting_nowhere(pair):
-    one, other = map(matches.parse, pair)
-    assert one.overlaps(other) == other.overlaps(one) == reference.overlaps(*pair)
-    if one.covers(other):
-        assert one.overlaps(other)
-
-
-def net(text):
-    return of.match(dl_type=0x0800, nw_src=text)
-
-
-VLAN5 = of.match(dl_vlan=5)
-VLAN5_PCP3 = of.match(dl_vlan=5, dl_vlan_pcp=3)
-PCP3 = of.match(dl_vlan_pcp=3)
-UNTAGGED = of.match(dl_vlan=of.VLAN_NONE)
-
-
-@pytest.mark.parametrize(
-    "general, special, expected",
-    [
-        (net("10.0.0.0/24"), net("10.0.0.1"), True),
-        (net("10.0.0.0/24"), net("10.0.0.0/24"), True),
-        (net("10.0.0.0/24"), net("10.0.0.0/16"), False),
-        (net("10.0.0.0/24"), net("10.0.1.1"), False),
-        (net("10.0.0.0/24"), of.match(dl_type=0x0800), False),
-        (net("10.0.0.0/24"), of.match(dl_type=0x0806, nw_src="10.0.0.1"), False),
-        (VLAN5, VLAN5_PCP3, True),
-        (VLAN5_PCP3, VLAN5, False),
-        (PCP3, VLAN5_PCP3, True),
-        (PCP3, UNTAGGED, False),
-        (of.match(dl_vlan_pcp=0), UNTAGGED, False),
-        (UNTAGGED, UNTAGGED, True),
-        (of.match(dl_vlan=0), UNTAGGED, False),
-        (of.match(in_port=1), of.match(), False),
-        (of.match(), of.match(in_port=1), True),
-    ],
-)
-def test_what_a_loose_command_is_about(general, special, expected):
-    """As measured on a plain bridge."""
-    assert matches.parse(general).covers(matches.parse(special)) == expected
-
-
-@pytest.mark.parametrize(
-    "one, other, expected",
-    [
-        (of.match(in_port=1), of.match(dl_dst="00:00:00:00:00:01"), True),
-        (of.match(in_port=1), of.match(in_port=2), False),
-        (PCP3, VLAN5, True),
-        (VLAN5, UNTAGGED, False),
-        (VLAN5_PCP3, of.match(dl_vlan=5, dl_vlan_pcp=4), False),
-        (PCP3, UNTAGGED, False),
-        (net("10.0.0.0/24"), net("10.0.0.0/16"), True),
-        (net("10.0.0.0/24"), net("10.0.1.0/24"), False),
-        (of.match(dl_type=0x0800), of.match(dl_type=0x0806), False),
-        (
-            of.match(dl_type=0x0800, nw_proto=6, tp_src=80),
-            of.match(dl_type=0x0800, nw_proto=6, tp_dst=80),
-            True,
-        ),
-        (
-            of.match(dl_type=0x0800, nw_proto=6, tp_dst=80),
-            of.match(dl_type=0x0800, nw_proto=17, tp_dst=80),
-            False,
-        ),
-        (of.match(), VLAN5, True),
-    ],
-)
-def test_what_check_overlap_is_about(one, other, expected):
-    """As measured on a plain bridge."""
-    assert matches.parse(one).overlaps(matches.parse(other)) == expected
 
 
 # ---- frames ----
