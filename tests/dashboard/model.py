@@ -67,7 +67,7 @@ def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:
     for number in range(1, ports + 1):
         member.ports[number] = phy_port(number, b"s%d-eth%d" % (index, number))
     member.ports[TUNNEL] = phy_port(TUNNEL, b"tun%d" % index, config=of.OFPPC_NO_FLOOD)
-    member.tunnel_port = TUNNEL
+    member._ports_found()
     member.tunnel_ip = ip(index)
     member.connection = Silence()
     member.ready = True
