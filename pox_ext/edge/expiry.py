@@ -247,6 +247,9 @@ class Expiry:
         entry = self._table.lookup(matches.of_frame(packet.data, in_port))
         if entry is None or entry is taker or not _is_shared(entry):
             return False
+        now = time.monotonic()
+        if now < entry.created + entry.idle_timeout:
+            return False  # no copy can have been idle for its time: the packet was there before it
         if taker is not None:
             if entry.priority == taker.priority:
                 return False  # either may take it
@@ -254,7 +257,7 @@ class Expiry:
             taker.octets -= packet.total_len
         else:
             self.rescued += 1
-        entry.used = time.monotonic()
+        entry.used = now
         entry.packets += 1
         entry.octets += packet.total_len
         actions = member.translated_or_none(entry.actions)

@@ -187,6 +187,18 @@ def test_packet_out_to_the_controller_does_not_go_the_way_of_a_flow(both, in_por
     assert both.counters() == {1: (1, 60)}
 
 
+@pytest.mark.parametrize("in_port", [1, 17, Port.NONE])
+def test_a_packet_that_came_before_its_flow_comes_to_the_controller(both, in_port):
+    """Also where it gets there only when the flow has been added."""
+    miss = of.packet_out(UDP, of.output(Port.TABLE), in_port)
+    both.do(miss, of.flow_mod(of.match(dl_type=0x800), of.output(18), idle_timeout=60, cookie=1))
+    out, packet_ins = both.outcome()
+    assert (out, [packet_in.reason for packet_in in packet_ins]) == ({}, [PacketInReason.NO_MATCH])
+    both.do(miss)
+    assert both.outcome().ports == [18]
+    assert both.counters() == {1: (1, len(UDP))}
+
+
 def test_packet_out_goes_where_a_flow_does_not_look(both):
     """Flows do not matter to it, but by TABLE; nor does it count for them."""
     both.flow_mod(of.match(), b"", priority=0xFFFF)
