@@ -115,7 +115,7 @@ class BigSwitch:
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
-        self._expiry = Expiry(self.table, self._homes, self.cookies.cookie, self.put, self._end)
+        self._expiry = Expiry(self.table, self.homes, self.cookies.cookie, self.put, self._end)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -372,9 +372,9 @@ class BigSwitch:
 
     def holders(self, entry: FlowEntry) -> list[Member]:
         """The ready switches that hold a copy of a flow."""
-        return [member for member in self._homes(entry) if member.ready]
+        return [member for member in self.homes(entry) if member.ready]
 
-    def _homes(self, entry: FlowEntry) -> Iterable[Member]:
+    def homes(self, entry: FlowEntry) -> Iterable[Member]:
         """The switches that have to hold a copy of a flow when they are ready."""
         in_port = entry.match.in_port
         if in_port is None or self.numbers.locate(in_port) is None:
@@ -493,7 +493,7 @@ class BigSwitch:
         """
         seen, member.counters = member.counters, {}
         for entry in list(self.table):
-            if member not in self._homes(entry):
+            if member not in self.homes(entry):
                 continue
             cookie = self.cookies.cookie(entry)
             flow = present.get(cookie)

@@ -15,6 +15,7 @@ import heapq
 import itertools
 import math
 import time
+from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -47,7 +48,7 @@ class Expiry:
     def __init__(
         self,
         table: FlowTable,
-        homes: Callable[[FlowEntry], list[Member]],
+        homes: Callable[[FlowEntry], Iterable[Member]],
         cookie: Callable[[FlowEntry], int],
         put_back: Callable[[FlowEntry, Member], None],
         end: Callable[..., None],

@@ -272,12 +272,7 @@ def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
 
     installed: what the switches have said, by their index
     """
-    in_port = entry.match.in_port
-    if in_port is None:
-        members = sorted(switch.members.values(), key=lambda member: member.index)
-    else:
-        home = switch.home(in_port)
-        members = [home] if home is not None else []
+    members = sorted(switch.homes(entry), key=lambda member: member.index)
     return {
         **_flow(switch, entry, time.monotonic()),
         "copies": [_copy(switch, entry, member, installed) for member in members],
@@ -289,13 +284,10 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     if not member.ready:
         return {**result, "state": "switch lost"}
     wanted = switch.copy(entry, member)
-    match = entry.match.wire
-    if entry.match.in_port is not None:
-        match = matches.with_in_port(match, switch.numbers.locate(entry.match.in_port)[1])
     result["wanted"] = {
         "table": wanted.table,
         "priority": wanted.priority,
-        "match": ofctl.match_text(match),
+        "match": ofctl.match_text(matches.parse(wanted.match).wire),
         "actions": _explained(switch, member, wanted.actions),
         "cookie": f"{wanted.cookie:#x}",
     }

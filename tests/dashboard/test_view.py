@@ -327,6 +327,16 @@ def test_the_ingress_port_is_the_switchs_own_there(switch):
     assert shown[2]["wanted"]["match"] == shown[2]["installed"]["match"] == "in_port=2"
 
 
+@pytest.mark.parametrize("in_port", [of.OFPP_LOCAL, 3])
+def test_a_flow_for_an_ingress_port_that_is_not_there_is_shown_as_it_is_installed(switch, in_port):
+    """One that no switch has, and the number of a tunnel."""
+    entry = model.add_flow(switch, model.match(in_port=in_port))
+    said = {member.index: installed(switch, member.index, entry) for member in switch.homes(entry)}
+    shown = copies(switch, entry, said)
+    assert [shown[index]["state"] for index in said] == ["installed"] * len(shown)
+    assert len(shown) == (2 if in_port == of.OFPP_LOCAL else 1)
+
+
 def test_priority_0_is_where_it_really_is(switch):
     entry = model.add_flow(switch, priority=0)
     shown = copies(switch, entry, {1: installed(switch, 1, entry)})
