@@ -201,13 +201,13 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
     entries, out_port = _selected(switch, body)
 
     def flows() -> Iterable[bytes]:
-        now = time.monotonic()
         for entry in _still_there(switch, entries, out_port):
             length = _FLOW.size + len(entry.actions.wire)
             if length > _LONGEST - 12:
                 continue  # Open vSwitch leaves it out, too: no message has room for it
             packets, octets = switch.counted(entry)
-            seconds, nanoseconds = split_seconds(now - entry.created)
+            # The time of this turn: the flow may be younger than the request.
+            seconds, nanoseconds = split_seconds(time.monotonic() - entry.created)
             actions = entry.actions.wire
             yield (
                 _FLOW.pack(
