@@ -64,7 +64,7 @@ _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 1 << 14
 
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead
-_MOST = (1 << 64) - 1  # that a counter can say
+LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
 
 # Above the numbers of real ports (a switch that has so many has them left out).
 _NO_PORT = 0xE000
@@ -765,7 +765,7 @@ class BigSwitch:
                 octets += more[1]
         # Below 0 where what it had counted in the gap was taken from it (see expiry.py), and the
         # counters of its switch are older than that.
-        return max(0, min(packets, _MOST)), max(0, min(octets, _MOST))
+        return max(0, min(packets, LARGEST_COUNT)), max(0, min(octets, LARGEST_COUNT))
 
     @property
     def matched_in_gap(self) -> int:
@@ -800,24 +800,24 @@ class BigSwitch:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        data = south.packet_out(
+        sent = south.packet_out(
             self.refusals.originate(peer, message, refusable=actions.refusable),
             local,
             translated,
             data,
         )
         if self._queue_keys == keys:
-            member.send(data)
+            member.send(sent)
             if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
                 if len(self.packet_outs) >= _MOST_KNOWN:
                     self.packet_outs.clear()
-                frame = 16 + int.from_bytes(message[14:16], "big")
-                self.packet_outs[message[8:frame]] = member, data[8 : 16 + len(translated)]
+                frame = len(message) - len(data)  # where it begins
+                self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
             return
 
         # Another switch has got a rule for one of its queues: the packet must not come before it.
         def send() -> None:
-            member.send(data)
+            member.send(sent)
             peer.release()
 
         peer.hold()

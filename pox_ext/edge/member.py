@@ -71,7 +71,7 @@ def service_rules(
 
     tunnel_port: the switch's tunnel port, None if it has none
     ports: the ports that the big switch has
-    left_out: the ports that it has not: nothing comes in there, and MALL does not go there
+    left_out: the ports that it has not: nothing comes in there, and KEY_ALL does not lead there
     queue_keys: (port, queue) -> tunnel key, for queues that other switches' flows use
     lowest: True once there has been a flow of priority 0: these have a table of their own, since
         their priority is that of the table-miss rule

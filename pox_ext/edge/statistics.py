@@ -14,7 +14,7 @@ import pox.openflow.libopenflow_01 as of
 
 from edge import match as matches
 from edge import southbound as south
-from edge.bigswitch import BigSwitch, split_seconds
+from edge.bigswitch import LARGEST_COUNT, BigSwitch, split_seconds
 from edge.cookies import RUN_MASK
 from edge.errors import OpenFlowError
 from edge.flowtable import FlowEntry
@@ -27,18 +27,17 @@ _REPLY = struct.Struct("!BBHLHH")
 _FLOW = struct.Struct("!HBx40sLLHHH6xQQQ")
 _TABLE = struct.Struct("!B3x32sLLLQQ")
 _QUEUE = struct.Struct("!H2xLQQQ")
-_LONGEST = 0xFFFF
+_LONGEST = 0xFFFF - _REPLY.size  # what a reply has room for
 _PORT_STATS_LEN = 104
 _QUEUE_STATS_LEN = 32
 OFPST_PORT_DESC = 13
 
 _TABLES = 254
-_MOST_FLOWS = 1000000
+_MAX_ENTRIES = 1000000
 # Up to so many flows are asked for one by one; beyond, a switch is asked for all of them.
 _ONE_BY_ONE = 8
 
 _FLOWS_PER_TURN = 1000  # that are added up before it is the turn of others
-_MOST = (1 << 64) - 1  # that a counter can say
 
 _EVERY_TABLE = 0xFF
 _ALL_PORTS = (of.OFPP_ALL, of.OFPP_NONE)
@@ -106,7 +105,7 @@ def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
         if not entry:
             yield b""
             continue
-        if size + len(entry) > _LONGEST - 12:
+        if size + len(entry) > _LONGEST:
             yield message(body, size, of.OFPSF_REPLY_MORE)
             yield b""
             body, size = [], 0
@@ -203,7 +202,7 @@ def _flow(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
     def flows() -> Iterable[bytes]:
         for entry in _still_there(switch, entries, out_port):
             length = _FLOW.size + len(entry.actions.wire)
-            if length > _LONGEST - 12:
+            if length > _LONGEST:
                 continue  # Open vSwitch leaves it out, too: no message has room for it
             packets, octets = switch.counted(entry)
             # The time of this turn: the flow may be younger than the request.
@@ -247,7 +246,7 @@ def _aggregate(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> 
             flows += 1
             if flows % _FLOWS_PER_TURN == 0:
                 yield b""
-        yield struct.pack("!QQL4x", min(packets, _MOST), min(octets, _MOST), flows)
+        yield struct.pack("!QQL4x", min(packets, LARGEST_COUNT), min(octets, LARGEST_COUNT), flows)
 
     refresh(switch, entries, lambda: done(sums()))
 
@@ -286,7 +285,7 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
                 table,
                 b"",
                 of.OFPFW_ALL,
-                _MOST_FLOWS,
+                _MAX_ENTRIES,
                 len(switch.table) if first else 0,
                 lookups if first else 0,
                 matched if first else 0,

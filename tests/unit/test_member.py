@@ -94,7 +94,7 @@ def test_without_a_tunnel_port_there_is_no_remote_table():
 
 
 def test_nothing_comes_in_from_a_port_that_is_left_out_or_goes_to_it():
-    """ALL would be every port of the switch; so MALL names those of the big switch."""
+    """ALL would be every port of the switch; so KEY_ALL names those of the big switch."""
     assert rules(3, (1, 2), left_out=(17, 20)) == DEMO - {
         "table=1 priority=32768 tun_id=0x7e: ALL"
     } | {
