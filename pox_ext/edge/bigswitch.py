@@ -108,7 +108,9 @@ class BigSwitch:
         # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
         # counts of their table-miss rules go on.
         self.has_lowest = False
-        self._queue_keys = 0  # how often one was asked for
+        # Rules for queues that switches have been sent since others' flows or packets use them, and
+        # how many of those are there for certain.
+        self._queue_rules = self._sure_queue_rules = 0
         # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
         # what the message to it begins with behind its header.
         self.packet_outs: dict[bytes, tuple[Member, bytes]] = {}
@@ -280,8 +282,11 @@ class BigSwitch:
         )
 
     def _queue_key(self, index: int, port: int, queue: int) -> int:
-        self._queue_keys += 1
-        return self.members[index].queue_key(port, queue)
+        member = self.members[index]
+        if not member.has_queue_key(port, queue):
+            self._queue_rules += 1
+            self.packet_outs.clear()
+        return member.queue_key(port, queue)
 
     def tick(self) -> None:
         """Look after what has its time.  To be called some ten times a second."""
@@ -789,7 +794,6 @@ class BigSwitch:
             return
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
-        keys = self._queue_keys
         local, matched = self._to_local(member, in_port), self._to_match(member, in_port)
         if matched == local:
             translated = member.translated(actions)
@@ -800,28 +804,31 @@ class BigSwitch:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        sent = south.packet_out(
-            self.refusals.originate(peer, message, refusable=actions.refusable),
-            local,
-            translated,
-            data,
-        )
-        if self._queue_keys == keys:
-            member.send(sent)
+
+        def send() -> None:
+            xid = self.refusals.originate(peer, message, refusable=actions.refusable)
+            member.send(south.packet_out(xid, local, translated, data))
+
+        rules = self._queue_rules
+        if self._sure_queue_rules == rules:
+            send()
             if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
                 if len(self.packet_outs) >= _MOST_KNOWN:
                     self.packet_outs.clear()
                 frame = len(message) - len(data)  # where it begins
-                self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
+                head = south.packet_out(0, local, translated, b"")[_HEADER.size :]
+                self.packet_outs[message[8:frame]] = member, head
             return
 
-        # Another switch has got a rule for one of its queues: the packet must not come before it.
-        def send() -> None:
-            member.send(sent)
+        # Another switch has got a rule for one of its queues: the packet, or a flow that it meets,
+        # may need it.
+        def rules_are_there() -> None:
+            self._sure_queue_rules = max(self._sure_queue_rules, rules)
+            send()
             peer.release()
 
         peer.hold()
-        self.barrier(send)
+        self.barrier(rules_are_there)
 
     def packet_out_again(self, peer: Peer, message: bytes) -> bool:
         """

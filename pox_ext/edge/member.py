@@ -565,6 +565,10 @@ class Member:
         if not priority and self.ready:
             self.connection.disconnect("somebody else has deleted its flows; it is set up again")
 
+    def has_queue_key(self, port: int, queue: int) -> bool:
+        """True if there is a tunnel key that stands for this queue of this port."""
+        return (port, queue) in self._queue_keys
+
     def queue_key(self, port: int, queue: int) -> int:
         """The tunnel key that stands for this queue of this port."""
         key = self._queue_keys.get((port, queue))

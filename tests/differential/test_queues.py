@@ -149,6 +149,17 @@ def test_many_queues_of_one_port(both):
     assert both.inject(2, UDP).out == {17: [UDP]}
 
 
+def test_a_packet_out_meets_a_flow_to_a_far_queue_that_has_just_come(both):
+    """Though that queue is new to the switch that has it, and nobody has waited for that."""
+    to_table = of.packet_out(UDP, of.output(Port.TABLE), 1)
+    both.send(to_table)
+    for queue in range(100, 200):
+        both.send(of.flow_mod(of.match(in_port=1), of.enqueue(17, queue)) + to_table)
+        both.barrier()
+    outcome = both.outcome()
+    assert (outcome.ports, len(outcome.packet_ins)) == ([17] * 100, 1)
+
+
 def test_enqueue_among_other_actions(queues):
     both = queues
     both.flow_mod(
