@@ -31,7 +31,7 @@ from pox.web import webcore
 from edge import metrics, poxfixes, statistics, view
 from edge import southbound as south
 from edge.bigswitch import BigSwitch
-from edge.gather import Gather
+from edge.gather import ask
 from edge.member import Member
 from edge.reader import Busy, Reader
 
@@ -332,30 +332,18 @@ def ask_switches(
     """
     entry = switch.cookies.entry(cookie)
     holders = switch.holders(entry) if entry is not None else []
-    gather: Gather[Member] = Gather(holders, done)
 
-    def ask(member: Member) -> None:
-        found: list[south.FlowStats] = []
+    def take(member: Member, kind: int, message: bytes) -> None:
+        if kind != of.OFPT_STATS_REPLY:
+            return
+        flows = list(south.parse_flows(message))
+        installed.setdefault(member.index, None)
+        for flow in flows:
+            installed[member.index] = flow
+            if switch.cookies.entry(cookie) is not None:  # else it has ended meanwhile
+                member.counters[cookie] = flow.packets, flow.octets
 
-        def answer(kind: int, message: bytes) -> bool:
-            if kind == of.OFPT_STATS_REPLY:
-                found.extend(south.parse_flows(message))
-                if south.is_more(message):
-                    return False
-                installed[member.index] = found[0] if found else None
-                if switch.cookies.entry(cookie) is not None:  # else it has ended meanwhile
-                    for flow in found:
-                        member.counters[cookie] = flow.packets, flow.octets
-            gather.answered(member)
-            return True
-
-        member.request(
-            lambda xid: south.dump_flows(xid, cookie), answer, lambda: gather.answered(member)
-        )
-
-    for member in holders:
-        ask(member)
-    gather.start()
+    ask([(member, lambda xid: south.dump_flows(xid, cookie)) for member in holders], take, done)
 
 
 # --- POX's web server -----------------------------------------------------------------------------

@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 from typing import Callable, Generic, TypeVar
 
+import pox.openflow.libopenflow_01 as of
+
+from edge import southbound as south
+from edge.member import Member
+
 M = TypeVar("M")
+
+# A switch, and what makes the request to it from a transaction id.
+Request = tuple[Member, Callable[[int], bytes]]
 
 
 class Gather(Generic[M]):
@@ -19,11 +27,6 @@ class Gather(Generic[M]):
         self._done = done
         self._started = False
 
-    @property
-    def members(self) -> list[M]:
-        """Those that have not answered."""
-        return list(self._waiting)
-
     def start(self) -> None:
         """Say that all requests are out; if nobody is waited for, this is the end."""
         self._started = True
@@ -36,3 +39,32 @@ class Gather(Generic[M]):
             self._waiting.remove(member)
             if self._started and not self._waiting:
                 self._done()
+
+
+def ask(
+    requests: Iterable[Request],
+    take: Callable[[Member, int, bytes], None],
+    done: Callable[[], None],
+) -> None:
+    """
+    Send requests to switches; done() when each is answered, or its switch is lost.
+
+    requests: a switch may be there more than once
+    take: is called with the switch, the type and the bytes of each message that answers
+    """
+    numbered = list(enumerate(requests))
+    gather: Gather[int] = Gather((number for number, _ in numbered), done)
+
+    def send(number: int, member: Member, build: Callable[[int], bytes]) -> None:
+        def answer(kind: int, message: bytes) -> bool:
+            take(member, kind, message)
+            if kind == of.OFPT_STATS_REPLY and south.is_more(message):
+                return False
+            gather.answered(number)
+            return True
+
+        member.request(build, answer, lambda: gather.answered(number))
+
+    for number, (member, build) in numbered:
+        send(number, member, build)
+    gather.start()

@@ -18,7 +18,7 @@ from edge.bigswitch import LARGEST_COUNT, BigSwitch, split_seconds
 from edge.cookies import RUN_MASK
 from edge.errors import OpenFlowError
 from edge.flowtable import FlowEntry
-from edge.gather import Gather
+from edge.gather import Request, ask
 from edge.member import TABLE_LOWEST, TABLE_OPENFLOW, Member
 from edge.nicira import NX_VENDOR_ID
 from edge.upstream import Peer
@@ -114,41 +114,12 @@ def parts(xid: int, kind: int, entries: Iterable[bytes]) -> Iterable[bytes]:
     yield message(body, size, 0)
 
 
-def _ask(
-    members: Iterable[tuple[Member, Callable[[int], bytes]]],
-    take: Callable[[Member, int, bytes], None],
-    done: Callable[[], None],
-) -> None:
-    """
-    Send requests to switches and wait for all replies.
-
-    members: whom to ask, and the request (a function of its xid); a switch may stand there again
-    take: is called with the switch, the type and the bytes of each message that answers
-    """
-    requests = list(members)
-    gather: Gather[int] = Gather(range(len(requests)), done)
-
-    def ask(number: int, member: Member, build: Callable[[int], bytes]) -> None:
-        def part(kind: int, message: bytes) -> bool:
-            take(member, kind, message)
-            if kind == of.OFPT_STATS_REPLY and south.is_more(message):
-                return False
-            gather.answered(number)
-            return True
-
-        member.request(build, part, lambda: gather.answered(number))
-
-    for number, (member, build) in enumerate(requests):
-        ask(number, member, build)
-    gather.start()
-
-
 # --- flows ----------------------------------------------------------------------------------------
 
 
 def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None]) -> None:
     """Bring the counters of these flows up to date, but for those that are gone; then done()."""
-    requests: list[tuple[Member, Callable[[int], bytes]]] = []
+    requests: list[Request] = []
     if len(entries) <= _ONE_BY_ONE:
         for entry in entries:
             if entry not in switch.table:
@@ -169,7 +140,7 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
                 if known(cookie) is not None:  # else it has ended meanwhile
                     counters[cookie] = packets, octets
 
-    _ask(requests, take, done)
+    ask(requests, take, done)
 
 
 def _selected(switch: BigSwitch, body: bytes) -> tuple[list[FlowEntry], int]:
@@ -291,14 +262,14 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
                 matched if first else 0,
             )
 
-    requests: list[tuple[Member, Callable[[int], bytes]]] = []
+    requests: list[Request] = []
     for member in switch.ready_members():
         requests.append((member, lambda xid: south.stats_request(xid, of.OFPST_TABLE, b"")))
         for table in (TABLE_OPENFLOW, TABLE_LOWEST):
             requests.append(
                 (member, lambda xid, table=table: south.dump_flows(xid, 0, table=table))
             )
-    _ask(requests, take, lambda: done(entries()))
+    ask(requests, take, lambda: done(entries()))
 
 
 # --- ports and queues -----------------------------------------------------------------------------
@@ -337,7 +308,7 @@ def _port(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
         )
         for member, port in asked
     ]
-    _ask(requests, take, lambda: done(entries()))
+    ask(requests, take, lambda: done(entries()))
 
 
 def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
@@ -375,7 +346,7 @@ def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
         )
         for member, port in asked
     ]
-    _ask(requests, take, finish)
+    ask(requests, take, finish)
 
 
 # --- the switch itself ----------------------------------------------------------------------------
