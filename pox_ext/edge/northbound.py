@@ -18,7 +18,7 @@ from edge import southbound as south
 from edge import statistics, translate
 from edge.bigswitch import BigSwitch
 from edge.errors import NiciraError, OpenFlowError
-from edge.flowtable import FlowEntry
+from edge.flowtable import FlowEntry, with_output
 from edge.upstream import Peer
 
 log = logging.getLogger("edge.north")
@@ -289,18 +289,21 @@ class Northbound:
         table = self.switch.table
 
         deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
-        if not deletes:
-            out_port = of.OFPP_NONE
-            if buffer_id != south.NO_BUFFER:
-                raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+        if not deletes and buffer_id != south.NO_BUFFER:
+            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         if command in (of.OFPFC_MODIFY, of.OFPFC_DELETE):
-            entries = table.covered(match, out_port)
+            entries = table.covered(match)
         else:
-            entries = table.exact(match, priority, out_port)
+            entries = table.exact(match, priority)
         doubtful = self.switch.refusals.doubtful
-        if doubtful and not doubtful.isdisjoint(entries):
+        if doubtful and (
+            not doubtful.isdisjoint(entries)
+            or flags & of.OFPFF_CHECK_OVERLAP
+            and any(each.priority == priority for each in doubtful)
+        ):
             return self._wait(peer)  # first see whether a switch has refused one of them
         if deletes:
+            entries = with_output(entries, out_port)
             self.switch.delete(entries)
             return None
         if command != of.OFPFC_ADD:

@@ -91,9 +91,9 @@ _NICIRA: dict[int, _Nicira] = {
 # NXM and OXM class -> fields (OVS, lib/meta-flow.h).
 _PORT_AND_TUNNEL_FIELDS = {
     0x0000: {0},  # NXM_OF_IN_PORT
-    # NXM_NX_TUN_ID, _TUN_IPV4_SRC, _TUN_IPV4_DST, _TUN_GBP_ID, _TUN_GBP_FLAGS, _TUN_METADATA0 to
-    # 63, _TUN_FLAGS, _TUN_IPV6_SRC, _TUN_IPV6_DST
-    0x0001: {16, 31, 32, 38, 39, *range(40, 105), 109, 110},
+    # NXM_NX_TUN_ID, _TUN_IPV4_SRC, _TUN_IPV4_DST, _PKT_MARK (it chooses the tunnel's route),
+    # _TUN_GBP_ID, _TUN_GBP_FLAGS, _TUN_METADATA0 to 63, _TUN_FLAGS, _TUN_IPV6_SRC, _TUN_IPV6_DST
+    0x0001: {16, 31, 32, 33, 38, 39, *range(40, 105), 109, 110},
     0x8000: {0, 1, 38},  # OXM_OF_IN_PORT, OXM_OF_IN_PHY_PORT, OXM_OF_TUNNEL_ID
 }
 

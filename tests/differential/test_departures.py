@@ -121,6 +121,7 @@ FIELDS = {
     "tunnel id": 0x00012008,
     "in_port": 0x00000002,
     "tunnel destination": 0x00014004,
+    "packet mark": 0x00014204,
 }
 
 

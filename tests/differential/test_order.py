@@ -8,7 +8,7 @@ import struct
 import pytest
 from lab import frames
 from lab import openflow10 as of
-from lab.openflow10 import Command, Port, Type
+from lab.openflow10 import Command, Flag, Port, Type
 
 from .both import error_name
 from .specimens import PORTS
@@ -182,6 +182,27 @@ def test_a_replacement_that_a_switch_refuses_leaves_the_old_flow(both):
             assert both.inject(17, UDP).ports == [2]
         both.flow_mod(command=Command.DELETE)
         both.removed(1)
+
+
+def test_what_a_flow_that_is_refused_would_have_hidden_or_overlapped(both):
+    """A replacement that a switch refuses keeps nothing from what is done to the old flow."""
+    ip = of.match(dl_type=0x800)
+    refused = [of.output(17), of.vendor_action(struct.pack("!HHIQ", 7, 0, 0x00001806, 1))]
+    for command in (Command.DELETE, Command.DELETE_STRICT):
+        both.flow_mod(ip, of.output(2), cookie=1)
+        replies = both.replies(
+            of.flow_mod(ip, refused, cookie=2),
+            of.flow_mod(ip, command=command, out_port=2),
+            of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body()),
+        )
+        assert len(replies) == 2
+        assert both.flows() == []
+    replies = both.replies(
+        of.flow_mod(ip, refused, cookie=3, priority=5),
+        of.flow_mod(of.match(in_port=1), of.output(2), priority=5, flags=Flag.CHECK_OVERLAP),
+    )
+    assert len(replies) == 1
+    assert len(both.flows()) == 1
 
 
 def test_what_follows_a_barrier_is_done_after_it(both):
