@@ -402,6 +402,7 @@ def serve(peer: Peer, hello_timeout: float = _ECHO_INTERVAL + _ECHO_TIMEOUT) -> 
     while core.running and not peer.closed:
         if not peer.wants_more:
             yield Sleep(_SHORT_WHILE)
+            peer.heard = time.monotonic()  # nobody listens, so this is no silence
             continue
         yield Serve(peer.sock, peer.read, 1.0)
         silence = time.monotonic() - peer.heard

@@ -1,6 +1,7 @@
 """A connection to a controller: messages out of bytes, the hello, and what waits for a barrier."""
 
 import struct
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -297,6 +298,31 @@ def test_what_comes_behind_a_barrier_waits_for_its_answer():
     assert handled == messages[:3]
     line.peer.release()
     assert handled == messages
+
+
+def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
+    """As while a switch hangs: what is read ahead is bounded, and then nobody listens."""
+    now = 1000.0
+    monkeypatch.setattr(upstream.time, "monotonic", lambda: now)
+    monkeypatch.setattr(upstream, "core", SimpleNamespace(running=True))
+    line = Line(lambda peer, message: peer.hold())
+    waits = upstream.serve(line.peer)
+    assert isinstance(next(waits), upstream.Serve)
+    line.send(*numbered(10, 4000))
+    while now < 1100:
+        now += 1
+        assert isinstance(next(waits), upstream.Sleep)
+    line.handled.clear()
+    line.peer._handle = line.keep
+    line.peer.release()
+    for silence in (0, 1, 2):
+        assert isinstance(next(waits), upstream.Serve)
+        assert not line.peer.closed, f"after {silence} s"
+        now += 1
+    assert len(line.handled) == 9 and line.answers() == []
+    now += 4
+    next(waits)
+    assert [message.type for message in line.answers()] == [of.Type.ECHO_REQUEST]
 
 
 def test_several_barriers_are_waited_for_one_after_the_other():
