@@ -25,18 +25,6 @@ from .specimens import (
 WILD = of.WILDCARD_ALL
 KEEP = 0xFFFFFFFFFFFFFFFF
 """The cookie of a MODIFY that leaves cookies as they are, and adds nothing."""
-ALL_BITS = {
-    "in_port": 1 << 0,
-    "dl_vlan": 1 << 1,
-    "dl_src": 1 << 2,
-    "dl_dst": 1 << 3,
-    "dl_type": 1 << 4,
-    "nw_proto": 1 << 5,
-    "tp_src": 1 << 6,
-    "tp_dst": 1 << 7,
-    "dl_vlan_pcp": 1 << 20,
-    "nw_tos": 1 << 21,
-}
 
 
 def read_back(both, *raws):
@@ -94,7 +82,7 @@ def test_every_prefix_length(both, kind):
     shift = 8 if kind == "nw_src" else 14
     raws = []
     for ignored in range(64):
-        word = (WILD & ~(0x3F << shift) & ~ALL_BITS["dl_type"]) | ignored << shift
+        word = (WILD & ~(0x3F << shift) & ~of.WILDCARDS["dl_type"]) | ignored << shift
         raws.append(raw_match(word, dl_type=0x800, **{kind: 0xFFFFFFFF}))
     flows = read_back(both, *raws)
     assert flows[5].match[kind] == "255.255.255.224/27"
@@ -116,8 +104,8 @@ def test_values_under_wildcards_are_read_back_as_zeros(both):
         "tp_src": 80,
         "tp_dst": 81,
     }
-    words = [WILD, 0xFFFFFFFF, *(WILD & ~bit for bit in ALL_BITS.values())]
-    words += [0xFFC00000 | (WILD & ~bit) for bit in ALL_BITS.values()]
+    words = [WILD, 0xFFFFFFFF, *(WILD & ~bit for bit in of.WILDCARDS.values())]
+    words += [0xFFC00000 | (WILD & ~bit) for bit in of.WILDCARDS.values()]
     assert len(read_back(both, *(raw_match(word, **junk) for word in words))) == len(words)
 
 

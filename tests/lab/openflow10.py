@@ -195,7 +195,7 @@ def unpack(raw: bytes) -> Message:
 # ---- match ----
 
 _MATCH = struct.Struct("!IH6s6sHBxHBBxx4s4sHH")
-_WILDCARDS = {
+WILDCARDS = {
     "in_port": 1 << 0,
     "dl_vlan": 1 << 1,
     "dl_src": 1 << 2,
@@ -231,7 +231,7 @@ def match(**fields: MatchValue) -> bytes:
     `wildcards=` overrides the word that follows from the fields.
     """
     wildcards = WILDCARD_ALL
-    values: dict[str, MatchValue] = dict.fromkeys(_WILDCARDS, 0)
+    values: dict[str, MatchValue] = dict.fromkeys(WILDCARDS, 0)
     values.update(dl_src="00:00:00:00:00:00", dl_dst="00:00:00:00:00:00")
     networks = {"nw_src": b"\0\0\0\0", "nw_dst": b"\0\0\0\0"}
     override = fields.pop("wildcards", None)
@@ -243,7 +243,7 @@ def match(**fields: MatchValue) -> bytes:
             wildcards |= (32 - int(length or 32)) << shift
             networks[name] = ipaddress.IPv4Address(address).packed
         else:
-            wildcards &= ~_WILDCARDS[name]
+            wildcards &= ~WILDCARDS[name]
             values[name] = value
     return _MATCH.pack(
         wildcards if override is None else override,
@@ -291,7 +291,7 @@ def unpack_match(data: bytes) -> dict[str, MatchValue]:
         "tp_src": tp_src,
         "tp_dst": tp_dst,
     }
-    fields = {name: value for name, value in values.items() if not wildcards & _WILDCARDS[name]}
+    fields = {name: value for name, value in values.items() if not wildcards & WILDCARDS[name]}
     for name, address, shift in (
         ("nw_src", nw_src, _NW_SRC_SHIFT),
         ("nw_dst", nw_dst, _NW_DST_SHIFT),
