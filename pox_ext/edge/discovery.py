@@ -188,16 +188,17 @@ class Discovery:
             senders = target.finding.take(senders, 2)
             if not target.doubtful:
                 target.doubtful = dict.fromkeys(target.checking.take(reached, 1), 0)
-            if others and not reached:
-                senders.append(owner)
-                if not target.cut_off:
-                    target.cut_off = True
-                    log.warning(
-                        "%s: nothing that the others send to its tunnel IP %s comes out there; do "
-                        "the switches reach it, and does another machine have that address?",
-                        owner,
-                        IPv4Address(target.ip),
-                    )
+            if others and not reached and not target.cut_off:
+                target.cut_off = True
+                target.retry = ANSWER  # the first frames of its owner may be lost, too
+                log.warning(
+                    "%s: nothing that the others send to its tunnel IP %s comes out there; do "
+                    "the switches reach it, and does another machine have that address?",
+                    owner,
+                    IPv4Address(target.ip),
+                )
+        if target.cut_off:
+            senders = [*target.finding.take(senders, 2), owner]
         for sender in target.doubtful:
             target.doubtful[sender] += 1
         return senders + list(target.doubtful)
@@ -280,12 +281,12 @@ class Discovery:
         for other in list(target.unreached):
             if other.index == sender:
                 del target.unreached[other]
-                if target.unreached:
+                if self.unreached(ip):
                     target.look_soon()
         for other in list(target.doubtful):
             if other.index == sender:
                 del target.doubtful[other]
-        if not target.unreached and not target.doubtful:
+        if not self.unreached(ip) and not target.doubtful:
             target.due = target.sent + LONGEST_RETRY
         if target.cut_off and member.tunnel_ip == ip:
             target.cut_off = False

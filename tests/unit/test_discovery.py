@@ -42,8 +42,7 @@ class Switch:
         assert key == 0
         assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.tunnel_port, 0))
         self.sent += 1
-        self.network.sender = self.index
-        self.network.deliver(destination, body[8 + length :])
+        self.network.under_way.append((self.index, destination, body[8 + length :]))
 
 
 class Network:
@@ -53,6 +52,7 @@ class Network:
         self.switches = [Switch(self, index) for index in range(1, switches + 1)]
         self.found = []
         self.cut_off = set()
+        self.under_way = []  # frames: they arrive after the tick that sends them
         self.sender = None  # of the frame that is delivered
         self.now = 1000.0
         given = [ip(n) for n in range(1, switches + 1)] if ips is None else ips
@@ -77,6 +77,9 @@ class Network:
         for _ in range(round(seconds / TICK)):
             self.now += TICK
             self.discovery.tick(self.now)
+            frames, self.under_way = self.under_way, []
+            for self.sender, destination, frame in frames:
+                self.deliver(destination, frame)
 
     def probes(self, seconds):
         """How many probes are sent in so many seconds."""
