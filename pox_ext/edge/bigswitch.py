@@ -533,7 +533,7 @@ class BigSwitch:
         old_cookie = 0
         if old is not None:
             # As in Open vSwitch, a flow is not used by being replaced.
-            entry.used = old.used
+            entry.used, entry.born = old.used, old.born
             old_cookie = self.cookies.cookie(old)
             self._expiry.removed(old)
             self._release(old)

@@ -30,6 +30,9 @@ from edge.member import Member, new_xid
 # more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
 DEAD = 300.0  # seconds
 
+# What a switch said is no longer true when another takes longer to answer.
+_LONGEST_ROUND = 0.5  # seconds
+
 # When a hard timeout ends, a number that no other has, and the flow; None once that has ended.
 _Deadline = list[Any]
 
@@ -156,12 +159,14 @@ class Expiry:
         """
         if packets and entry.fresh is not None:
             entry.fresh.discard(member.index)
-        if self._is_idle_without(member, entry):
+        too_early = _too_early(entry)
+        if not too_early and self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return
         self._put_back(entry, member)
         self.put_on(entry, member)
-        self._ask_others(member, entry)
+        if not too_early:
+            self._ask_others(member, entry)
 
     def idle_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
@@ -192,15 +197,20 @@ class Expiry:
         """End a flow that is idle on a switch if all the others say that it is idle there."""
         others = [other for other in self._ready(entry) if other is not member]
         in_use: list[bool] = []
+        asked_at = time.monotonic()
 
         def done() -> None:
+            # When in doubt it stays, and we ask again when its time is up again on some switch.
             now = time.monotonic()
             if entry not in self._table or any(in_use) or entry.used + entry.idle_timeout > now:
                 return
-            if not any(
-                _may_hold(other, entry, now) for other in self._homes(entry) if other is not member
+            if now - asked_at > _LONGEST_ROUND or any(
+                other.ready or _may_hold(other, entry, now)
+                for other in self._homes(entry)
+                if other is not member and other not in others
             ):
-                self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+                return
+            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
         gather: Gather[Member] = Gather(others, done)
 
@@ -218,7 +228,7 @@ class Expiry:
                 return True
 
             def unknown() -> None:
-                in_use.append(True)  # for all that we know; we ask again when its time is up again
+                in_use.append(True)  # for all that we know
                 gather.answered(other)
 
             cookie = self._cookie(entry)
@@ -268,6 +278,16 @@ class Expiry:
 
 def _hard_end(entry: FlowEntry) -> float:
     return entry.modified + entry.hard_timeout
+
+
+def _too_early(entry: FlowEntry) -> bool:
+    """
+    True if a flow is too young to be idle.
+
+    A copy that falls idle so early has taken the place of another flow's with the same match, which
+    was there from before its switch was lost; Open vSwitch has it inherit when that was used.
+    """
+    return entry.born + entry.idle_timeout > time.monotonic()
 
 
 def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:

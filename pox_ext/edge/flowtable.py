@@ -22,6 +22,7 @@ class FlowEntry:
     match, priority, cookie, idle_timeout, hard_timeout (seconds, 0 for none), flags, actions: as
         in the controller's flow-mod
     created, modified: time of the ADD, and of the last ADD or MODIFY (seconds, monotonic)
+    born: created, or that of the flow that it has replaced: it was not used before
     packets, octets: what copies had counted that are gone from their switches
     refused: True once a switch has refused to add it
     fresh: indexes of switches whose copy was put back, and counts as used only once it has
@@ -40,6 +41,7 @@ class FlowEntry:
         "actions",
         "created",
         "modified",
+        "born",
         "packets",
         "octets",
         "refused",
@@ -65,7 +67,7 @@ class FlowEntry:
         self.hard_timeout = hard_timeout
         self.flags = flags
         self.actions = actions
-        self.created = self.modified = now
+        self.created = self.modified = self.born = now
         self.used = 0.0
         self.refused = False
         self.packets = self.octets = 0

@@ -132,30 +132,45 @@ def test_connections_that_say_nothing_more(bed, others):
         peer.close()
 
 
+def may_cost_the_connection(message):
+    """Another version, another datapath, or "your lowest rules are gone"."""
+    version, kind = message[:2]
+    if kind == Type.FLOW_REMOVED and not any(message[48:58]):  # its cookie and priority
+        return True
+    return kind == Type.FEATURES_REPLY or (version != 1 and kind != Type.HELLO)
+
+
 def test_any_messages_of_a_switch(bed, others, seed, volume):
-    """A switch that is up and says anything: it lives on, or is hung up on and may come back."""
+    """A switch that is up and says anything: it lives on, or is hung up on and may come back.
+
+    In every other batch, in which nothing is said that may cost the connection, it lives on.
+    """
     noise = Noise(seed)
     resident = []
     switch = ready(bed)
-    hung_up = 0
     for batch in range(volume // BATCH):
         asked = [message.xid for message in switch.take()] or [0]
-        messages = [noise.from_switch(asked[-20:]) for _ in range(BATCH)]
+        gentle = batch % 2 == 0
+        # Only otherwise are there wrong answers.
+        messages = [noise.from_switch([0] if gentle else asked[-20:]) for _ in range(BATCH)]
+        if gentle:
+            messages = [each for each in messages if not may_cost_the_connection(each)]
+            assert len(messages) > BATCH / 2
         with contextlib.suppress(OSError):
             switch.send(*messages)
             switch.send(of.message(Type.ECHO_REQUEST, b"still there?", 0x5EED))
         with contextlib.suppress(AssertionError):  # closed
             switch.expect(Type.ECHO_REPLY, where=lambda reply: reply.xid == 0x5EED)
         if switch.closed:
-            hung_up += 1
+            assert not gentle, "not for every little thing"
             switch.close()
-            switch = bad_switch(bed)
+            bed.controller.take()
+            switch = ready(bed)
         bed.controller.take()
         if batch > volume // BATCH // 4:
             resident.append(resident_memory(bed.aggregator.pid))
     switch.close()
     bed.controller.barrier()
-    assert hung_up < volume // BATCH, "not for every little thing"
     assert max(resident) - resident[0] < 10 * MEGABYTE
 
 
