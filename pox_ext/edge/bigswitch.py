@@ -509,14 +509,11 @@ class BigSwitch:
             if flow is not None:
                 self._expiry.kept_on(entry)
                 member.counters[cookie] = (flow.packets, flow.octets)
-            elif (
-                entry.idle_timeout
-                and entry.created <= member.lost_at
-                and not anew
-                and self._expiry.idle_while_lost(member, entry)
-            ):
-                continue
             else:
+                if entry.idle_timeout and entry.created <= member.lost_at and not anew:
+                    member.gone[cookie] = packets, octets
+                    if self._expiry.idle_while_lost(member, entry):
+                        continue
                 self._expiry.put_on(entry, member)
             yield entry, cookie
 
@@ -890,6 +887,12 @@ class BigSwitch:
             return
         entry.packets += removed.packets
         entry.octets += removed.octets
+        if removed.reason == of.OFPRR_IDLE_TIMEOUT and removed.cookie in member.gone:
+            # What was known of it has been added, and another copy put in its place.
+            packets, octets = member.gone.pop(removed.cookie)
+            entry.packets -= packets
+            entry.octets -= octets
+            return
         member.counters.pop(removed.cookie, None)
         if entry not in self.table:
             self.removals.told(member, entry)

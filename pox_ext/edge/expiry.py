@@ -166,7 +166,7 @@ class Expiry:
         self._put_back(entry, member)
         self.put_on(entry, member)
         if not too_early:
-            self._ask_others(member, entry)
+            self._ask(member, entry)
 
     def idle_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
@@ -181,7 +181,7 @@ class Expiry:
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return True
-        self._ask_others(member, entry)
+        self._ask(member, entry)
         return entry not in self._table
 
     def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
@@ -193,9 +193,12 @@ class Expiry:
             if other is not member
         )
 
-    def _ask_others(self, member: Member, entry: FlowEntry) -> None:
-        """End a flow that is idle on a switch if all the others say that it is idle there."""
-        others = [other for other in self._ready(entry) if other is not member]
+    def _ask(self, member: Member, entry: FlowEntry) -> None:
+        """
+        End a flow that is idle on a switch if all the others say that it is idle there; and the
+        switch itself, that what was put back has not been used since.
+        """
+        others = self._ready(entry)
         in_use: list[bool] = []
         asked_at = time.monotonic()
 

@@ -41,6 +41,8 @@ FLOWS_PER_TURN = 1000  # that are sent to a switch of our own accord before othe
 
 # A silent switch is asked so often whether it is there again, and for so long.
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
+# Open vSwitch tells of a flow's end some time after it is gone, but before another can fall idle.
+_LATE = 0.9  # seconds
 _MENDED = 0.25  # seconds in which it answers when what we say gets to its machine again
 
 _xids = itertools.count(1)
@@ -179,6 +181,8 @@ class Member:
     lost_at: when it was ready for the last time (seconds, monotonic); -inf if it is the first time
     counters: cookie -> (packets, octets) as the switch last said, for the copies on it
     missing: flows that it should have and has not been sent since it is back
+    gone: cookie -> (packets, octets) as it had last said, for copies that it had no more when it
+        came back; its FLOW_REMOVED may yet come
     """
 
     def __init__(self, owner: Any, index: int, dpid: int) -> None:
@@ -194,6 +198,7 @@ class Member:
         self.up_since = self.lost_at = -math.inf
         self.counters: dict[int, tuple[int, int]] = {}
         self.missing: dict[Any, None] = {}
+        self.gone: dict[int, tuple[int, int]] = {}
         # What a packet-in begins with -> what it is for the controllers: see BigSwitch.packet_in.
         self.packet_ins: dict[bytes, bytes] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
@@ -415,6 +420,8 @@ class Member:
         if self.connection is None:
             self._watch_silent(now)
             return
+        if now > self.up_since + _LATE:
+            self.gone = {}
         before, self._stuck = self._stuck, self.connection.stuck
         if self._stuck < before:
             self._answered_at = now
@@ -620,6 +627,7 @@ class Member:
             else:
                 stale.append(flow)
         anew = not self._rules
+        self.gone = {}
         self.update_service_rules()
         self.ready = True
         self.owner.packet_outs.clear()
