@@ -63,6 +63,7 @@ _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 1 << 14
 
+_ON_ITS_WAY = 1.0  # seconds that a packet may take through a tunnel at most
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead
 LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
 
@@ -111,6 +112,8 @@ class BigSwitch:
         # Rules for queues that switches have been sent since others' flows or packets use them, and
         # how many of those are there for certain.
         self._queue_rules = self._sure_queue_rules = 0
+        # Since when nothing has been able to use them, and how many packet-outs there had been.
+        self._unused_since, self._packet_outs_before = time.monotonic(), 0
         # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
         # what the message to it begins with behind its header.
         self.packet_outs: dict[bytes, tuple[Member, bytes]] = {}
@@ -288,6 +291,24 @@ class BigSwitch:
             self.packet_outs.clear()
         return member.queue_key(port, queue)
 
+    def _forget_queue_keys(self, now: float) -> None:
+        """
+        Take the rules for queues back when there are no flows, and no packet is on its way.
+
+        What was translated with their keys is forgotten before, so that it does not lead to another
+        queue which has such a key later.
+        """
+        packet_outs = self.counts.packet_outs
+        if self.table or packet_outs != self._packet_outs_before:
+            self._unused_since, self._packet_outs_before = now, packet_outs
+        elif now - self._unused_since >= _ON_ITS_WAY:
+            users = [member for member in self.members.values() if member.has_queue_keys]
+            if users:
+                for member in self.members.values():
+                    member.forget_translations()
+                for member in users:
+                    member.forget_queue_keys()
+
     def tick(self) -> None:
         """Look after what has its time.  To be called some ten times a second."""
         now = time.monotonic()
@@ -297,6 +318,7 @@ class BigSwitch:
         self.refusals.confirm()
         self._expiry.tick(now)
         self.removals.tick(now)
+        self._forget_queue_keys(now)
 
     # --- ports ---------------------------------------------------------------------------------
 
@@ -685,9 +707,6 @@ class BigSwitch:
                 self.removals.begin(entry, waited_for, reason)
             else:
                 self._release(entry)
-        if not self.table:
-            for member in self.members.values():
-                member.forget_queue_keys()
 
     def _clear(self, entries: list[FlowEntry]) -> list[FlowEntry]:
         """
@@ -778,19 +797,18 @@ class BigSwitch:
 
     def packet_out(
         self, peer: Peer, message: bytes, in_port: int, actions: translate.Actions, data: bytes
-    ) -> None:
+    ) -> bool:
         """
         A controller's PACKET_OUT that has been found good: one switch does it.
 
-        Raises OpenFlowError if its actions are too many.
+        Returns False if the peer is held, and it has to be done when it is released.  Raises
+        OpenFlowError if its actions are too many.
         """
         member = self.home(in_port)
         if member is None or not member.ready:
             member = self._some_member(actions)
         if member is None:
-            return
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_packet_out(member, actions)
+            return True
         local, matched = self._to_local(member, in_port), self._to_match(member, in_port)
         if matched == local:
             translated = member.translated(actions)
@@ -801,31 +819,28 @@ class BigSwitch:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-
-        def send() -> None:
-            xid = self.refusals.originate(peer, message, refusable=actions.refusable)
-            member.send(south.packet_out(xid, local, translated, data))
-
         rules = self._queue_rules
-        if self._sure_queue_rules == rules:
-            send()
-            if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
-                if len(self.packet_outs) >= _MOST_KNOWN:
-                    self.packet_outs.clear()
-                frame = len(message) - len(data)  # where it begins
-                head = south.packet_out(0, local, translated, b"")[_HEADER.size :]
-                self.packet_outs[message[8:frame]] = member, head
-            return
+        if self._sure_queue_rules != rules:
+            # Another switch has got a rule for one of its queues: the packet, or a flow that it
+            # meets, may need it.
+            def rules_are_there() -> None:
+                self._sure_queue_rules = max(self._sure_queue_rules, rules)
+                peer.release()
 
-        # Another switch has got a rule for one of its queues: the packet, or a flow that it meets,
-        # may need it.
-        def rules_are_there() -> None:
-            self._sure_queue_rules = max(self._sure_queue_rules, rules)
-            send()
-            peer.release()
-
-        peer.hold()
-        self.barrier(rules_are_there)
+            peer.hold()
+            self.barrier(rules_are_there)
+            return False
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_packet_out(member, actions)
+        xid = self.refusals.originate(peer, message, refusable=actions.refusable)
+        sent = south.packet_out(xid, local, translated, data)
+        member.send(sent)
+        if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
+            if len(self.packet_outs) >= _MOST_KNOWN:
+                self.packet_outs.clear()
+            frame = len(message) - len(data)  # where it begins
+            self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
+        return True
 
     def packet_out_again(self, peer: Peer, message: bytes) -> bool:
         """

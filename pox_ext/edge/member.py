@@ -587,13 +587,16 @@ class Member:
                 self._change_rule(of.OFPFC_ADD, rule, self._rules[rule])
         return key
 
+    @property
+    def has_queue_keys(self) -> bool:
+        """True if there is a tunnel key for any queue of a port."""
+        return bool(self._queue_keys)
+
     def forget_queue_keys(self) -> None:
-        """No flow uses any of them."""
-        if self._queue_keys:
-            self._queue_keys = {}
-            self.owner.topology_changed()
-            if self.ready:
-                self.update_service_rules()
+        """No flow uses any of them, and nothing that was translated."""
+        self._queue_keys = {}
+        if self.ready:
+            self.update_service_rules()
 
     def _sync_part(self, kind: int, message: bytes) -> bool:
         if kind != of.OFPT_STATS_REPLY:

@@ -321,7 +321,7 @@ class Northbound:
         self.switch.add(entry, peer, message)
         return None
 
-    def _packet_out(self, peer: Peer, message: bytes) -> None:
+    def _packet_out(self, peer: Peer, message: bytes) -> bool:
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
         end = 16 + actions_len
         if end > len(message) or actions_len % 8:
@@ -332,7 +332,7 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != south.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
-        self.switch.packet_out(peer, message, in_port, actions, message[end:])
+        return self.switch.packet_out(peer, message, in_port, actions, message[end:])
 
     # --- ports and queues ----------------------------------------------------------------------
 

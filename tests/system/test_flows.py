@@ -3,9 +3,10 @@
 import pytest
 from lab import frames
 from lab import openflow10 as of
+from lab.faultbed import until
 from lab.openflow10 import Port
 
-from .look import Flow, dump, of_the_controller
+from .look import Flow, dump, of_the_controller, rules, service_rules
 
 A_FRAME = frames.udp()
 ALL_PORTS = (1, 2, 17, 18)
@@ -119,6 +120,31 @@ def test_an_output_after_a_look_into_the_table(bed, other):
     for port in (2, 17, 18) if other == Port.FLOOD else (other,):
         expected[port] = expected.get(port, []) + [A_FRAME]
     bed.expect(expected)
+
+
+def test_keys_of_queues_lead_where_they_did_and_are_given_back(make_big_switch):
+    """Right behind the end of the last flow, too; when nothing can use them, their rules go."""
+    big_switch = make_big_switch(3)
+    controller, s2 = big_switch.controller, big_switch.network.switches[2]
+    from_s1 = of.packet_out(A_FRAME, of.enqueue(17, 2), 1)
+    controller.flow_mod(of.match(in_port=1), of.output(2))
+    for ingress, port, queue in ((1, 17, 1), (33, 18, 1), (1, 17, 2)):
+        controller.do(of.packet_out(A_FRAME, of.enqueue(port, queue), ingress))
+    controller.do(from_s1)
+    big_switch.settle()
+    big_switch.wires.capture()
+    assert rules(s2) == service_rules() | {
+        "table=1 priority=32768 tun_id=0x100: enqueue:1:1",
+        "table=1 priority=32768 tun_id=0x101: enqueue:2:1",
+        "table=1 priority=32768 tun_id=0x102: enqueue:1:2",
+    }
+    clear = of.flow_mod(command=of.Command.DELETE)
+    controller.send(clear + from_s1 * 3)
+    controller.barrier()
+    big_switch.expect({17: [A_FRAME] * 3})
+    until(lambda: rules(s2) == service_rules(), "rules without queues")
+    controller.do(from_s1)
+    big_switch.expect({17: [A_FRAME]})
 
 
 # ---- where a flow is ----
