@@ -1,6 +1,7 @@
 """Fixtures: the test lab, ready to use.  See lab/__init__.py for what is in it."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -19,6 +20,10 @@ from userspace_ovs import OVSError  # noqa: E402
 # So that pure tests can import POX's own libraries (pox.openflow and so on).
 sys.path.append(find_pox())
 
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a failure is the change's, not the dice's.  To search for more:
 # --hypothesis-profile=search.  The machine may be busy with other things: time says nothing.

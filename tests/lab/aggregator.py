@@ -149,22 +149,25 @@ class Aggregator:
         """Let a frozen process go on."""
         self.process.send_signal(signal.SIGCONT)
 
-    def log(self, all_lives: bool = False) -> str:
-        """Return what it has printed since it was started, or ever."""
+    def log(self, all_lives: bool = False, since: int = 0) -> str:
+        """Return what it has printed since it was started, or ever, or since a log_end()."""
         with open(self.log_path, errors="replace") as log:
-            if not all_lives:
-                log.seek(self._life_begins)
+            log.seek(since if all_lives else max(since, self._life_begins))
             return log.read()
 
-    def wait_for_log(self, pattern: str, timeout: float = 10) -> "re.Match[str]":
-        """Return the first match of a regular expression in the log since the start.
+    def log_end(self) -> int:
+        """Return where the log ends now: at DEBUG it can be too long to be read again."""
+        return os.path.getsize(self.log_path)
+
+    def wait_for_log(self, pattern: str, timeout: float = 10, since: int = 0) -> "re.Match[str]":
+        """Return the first match of a regular expression in the log since the start, or `since`.
 
         Fails when it does not come in `timeout` seconds or the process ends without it.
         """
         deadline = time.monotonic() + timeout
         while True:
             ended = not self.alive
-            found = re.search(pattern, self.log(), re.MULTILINE)
+            found = re.search(pattern, self.log(since=since), re.MULTILINE)
             if found:
                 return found
             assert not ended, f"ended without {pattern!r} in its log:\n{self.log()[-3000:]}"

@@ -32,17 +32,18 @@ class Lines:
 
     def __init__(self, bed):
         self.bed = bed
-        self.seen = len(bed.aggregator.log())
+        self.seen = bed.aggregator.log_end()
 
     def new(self):
-        log = self.bed.aggregator.log()
-        lines, self.seen = log[self.seen :].splitlines(), len(log)
-        return lines
+        with open(self.bed.aggregator.log_path, "rb") as log:
+            log.seek(self.seen)
+            data = log.read()
+        self.seen += len(data)
+        return data.decode(errors="replace").splitlines()
 
     def wait_for(self, pattern):
         """Wait for a line; return all that are new then."""
-        before = self.bed.aggregator.log()[: self.seen]
-        self.bed.aggregator.wait_for_log(rf"(?s)\A.{{{len(before)}}}.*{pattern}")
+        self.bed.aggregator.wait_for_log(pattern, since=self.seen)
         return self.new()
 
 

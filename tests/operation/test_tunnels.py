@@ -61,6 +61,7 @@ def test_floods_cross(bed, port):
     """With NO_FLOOD on a remote port, which only FLOOD minds."""
     address = bed.controller.features().ports[18].hw_addr
     bed.controller.do(of.port_mod(18, address, of.PortConfig.NO_FLOOD, of.PortConfig.NO_FLOOD))
+    bed.settle()  # Open vSwitch may answer a barrier before what a port-mod says takes effect
     bed.controller.flow_mod(of.match(), [of.output(port)])
     frame = frames.udp()
     bed.wires.send(1, frame)
