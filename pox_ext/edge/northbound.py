@@ -119,13 +119,16 @@ class Northbound:
 
     def handle(self, peer: Peer, message: bytes) -> bool:
         """
-        Do what a message says.  Raises OpenFlowError if it is refused.
+        Do what a message says, unless it is of another version, which is the peer's to answer.
+        Raises OpenFlowError if it is refused.
 
         Returns False if the peer is held and the message has to be handled when it is released:
         answers and errors come in the order of the messages, also when it is for the switches to
         find the errors.
         """
         kind = message[1]
+        if message[0] != of.OFP_VERSION:
+            return not self.switch.refusals.awaited(peer) or self._wait(peer)
         if (
             kind == of.OFPT_PACKET_OUT
             and peer.role != nx.NX_ROLE_SLAVE

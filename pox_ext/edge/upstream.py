@@ -41,9 +41,10 @@ class Peer:
     """
     One OpenFlow connection to a controller.
 
-    handle: is called with the peer and each whole message of version 1 after the hello; raises
-        OpenFlowError to have it answered with that error, and returns False to be called with it
-        again when the peer, which is held, is released
+    handle: is called with the peer and each whole message after the hello; raises OpenFlowError to
+        have it answered with that error, and returns False to be called with it again when the
+        peer, which is held, is released.  One of another version is answered here, if handle does
+        not have it wait
     service: True for somebody who has connected to us, such as ovs-ofctl.  As with Open vSwitch,
         they get no asynchronous messages unless they ask for them by setting a miss_send_len.
     miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
@@ -186,10 +187,10 @@ class Peer:
         try:
             if not self.greeted:
                 self._greeting(version, kind, message)
+            elif self._handle(self, message) is False:
+                return False
             elif version != of.OFP_VERSION:
                 self._other_version(version, kind, message)
-            else:
-                return self._handle(self, message) is not False
         except OpenFlowError as e:
             log.debug("%s: refused message type %d: %s", self, kind, e)
             self.send(e.reply(message))

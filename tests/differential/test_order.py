@@ -143,6 +143,8 @@ def test_an_error_that_only_a_switch_finds_comes_before_the_barrier_reply(both):
         of.stats_request(of.Stats.DESC),
         of.stats_request(99),
         of.message(99),
+        of.message(Type.ECHO_REQUEST, version=4),
+        of.message(Type.FLOW_MOD, version=4),
     ],
     ids=lambda raw: raw[:2].hex() + raw[8:12].hex(),
 )
@@ -154,8 +156,8 @@ def test_errors_that_only_switches_find_come_in_the_order_of_the_messages(both, 
         messages += [
             of.flow_mod(match, load_ip),
             of.packet_out(UDP, [of.output(1), load_ip]),
-            of.flow_mod(match, of.output(2), cookie=5),
             other,
+            of.flow_mod(match, of.output(2), cookie=5),
         ]
 
     def ask(bed):

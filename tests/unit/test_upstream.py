@@ -246,7 +246,24 @@ def test_other_messages_of_another_version_are_refused(version, kind, answered_i
     (message,) = line.answers()
     assert (message.version, message.xid) == (answered_in, 7)
     assert of.unpack_error(message.body) == of.Error(1, code, raw)
-    assert not line.peer.closed and line.handled == []
+    assert not line.peer.closed
+
+
+def test_an_answer_to_another_version_waits_for_its_turn():
+    held = []
+
+    def hold_once(peer, message):
+        if held:
+            return True
+        held.append(message)
+        peer.hold()
+        return False
+
+    line = Line(hold_once)
+    line.send(of.message(of.Type.ECHO_REQUEST, b"ping", 7, 4))
+    assert held and line.answers() == []
+    line.peer.release()
+    assert line.answers() == [of.Message(4, of.Type.ECHO_REPLY, 7, b"ping")]
 
 
 # ---- what is wrong with one message ----
