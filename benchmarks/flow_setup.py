@@ -4,13 +4,16 @@ Each frame belongs to a flow of its own.  It enters port 1 and leaves port 2, wh
 switch is on the same switch, or 17, which is on another, behind a tunnel.  The same controller is
 connected to the big switch; directly to a plain Open vSwitch bridge; and to another such bridge
 through relay.py, which copies bytes in the aggregator's place and does nothing else.  There are
-four:
+six:
 
     packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
     flow_mod    the same, with a flow-mod before it
     hub         POX's forwarding.hub --reactive: packet-out of the frame, to all ports
     l2_pairs    POX's forwarding.l2_pairs: two flow-mods, the frame with the second.  POX leaves
                 Nagle's algorithm on, so each waits for the 40 ms of a delayed acknowledgement.
+    l2_learning POX's forwarding.l2_learning: a flow-mod and the frame.
+    os_ken      a learning switch on os-ken (tests/controllers/learning_switch.py): the same.  Not
+                by default: it needs a Python that has os-ken.
 
     sudo python benchmarks/flow_setup.py
 
@@ -36,7 +39,12 @@ from userspace_ovs import wait_until
 IN = 1
 UNDER_WAY = 16
 """Frames at once; Open vSwitch drops packet-ins for a controller that has 100 waiting."""
-POX = {"hub": ["forwarding.hub", "--reactive"], "l2_pairs": ["forwarding.l2_pairs"]}
+POX = {
+    "hub": ["forwarding.hub", "--reactive"],
+    "l2_pairs": ["forwarding.l2_pairs"],
+    "l2_learning": ["forwarding.l2_learning"],
+}
+OS_KEN = os.path.join(bench.ROOT, "tests", "controllers", "learning_switch.py")
 AT_A_TIME = 20
 """Frames one after the other through one path, before it is the turn of the next."""
 PATHS = ("big", "relay", "direct")
@@ -137,6 +145,8 @@ def controller(kind: str, path: Path, log: str) -> Iterator[None]:
             pox = Aggregator(namespace, log, options, component="openflow.of_01", level="WARNING")
             pox.start()
             stack.callback(pox.kill)
+        elif kind == "os_ken":
+            start(OS_KEN, port)
         else:
             start("reactive.py", port, kind)
         path.wait_until_open()
