@@ -147,7 +147,7 @@ def test_a_modified_flow_keeps_what_was_counted(both):
             revalidated(both)
             both.inject(17, *[UDP] * 10)
             both.flow_mod(match, of.output(PORTS[number % 2]), Command.MODIFY, cookie=number)
-        # What was counted before a change and a deletion in quick succession, Open vSwitch may lose.
+        # Of a change and a deletion in quick succession, Open vSwitch may not count everything.
         revalidated(both)
         both.flow_mod(command=Command.DELETE)
         assert packets(both.removed(1)) == {2: 30}
