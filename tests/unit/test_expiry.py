@@ -1,0 +1,229 @@
+"""When flows come to their end by themselves, with switches that say what the test wants."""
+
+import struct
+
+import pytest
+from lab import openflow10 as of
+
+from edge import expiry as module
+from edge import match as matches
+from edge.expiry import DEAD, Expiry
+from edge.flowtable import FlowEntry, FlowTable
+
+IDLE, HARD = of.RemovedReason.IDLE_TIMEOUT, of.RemovedReason.HARD_TIMEOUT
+T = 10
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Switch:
+    """A Member as Expiry sees it."""
+
+    def __init__(self, index):
+        self.index = index
+        self.ready = True
+        self.lost_at = self.up_since = -1e9
+        self.asked = []
+
+    def request(self, build, answer, lost):
+        build(1)
+        self.asked.append((answer, lost))
+
+    def says(self, packets=0, idle_age=T, there=True):
+        """Answer the oldest question: what its copy has counted, and its idle age."""
+        flow = struct.pack(
+            "!HBxIIHHHHHHQQQ", 48, 2, 0, 0, 1, T, 0, 0, idle_age + 1, 0, 7, packets, 0
+        )
+        body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + flow * there
+        answer, _ = self.asked.pop(0)
+        assert answer(of.Type.STATS_REPLY, of.message(of.Type.STATS_REPLY, body))
+
+    def is_lost(self, at):
+        self.ready, self.lost_at = False, at
+        asked, self.asked = self.asked, []
+        for _, lost in asked:
+            lost()
+
+
+class Bed:
+    """Flows on three switches; `ended` is what has been told of them."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.switches = [Switch(index) for index in (1, 2, 3)]
+        self.table = FlowTable()
+        self.ended = []
+        self.put = []
+        self.expiry = Expiry(
+            self.table,
+            lambda entry: self.switches,
+            lambda entry: 7,
+            lambda entry, member: self.put.append(member.index),
+            self._end,
+        )
+
+    def _end(self, entries, reason, told=None):
+        for entry in entries:
+            self.table.remove(entry)
+            self.expiry.removed(entry)
+            self.ended.append(reason)
+
+    def add(self, idle=T, hard=0):
+        entry = FlowEntry(matches.ANY, 1, 0, idle, hard, 0, None, self.clock.now)
+        self.table.put(entry)
+        self.expiry.added(entry)
+        return entry
+
+    def idle(self, index, packets=5):
+        """A switch tells that its copy has been idle for its time."""
+        (entry,) = self.table
+        self.expiry.copy_idle(self.switches[index - 1], entry, packets)
+
+    def nobody_is_asked(self):
+        return not any(switch.asked for switch in self.switches)
+
+
+@pytest.fixture
+def bed(clock):
+    bed = Bed(clock)
+    bed.add()
+    clock.now += T + 1
+    return bed
+
+
+def test_what_is_idle_everywhere_ends(bed):
+    bed.idle(2)
+    assert bed.put == [2], "until the others have answered"
+    for switch in bed.switches:
+        switch.says()
+    assert bed.ended == [IDLE]
+
+
+@pytest.mark.parametrize("user", [1, 2, 3])
+def test_what_one_switch_uses_stays(bed, user):
+    """Also if it is the one that has just told: what was put back there is in use already."""
+    bed.idle(2)
+    for switch in bed.switches:
+        used = switch.index == user
+        switch.says(packets=used, idle_age=0 if used else T)
+    assert bed.ended == []
+
+
+def test_a_copy_that_was_put_back_is_young_and_not_in_use(bed):
+    bed.idle(2)
+    for switch, age in zip(bed.switches, (T, 0, T)):
+        switch.says(packets=0, idle_age=age)
+    assert bed.ended == [IDLE]
+
+
+def test_answers_that_have_waited_for_a_slow_one_do_not_count(bed, clock):
+    """The others' copies may have been used since."""
+    bed.idle(2)
+    for switch in bed.switches[:2]:
+        switch.says()
+    clock.now += 1
+    bed.switches[2].says()
+    assert bed.ended == []
+    bed.idle(1)
+    for switch in bed.switches:
+        switch.says()
+    assert bed.ended == [IDLE], "asked again, they answer at once"
+
+
+def test_what_is_not_answered_is_not_known(bed):
+    bed.idle(2)
+    answer, lost = bed.switches[2].asked.pop()
+    lost()
+    for switch in bed.switches[:2]:
+        switch.says()
+    assert bed.ended == []
+
+
+def test_a_lost_switch_may_use_it_until_it_is_taken_for_dead(bed, clock):
+    bed.switches[2].is_lost(clock.now)
+    for later in (0, DEAD - 1):
+        clock.now += later
+        bed.idle(2)
+        for switch in bed.switches[:2]:
+            switch.says()
+        assert bed.ended == []
+    clock.now += 1
+    bed.idle(1)
+    for switch in bed.switches[:2]:
+        switch.says()
+    assert bed.ended == [IDLE]
+
+
+def test_a_switch_that_comes_back_meanwhile_has_not_been_asked(bed, clock):
+    third = bed.switches[2]
+    third.is_lost(clock.now)
+    bed.idle(1)
+    bed.switches[0].says()
+    third.ready = True
+    bed.switches[1].says()
+    assert bed.ended == []
+
+
+def test_it_was_added_while_a_switch_was_lost_so_it_is_not_there(clock):
+    bed = Bed(clock)
+    bed.switches[2].is_lost(clock.now)
+    clock.now += 1
+    bed.add()
+    clock.now += T + 1
+    bed.idle(1)
+    for switch in bed.switches[:2]:
+        switch.says()
+    assert bed.ended == [IDLE]
+
+
+def test_a_copy_falls_idle_before_its_time(clock):
+    """It has inherited the age of a flow of the same match that was there before."""
+    bed = Bed(clock)
+    bed.add()
+    clock.now += 1
+    bed.idle(3, packets=0)
+    assert bed.put == [3] and bed.nobody_is_asked() and bed.ended == []
+
+
+def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):
+    (entry,) = bed.table
+    assert not bed.expiry.idle_while_lost(bed.switches[2], entry), "the others may use it"
+    for switch in bed.switches:
+        switch.says()
+    assert bed.ended == [IDLE]
+
+
+def test_on_no_switch_it_ends_when_all_are_taken_for_dead(bed, clock):
+    for switch in bed.switches:
+        switch.is_lost(clock.now)
+        bed.expiry.lost(clock.now)
+    bed.expiry.tick(clock.now + DEAD - 1)
+    assert bed.ended == []
+    bed.expiry.tick(clock.now + DEAD)
+    assert bed.ended == [IDLE]
+
+
+def test_a_hard_timeout_is_up_whatever_the_switches_say(clock):
+    bed = Bed(clock)
+    entry = bed.add(idle=0, hard=T)
+    bed.expiry.tick(clock.now + T - 0.1)
+    assert bed.ended == []
+    entry.modified += 5
+    bed.expiry.tick(clock.now + T)
+    assert bed.ended == [], "a MODIFY has begun it anew"
+    bed.expiry.tick(clock.now + T + 5)
+    assert bed.ended == [HARD]
+    bed.expiry.tick(clock.now + 100)
+    assert bed.ended == [HARD]
