@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import struct
 import threading
 import time
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from lab import frames
 from lab import openflow10 as of
 from lab.faultbed import dump, until
 from lab.openflow10 import Port, RemovedReason, Type
-from lab.relay import SOUTHWARD
+from lab.relay import NORTHWARD, SOUTHWARD
 from lab.traffic import Stream
 
 SOON = 1.0
@@ -702,3 +703,35 @@ def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
     controller.barrier()
     assert controller.take(Type.FLOW_REMOVED) == []
     assert bed.aggregator.log().count("switch 2: refuses flows that it has to have") == 1
+
+
+def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed):
+    """Open vSwitch tells of a flow's end some time after it is gone from its table."""
+    bed = make_bed(relays=[2], flows=False)
+    controller, network, relay = bed.controller, bed.network, bed.relays[2]
+    address = frames.host_mac(100)
+    controller.flow_mod(
+        of.match(dl_dst=address), of.output(2), idle_timeout=1, flags=of.Flag.SEND_FLOW_REM
+    )
+
+    def copy():
+        return next((flow for flow in dump(network.switches[2]) if flow.cookie), None)
+
+    with Stream(network, 1, [2], address) as stream:
+        stream.wait_for_frames()
+        bed.wait_until_right()
+        for _ in range(5):
+            network.send(17, frames.ethernet(dst=address))
+        until(lambda: copy().packets == 5, "frames on s2", interval=0.001)
+        cookie = copy().cookie
+        controller.flow_stats()  # the five are known now
+        cut_off(bed)
+        until(lambda: copy() is None, "end of the copy")
+        relay.refuse(False)
+        bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
+        idle = RemovedReason.IDLE_TIMEOUT
+        told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, idle, 3, 0, 1, 7, 7 * 60)
+        relay.forge(NORTHWARD, of.message(Type.FLOW_REMOVED, of.match(dl_dst=address) + told))
+        stream.wait_for_frames()
+    ((flow, _),) = removals(bed, 1, 5).values()
+    assert flow.packet_count == stream.sent + 7
