@@ -819,16 +819,11 @@ class BigSwitch:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        rules = self._queue_rules
-        if self._sure_queue_rules != rules:
+        if self._sure_queue_rules < self._queue_rules:
             # Another switch has got a rule for one of its queues: the packet, or a flow that it
             # meets, may need it.
-            def rules_are_there() -> None:
-                self._sure_queue_rules = max(self._sure_queue_rules, rules)
-                peer.release()
-
             peer.hold()
-            self.barrier(rules_are_there)
+            self.barrier(peer.release)
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
@@ -885,8 +880,14 @@ class BigSwitch:
 
     def _ask_barriers(self, done: Callable[[], None]) -> None:
         """done() when every ready switch has done all that it was sent, or is lost."""
+        rules = self._queue_rules
+
+        def answered() -> None:
+            self._sure_queue_rules = max(self._sure_queue_rules, rules)
+            done()
+
         members = self.ready_members()
-        gather: Gather[Member] = Gather(members, done)
+        gather: Gather[Member] = Gather(members, answered)
         for member in members:
             member.barrier(lambda member=member: gather.answered(member))
         gather.start()
