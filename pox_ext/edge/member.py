@@ -221,6 +221,7 @@ class Member:
         self._dump: list[south.FlowStats] = []
         # port -> (config, mask): what the controller has made of it
         self._port_mods: dict[int, tuple[int, int]] = {}
+        self._configured = False  # since the last barrier
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -313,6 +314,7 @@ class Member:
         self._port_mods[number] = (old_config & ~mask | config & mask, old_mask | mask)
         xid = xid or new_xid()
         self.send(south.port_mod(xid, number, port.hw_addr, config, mask, advertise))
+        self._configured = True
         self.ports[number] = port._replace(config=port.config & ~mask | config & mask)
 
     # --- connection ----------------------------------------------------------------------------
@@ -348,6 +350,7 @@ class Member:
     def configure(self, fragments: int) -> None:
         """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
         self.send(south.set_config(new_xid(), fragments, 0xFFFF))
+        self._configured = True
 
     def closed(self, connection: Any) -> None:
         """A connection is closed; perhaps it was that of this switch."""
@@ -404,9 +407,15 @@ class Member:
 
     def barrier(self, done: Callable[[], None]) -> None:
         """Call done() when all that was sent before has been done, or when the switch is lost."""
+        configured, self._configured = self._configured, False
 
         def answer(kind: int, message: bytes) -> bool:
-            done()
+            if configured:
+                # Open vSwitch answers before packets are treated by a new configuration, which is
+                # from the next round of its main loop on.
+                self.barrier(done)
+            else:
+                done()
             return True
 
         self.request(south.barrier_request, answer, done)
@@ -633,6 +642,7 @@ class Member:
         self.gone = {}
         self.update_service_rules()
         self.ready = True
+        self._configured = False  # it has answered requests since
         self.owner.packet_outs.clear()
         wrong: list[Any] = []
         missing: list[Any] = []

@@ -460,6 +460,29 @@ def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     assert heard[-1] == "third"
 
 
+@pytest.mark.parametrize(
+    "configure",
+    [lambda member: member.modify_port(2, 0x10, 0x10), lambda member: member.configure(1)],
+    ids=["a port", "fragments"],
+)
+def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
+    """The first answer may come before packets are treated by it."""
+    switch, _ = up()
+    heard = []
+    configure(switch.member)
+    switch.member.barrier(lambda: heard.append("done"))
+    _, first = switch.connection.take()
+    switch.reply(of.Type.BARRIER_REPLY, first, b"")
+    assert heard == []
+    (second,) = switch.connection.take()
+    switch.reply(of.Type.BARRIER_REPLY, second, b"")
+    assert heard == ["done"]
+    switch.member.barrier(lambda: heard.append("once"))
+    (only,) = switch.connection.take()
+    switch.reply(of.Type.BARRIER_REPLY, only, b"")
+    assert heard == ["done", "once"]
+
+
 def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
     """Switches answer in order; nobody waits for ever for one that leaves something out."""
     switch, _ = up()
