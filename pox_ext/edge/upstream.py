@@ -34,6 +34,8 @@ _PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled
 _SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
+# What is done also for one that has gone before its turn came: the rest only answers.
+_CHANGES = frozenset((of.OFPT_SET_CONFIG, of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
 _ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 5.0  # seconds, Open vSwitch's
 
 
@@ -167,7 +169,7 @@ class Peer:
         buffer, offset = self._received, 0
         available = len(buffer)
         self._processing = True
-        while available - offset >= 8 and not self._held and not self.closed:
+        while available - offset >= 8 and not self._held:
             length = buffer[offset + 2] << 8 | buffer[offset + 3]
             if length < 8:
                 self.close("a message that claims less than its header's length")
@@ -175,7 +177,7 @@ class Peer:
             if available - offset < length:
                 break
             message = buffer[offset : offset + length]
-            if self._message(message):
+            if (self.closed and message[1] not in _CHANGES) or self._message(message):
                 offset += length
         self._processing = False
         if offset:

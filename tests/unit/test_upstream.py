@@ -342,6 +342,23 @@ def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
     assert [message.type for message in line.answers()] == [of.Type.ECHO_REQUEST]
 
 
+def test_what_has_come_is_done_though_the_controller_has_gone():
+    """What changes something; nobody is there for answers."""
+    handled = []
+
+    def hold_at_first(peer, message):
+        handled.append(message[1])
+        if len(handled) == 1:
+            peer.hold()
+
+    kinds = [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.STATS_REQUEST, of.Type.PACKET_OUT]
+    line = Line(hold_at_first)
+    line.send(b"".join(map(of.message, kinds)), b"")
+    assert line.peer.closed and handled == kinds[:1]
+    line.peer.release()
+    assert handled == [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.PACKET_OUT]
+
+
 def test_several_barriers_are_waited_for_one_after_the_other():
     handled = []
 
