@@ -30,9 +30,6 @@ from edge.member import Member, new_xid
 # more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
 DEAD = 300.0  # seconds
 
-# What a switch said is no longer true when another takes longer to answer.
-_LONGEST_ROUND = 0.5  # seconds
-
 # When a hard timeout ends, a number that no other has, and the flow; None once that has ended.
 _Deadline = list[Any]
 
@@ -207,7 +204,9 @@ class Expiry:
             now = time.monotonic()
             if entry not in self._table or any(in_use) or entry.used + entry.idle_timeout > now:
                 return
-            if now - asked_at > _LONGEST_ROUND or any(
+            if any(other.stalled_at > asked_at for other in others):
+                return  # what the others have said was true before
+            if any(
                 other.ready or _may_hold(other, entry, now)
                 for other in self._homes(entry)
                 if other is not member and other not in others

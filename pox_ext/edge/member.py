@@ -43,6 +43,8 @@ FLOWS_PER_TURN = 1000  # that are sent to a switch of our own accord before othe
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
 # Open vSwitch tells of a flow's end some time after it is gone, but before another can fall idle.
 _LATE = 0.9  # seconds
+# A switch that lets us wait for so long, whatever is between, has stood still.
+_STALL = 0.5  # seconds
 _MENDED = 0.25  # seconds in which it answers when what we say gets to its machine again
 
 _xids = itertools.count(1)
@@ -178,6 +180,7 @@ class Member:
     tunnel_ip: the address at which the others reach it, None while that is not known
     ready: True while it is connected and has what it has to have
     up_since: when it was known what it lacked to be ready, the last time (seconds, monotonic)
+    stalled_at: when it said something after it had let us wait, the last time
     lost_at: when it was ready for the last time (seconds, monotonic); -inf if it is the first time
     counters: cookie -> (packets, octets) as the switch last said, for the copies on it
     missing: flows that it should have and has not been sent since it is back
@@ -208,7 +211,8 @@ class Member:
         self.missed: dict[int, Growing] = defaultdict(Growing)
         self._silent: Any = None  # the connection of a switch that is lost since it does not answer
         self._silent_since = self._asked_at = self._mended_at = 0.0
-        self._answered_at = 0.0
+        self._answered_at = self._heard_at = 0.0
+        self.stalled_at = -math.inf
         self._stuck = 0
         self._pending: dict[int, Pending] = {}
         self._rules: dict[Rule, bytes] = {}
@@ -400,7 +404,7 @@ class Member:
             return
         if not self._pending:
             # It has until now answered all that it was asked for.
-            self._answered_at = time.monotonic()
+            self._answered_at = self._heard_at = time.monotonic()
         xid = new_xid()
         self._pending[xid] = Pending(answer, lost)
         self.send(build(xid))
@@ -495,6 +499,7 @@ class Member:
         if pending is not None and kind in _ANSWERS:
             self._answered(xid, pending, kind, message)
         elif kind == of.OFPT_FLOW_REMOVED:
+            self._heard()
             self.owner.flow_removed(self, south.parse_flow_removed(message))
         elif kind == of.OFPT_PORT_STATUS:
             self._port_status(message[8], south.parse_phy_port(message, 16))
@@ -504,8 +509,16 @@ class Member:
             return False
         return True
 
+    def _heard(self) -> float:
+        """It goes on with what it has to do; returns the time."""
+        now = time.monotonic()
+        if self._pending and now - self._heard_at > _STALL:
+            self.stalled_at = now
+        self._heard_at = now
+        return now
+
     def _answered(self, xid: int, pending: Pending, kind: int, message: bytes) -> None:
-        self._answered_at = time.monotonic()
+        self._answered_at = self._heard()
         for older in list(itertools.takewhile(lambda each: each != xid, self._pending)):
             # Switches answer in order, so this one will not be answered any more.
             log.warning("%s: leaves a request unanswered", self)

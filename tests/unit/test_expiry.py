@@ -34,7 +34,7 @@ class Switch:
     def __init__(self, index):
         self.index = index
         self.ready = True
-        self.lost_at = self.up_since = -1e9
+        self.lost_at = self.up_since = self.stalled_at = -1e9
         self.asked = []
 
     def request(self, build, answer, lost):
@@ -128,12 +128,13 @@ def test_a_copy_that_was_put_back_is_young_and_not_in_use(bed):
     assert bed.ended == [IDLE]
 
 
-def test_answers_that_have_waited_for_a_slow_one_do_not_count(bed, clock):
+def test_answers_that_have_waited_for_one_that_hung_do_not_count(bed, clock):
     """The others' copies may have been used since."""
     bed.idle(2)
     for switch in bed.switches[:2]:
         switch.says()
     clock.now += 1
+    bed.switches[2].stalled_at = clock.now
     bed.switches[2].says()
     assert bed.ended == []
     bed.idle(1)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
+from edge import member as member_module
 from edge import southbound as south
 from edge import translate
 from edge.member import Copy, Member, Rule, service_rules, table_and_priority
@@ -569,6 +570,27 @@ def test_the_tunnel_port_may_have_any_number():
     assert switch.member.tunnel_port == 100
     expected = {rule.replace("in_port=3", "in_port=100") for rule in DEMO}
     assert set(changes(messages)) == {"ADD " + rule for rule in expected}
+
+
+def test_a_switch_that_lets_us_wait_has_stood_still(monkeypatch):
+    """Not one that has much to say before it answers, and not one that was not asked."""
+    switch, _ = up()
+    clock = [time.monotonic()]
+    monkeypatch.setattr(member_module.time, "monotonic", lambda: clock[0])
+    removed = of.message(of.Type.FLOW_REMOVED, bytes(80))
+    for _ in range(10):
+        clock[0] += 0.4
+        switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
+    clock[0] += 100
+    switch.member.barrier(lambda: None)
+    (barrier,) = switch.connection.take()
+    for _ in range(10):
+        clock[0] += 0.4
+        switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
+    assert switch.member.stalled_at < 0
+    clock[0] += 0.6
+    switch.reply(of.Type.BARRIER_REPLY, barrier, b"")
+    assert switch.member.stalled_at == clock[0]
 
 
 # ---- a switch that does not answer any more ----
