@@ -16,8 +16,9 @@ What the big switch does otherwise, and means to (test_departures.py holds it to
 - A packet-out to OFPP_TABLE with in_port the number of a port of a switch that is not there meets
   no flow for that in_port, one with the number of a tunnel no such flow of priority 0.
 - Nicira actions that name ports, tables, queues or the tunnel would not mean the same on every
-  switch: OFPBAC_BAD_VENDOR_TYPE; for a field of that kind, and for the packet's mark, by which the
-  tunnel's route is chosen, OFPBAC_BAD_ARGUMENT.
+  switch, nor would those that keep a state there (learn, connection tracking, fin_timeout) or have
+  actions of their own (clone): OFPBAC_BAD_VENDOR_TYPE; for a field of that kind, and for the
+  packet's mark, by which the tunnel's route is chosen, OFPBAC_BAD_ARGUMENT.
 - A field that a Nicira action names by its OXM number, or with the bit that says that there is a
   mask, is read back so; Open vSwitch reads it back as the NXM field, where there is one.
 - A packet-out longer than 65,385 bytes that may come back to the controller is OFPBRC_BAD_LEN.
