@@ -16,7 +16,7 @@ from lab.faultbed import FaultBed, dump, resident_memory, until
 from lab.openflow10 import Command, Flag, Port, Stats, Type
 from lab.traffic import Stream
 
-SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "15"))
 SEED = int(os.environ.get("EDGE_SOAK_SEED", "1"))
 MEGABYTE = 1 << 20
 PROTECTED = 65535

@@ -13,7 +13,7 @@ from lab import openflow10 as of
 from lab.faultbed import FaultBed
 from lab.openflow10 import RemovedReason, Type
 
-SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "15"))
 SEED = int(os.environ.get("EDGE_SOAK_SEED", "1"))
 ENTRIES, EXITS = (1, 17, 33), (2, 18, 34)
 FLOWS = 24
