@@ -69,15 +69,19 @@ def _pair(root):
 def pair(_pair):
     """A pair whose connections come again within a second."""
     for bed in _pair.beds:
-        bed.controller.wait_until_connected(WAIT)
+        for each in (bed.controller, *bed.others):
+            each.wait_until_connected(WAIT)
     _pair.reset()
     return _pair
 
 
-def next_connections(bed, greetings):
-    """Close a connection for each greeting, greet the next so; return the next ones."""
+def next_connections(controllers, greetings):
+    """Close a controller's connection for each greeting, greet the next so; return those.
+
+    A controller that has been refused cannot be asked again: its next connection is being made.
+    """
     waiting = []
-    for controller, greeting in zip(bed.others, greetings):
+    for controller, greeting in zip(controllers, greetings):
         count = len(controller.connections)
         controller.hello = greeting
         controller.connection.close()
@@ -93,13 +97,19 @@ def test_greetings(pair):
     """
     pair.flow_mod(of.match(in_port=1), of.output(17), cookie=5)
     for greetings, look in ((REFUSED, ending), (ACCEPTED, working)):
-        connections = {bed: next_connections(bed, greetings.values()) for bed in pair.beds}
+        first = len(REFUSED) if greetings is ACCEPTED else 0
+        connections = {
+            bed: next_connections(bed.others[first:], greetings.values()) for bed in pair.beds
+        }
         for number, name in enumerate(greetings):
 
             def ask(bed, number=number, look=look, connections=connections):
                 return look(connections[bed][number])
 
             pair.same(ask, name)
+        for bed in pair.beds:
+            for controller in bed.others:
+                controller.hello = hello(1)
         assert [flow.cookie for flow in pair.flows()] == [5]
 
 
@@ -219,7 +229,7 @@ def test_flows_sent_just_before_the_end(pair):
 
 def test_one_that_does_not_greet_or_answer_is_given_up(pair):
     """No hello: within seconds.  No answer to the echo request that comes after 5 s: 5 s later."""
-    connections = {bed: next_connections(bed, [hello(1)]) for bed in pair.beds}
+    connections = {bed: next_connections(bed.others[-1:], [hello(1)]) for bed in pair.beds}
     started = time.monotonic()
     for (hanging,) in connections.values():
         hanging.answer_echo = False
