@@ -8,12 +8,10 @@ died in cycles since then, such as closed connections, is found when all is take
 """
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pox.lib.recoco import Task
-
-from edge.poxfixes import every
+from edge.poxfixes import every, in_turns
 
 TAKE_BACK = 3600.0  # seconds
 FREED_PER_TURN = 2000  # things, some 0.3 us each
@@ -35,29 +33,21 @@ def let_go(collections: Iterable[Any]) -> None:
     """
     full = [each for each in collections if each]
     if sum(map(len, full)) > FREED_PER_TURN:
-        _LettingGo(full).start(fast=True)
+        in_turns(_emptied(full))
 
 
-class _LettingGo(Task):
-    """Empties collections."""
-
-    def __init__(self, collections: list[Any]) -> None:
-        self._collections = collections
-        super().__init__()
-
-    def run(self) -> Any:
-        left = FREED_PER_TURN
-        while self._collections:
-            each = self._collections.pop()
-            take = each.popitem if isinstance(each, dict) else each.pop
+def _emptied(collections: list[Any]) -> Iterator[None]:
+    left = FREED_PER_TURN
+    while collections:
+        each = collections.pop()
+        take = each.popitem if isinstance(each, dict) else each.pop
+        left -= 1
+        while each:
+            take()
             left -= 1
-            while each:
-                take()
-                left -= 1
-                if left <= 0:
-                    yield 0  # others first
-                    left = FREED_PER_TURN
-        yield False
+            if left <= 0:
+                yield
+                left = FREED_PER_TURN
 
 
 def _collected(phase: str, info: dict[str, int]) -> None:

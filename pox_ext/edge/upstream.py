@@ -22,7 +22,7 @@ from pox.lib.recoco import Select, Sleep, Task
 
 from edge import nicira as nx
 from edge.errors import OpenFlowError
-from edge.poxfixes import Outbox, Serve, end_of_turn
+from edge.poxfixes import Outbox, Serve, end_of_turn, in_turns
 
 log = logging.getLogger("edge.upstream")
 
@@ -111,17 +111,17 @@ class Peer:
 
         An empty one stands for a pause: the rest is made and sent after the turns of others.
         """
-        self._answer(iter(messages))
+        in_turns(self._answering(messages))
 
-    def _answer(self, messages: Iterator[bytes]) -> None:
+    def _answering(self, messages: Iterable[bytes]) -> Iterator[None]:
         try:
             for message in messages:
                 if self.closed:
                     break
-                if not message:
-                    end_of_turn(lambda: self._answer(messages))
-                    return
-                self.send(message)
+                if message:
+                    self.send(message)
+                else:
+                    yield
         except Exception:
             self.release()
             raise

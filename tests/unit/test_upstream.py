@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import upstream
+from edge import poxfixes, upstream
 from edge.errors import OpenFlowError
 from edge.upstream import Peer
 
@@ -61,7 +61,8 @@ class Sent:
 @pytest.fixture(autouse=True)
 def no_turns(monkeypatch):
     """What is to be done at the end of a turn, which needs a running POX, is done at once."""
-    monkeypatch.setattr(upstream, "end_of_turn", lambda callback: callback())
+    for module in (upstream, poxfixes):
+        monkeypatch.setattr(module, "end_of_turn", lambda callback: callback())
 
 
 class Line:
@@ -400,7 +401,7 @@ class Turns(list):
 def turns(monkeypatch):
     """Turns that end when the test says so."""
     turns = Turns()
-    monkeypatch.setattr(upstream, "end_of_turn", turns.append)
+    monkeypatch.setattr(poxfixes, "end_of_turn", turns.append)
     return turns
 
 
