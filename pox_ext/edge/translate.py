@@ -234,7 +234,10 @@ def _nicira_as_reported(subtype: int, action: bytes) -> bytes:
         return _without_zeros_behind(action)
     if subtype == nx.NXAST_DEC_TTL_CNT_IDS:
         return _with_its_ids_only(action)
-    start, end = _NICIRA_PADDING.get(subtype, (0, 0))
+    return _blanked(action, *_NICIRA_PADDING.get(subtype, (0, 0)))
+
+
+def _blanked(action: bytes, start: int, end: int) -> bytes:
     return action[:start] + bytes(end - start) + action[end:]
 
 
@@ -311,8 +314,7 @@ def parse(raw: bytes) -> Actions:
         else:
             _check_argument(kind, action)
             if kind in _PADDING:
-                start, end = _PADDING[kind]
-                step = action = action[:start] + bytes(end - start)
+                step = action = _blanked(action, *_PADDING[kind])
         wire.append(action)
         if steps and isinstance(step, bytes) and isinstance(steps[-1], bytes):
             steps[-1] += step

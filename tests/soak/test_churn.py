@@ -9,10 +9,9 @@ import struct
 import time
 from collections import Counter
 
-import pytest
 from lab import frames
 from lab import openflow10 as of
-from lab.faultbed import FaultBed, dump, resident_memory, until
+from lab.faultbed import dump, resident_memory, until
 from lab.openflow10 import Command, Flag, Port, Stats, Type
 from lab.traffic import Stream
 
@@ -21,13 +20,6 @@ SEED = int(os.environ.get("EDGE_SOAK_SEED", "1"))
 MEGABYTE = 1 << 20
 PROTECTED = 65535
 """Priority of the flows of the streams, above all others'."""
-
-
-@pytest.fixture
-def bed(root):
-    bed = FaultBed(3, relays=[2, 3], level="INFO", options=["--switch_timeout=2"])
-    yield bed
-    bed.stop()
 
 
 class Model:

@@ -10,7 +10,6 @@ from collections import Counter
 import pytest
 from lab import frames
 from lab import openflow10 as of
-from lab.faultbed import FaultBed
 from lab.openflow10 import RemovedReason, Type
 
 SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "15"))
@@ -22,13 +21,6 @@ IN_FLIGHT = 0.6
 TOLD = 2.6
 """Seconds after its end in which a flow-removed has come, though a switch does not tell."""
 LATE = 0.3
-
-
-@pytest.fixture
-def bed(root):
-    bed = FaultBed(3, relays=[2, 3], level="INFO", options=["--switch_timeout=2"])
-    yield bed
-    bed.stop()
 
 
 class Flow:
