@@ -26,8 +26,9 @@ for _directory in ("scripts", "tests"):
 
 from lab import openflow10 as of  # noqa: E402
 from lab.aggregator import find_pox  # noqa: E402
-from lab.bigswitch import BigSwitch, PlainSwitch  # noqa: E402
-from lab.controller import Connection  # noqa: E402
+from lab.bigswitch import Bed, BigSwitch, PlainSwitch  # noqa: E402
+from lab.controller import Connection, Controller  # noqa: E402
+from lab.network import CONTROL_ADDRESS, Network  # noqa: E402
 
 PATIENCE = 600.0
 """Seconds until something that is measured must be over."""
@@ -67,6 +68,42 @@ def big_switch(switches: int, python: str, **more: object) -> Iterator[BigSwitch
 def plain_switch(numbers: Sequence[int] = (1, 2, 17, 18)) -> Iterator[PlainSwitch]:
     """One plain Open vSwitch bridge, as delivered."""
     made = PlainSwitch(numbers, flow_limit=None)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+class RemoteSwitch(Bed):
+    """One plain bridge that reaches its controller over a network, as a big switch's switches do.
+
+    Its `controller` listens where the aggregator would.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.wires = self.network = Network(1, 0, flow_limit=None)
+        try:
+            (switch,) = self.network.switches.values()
+            switch.ovs.vsctl("del-port", switch.name, switch.tunnel)  # nothing floods there
+            for number in numbers:
+                switch.add_port(number)
+            self.controller = Controller(self.network.outer, address=CONTROL_ADDRESS)
+            self.network.connect(self.controller.target)
+            self.controller.wait_for_connection()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        if hasattr(self, "controller"):
+            self.controller.close()
+        self.network.stop()
+
+
+@contextlib.contextmanager
+def remote_switch(numbers: Sequence[int] = (1, 2, 17, 18)) -> Iterator[RemoteSwitch]:
+    """One plain Open vSwitch bridge, as delivered, whose controller is on another machine."""
+    made = RemoteSwitch(numbers)
     try:
         yield made
     finally:

@@ -2,9 +2,15 @@
 
 Each frame belongs to a flow of its own.  It enters port 1 and leaves port 2, which for the big
 switch is on the same switch, or 17, which is on another, behind a tunnel.  The same controller is
-connected to the big switch; directly to a plain Open vSwitch bridge; and to another such bridge
-through relay.py, which copies bytes in the aggregator's place and does nothing else.  There are
-six:
+connected in four ways:
+
+    big         to the big switch, whose switches are reached over a network
+    relay       to a plain Open vSwitch bridge through relay.py, which copies bytes in the
+                aggregator's place and does nothing else
+    direct      to a plain bridge, over the same kind of network as the switches above
+    loopback    to a plain bridge on its own machine
+
+There are six:
 
     packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
     flow_mod    the same, with a flow-mod before it
@@ -18,8 +24,8 @@ six:
     sudo python benchmarks/flow_setup.py
 
 Columns: microseconds from frame in to frame out, median and 99th percentile, one frame at a time,
-and the ratios to direct; frames per second with several under way; and microseconds of the
-aggregator's processor time for a frame.
+and their ratios; frames per second with several under way; and microseconds of the aggregator's
+processor time for a frame.
 """
 
 import contextlib
@@ -47,7 +53,8 @@ POX = {
 OS_KEN = os.path.join(bench.ROOT, "tests", "controllers", "learning_switch.py")
 AT_A_TIME = 20
 """Frames one after the other through one path, before it is the turn of the next."""
-PATHS = ("big", "relay", "direct")
+PATHS = ("big", "relay", "direct", "loopback")
+RATIOS = (("big", "direct"), ("relay", "direct"), ("big", "loopback"))
 CONTROLLERS = ("packet_out", "flow_mod", *POX)
 US = 1e6
 
@@ -138,17 +145,17 @@ def controller(kind: str, path: Path, log: str) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if path.relayed:
-            start("relay.py", port, port + 1)
-            port += 1
+            start("relay.py", address, port, port + 1)
+            address, port = "127.0.0.1", port + 1
         if kind in POX:
             options = ["--address=" + address, f"--port={port}", *POX[kind]]
             pox = Aggregator(namespace, log, options, component="openflow.of_01", level="WARNING")
             pox.start()
             stack.callback(pox.kill)
         elif kind == "os_ken":
-            start(OS_KEN, port)
+            start(OS_KEN, address, port)
         else:
-            start("reactive.py", port, kind)
+            start("reactive.py", address, port, kind)
         path.wait_until_open()
         yield
 
@@ -160,10 +167,9 @@ def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]
     for number in range(rounds):
         taken: dict[str, list[float]] = {path.name: [] for path in paths}
         used = 0.0
-        for path in paths:
-            path.forget_cache()
         for turn in range(count // AT_A_TIME):
             for path in bench.rotated(paths, number + turn):
+                path.forget_cache()
                 before = bench.cpu_seconds(pid)
                 taken[path.name] += path.latencies(AT_A_TIME)
                 used += bench.cpu_seconds(pid) - before if path.name == "big" else 0
@@ -176,8 +182,8 @@ def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]
     row = []
     for path in paths:
         row += [samples[path.name] * US, tails[path.name] * US]
-    for name in ("big", "relay"):
-        row += [samples.ratio(name, "direct"), tails[name] / tails["direct"]]
+    for one, other in RATIOS:
+        row += [samples.ratio(one, other), tails[one] / tails[other]]
     row += [samples[path.name + " rate"] for path in paths]
     return [*row, samples["cpu"] * US]
 
@@ -194,7 +200,7 @@ def main() -> None:
         "controller",
         "port",
         *(f"{name} {what}" for name in PATHS for what in ("p50", "p99")),
-        *(f"{name}/direct {what}" for name in ("big", "relay") for what in ("p50", "p99")),
+        *(f"{one}/{other} {what}" for one, other in RATIOS for what in ("p50", "p99")),
         *(f"{name}/s" for name in PATHS),
         "cpu us",
     )
@@ -205,7 +211,8 @@ def main() -> None:
                 big = stack.enter_context(bench.big_switch(2, options.python))
                 paths = [Path("big", big, out)]
                 for name in PATHS[1:]:
-                    bed = stack.enter_context(bench.plain_switch())
+                    plain = bench.plain_switch if name == "loopback" else bench.remote_switch
+                    bed = stack.enter_context(plain())
                     paths.append(Path(name, bed, out, relayed=name == "relay"))
                 for path in paths:
                     log = os.path.join(directory, path.name)

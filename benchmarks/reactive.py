@@ -1,6 +1,6 @@
 """The quickest controller that Python can be: one connection, no library, no state.
 
-    python benchmarks/reactive.py PORT flow_mod|packet_out
+    python benchmarks/reactive.py ADDRESS PORT flow_mod|packet_out
 
 To a packet-in it answers with a packet-out of the frame and, if asked to, with a flow-mod for its
 port and pair of Ethernet addresses before that, in the same piece.  Where the frame shall go is in
@@ -49,8 +49,8 @@ def serve(connection: socket.socket, with_flow: bool) -> None:
 
 def main() -> None:
     """Serve one switch after another."""
-    port, mode = int(sys.argv[1]), sys.argv[2]
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    address, port, mode = sys.argv[1:]
+    with socket.create_server((address, int(port))) as listener:
         while True:
             connection, _ = listener.accept()
             with connection:

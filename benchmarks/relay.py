@@ -1,6 +1,6 @@
 """Bytes from a switch to its controller and back, and nothing else.
 
-    python benchmarks/relay.py PORT CONTROLLER_PORT
+    python benchmarks/relay.py ADDRESS PORT CONTROLLER_PORT
 
 The least that anything written in Python between a switch and its controller can cost: wait, read,
 write.  flow_setup.py puts it where the aggregator is.
@@ -41,8 +41,8 @@ def relay(switch: socket.socket, controller: socket.socket) -> None:
 
 def main() -> None:
     """Relay one switch after another."""
-    port, controller_port = map(int, sys.argv[1:])
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    address, port, controller_port = sys.argv[1], *map(int, sys.argv[2:])
+    with socket.create_server((address, port)) as listener:
         while True:
             switch, _ = listener.accept()
             with switch, connect(controller_port) as controller, contextlib.suppress(OSError):

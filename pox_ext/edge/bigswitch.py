@@ -10,7 +10,7 @@ import logging
 import math
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -382,8 +382,8 @@ class BigSwitch:
     def tell(self, kind: int, message: bytes, but: Optional[Peer] = None) -> None:
         """Send an asynchronous message, of this type, to the controllers that want it."""
         for peer in self.peers:
-            if peer is not but and peer.wants(kind):
-                peer.send(message)
+            if peer is not but:
+                peer.tell(kind, message)
 
     # --- flows ---------------------------------------------------------------------------------
 
@@ -837,17 +837,22 @@ class BigSwitch:
             self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
         return True
 
-    def packet_out_again(self, peer: Peer, message: bytes) -> bool:
+    def packet_out_again(self, peer: Peer, message: bytes, behind: Collection[Member] = ()) -> bool:
         """
         Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
 
         That is all that a controller pays for who sends every frame by itself, so it is short.
+
+        behind: the switches that have to have done something before it; it is not done if one of
+            them is another than that which does it
         """
         frame = 16 + (message[14] << 8 | message[15])  # where it begins
         known = self.packet_outs.get(message[8:frame])
         if known is None:
             return False
         member, head = known
+        if behind and any(each is not member for each in behind):
+            return False
         length = 8 + len(head) + len(message) - frame
         if length > _LONGEST_KNOWN:
             return False
@@ -877,6 +882,10 @@ class BigSwitch:
             self.fragments = flags
             for member in self.members.values():
                 member.configure(flags)
+
+    def unsettled(self) -> list[Member]:
+        """The ready switches that need not have done yet all that they were sent."""
+        return [member for member in self.ready_members() if not member.settled]
 
     def _ask_barriers(self, done: Callable[[], None]) -> None:
         """done() when every ready switch has done all that it was sent, or is lost."""

@@ -225,7 +225,9 @@ class Member:
         self._dump: list[south.FlowStats] = []
         # port -> (config, mask): what the controller has made of it
         self._port_mods: dict[int, tuple[int, int]] = {}
-        self._configured = False  # since the last barrier
+        # How many messages it has been sent that change something, up to which of them it has done
+        # them for certain, and which of them was the last that changed its configuration.
+        self._sent = self._settled = self._configured = 0
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -318,7 +320,7 @@ class Member:
         self._port_mods[number] = (old_config & ~mask | config & mask, old_mask | mask)
         xid = xid or new_xid()
         self.send(south.port_mod(xid, number, port.hw_addr, config, mask, advertise))
-        self._configured = True
+        self._configured = self._sent
         self.ports[number] = port._replace(config=port.config & ~mask | config & mask)
 
     # --- connection ----------------------------------------------------------------------------
@@ -354,7 +356,7 @@ class Member:
     def configure(self, fragments: int) -> None:
         """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
         self.send(south.set_config(new_xid(), fragments, 0xFFFF))
-        self._configured = True
+        self._configured = self._sent
 
     def closed(self, connection: Any) -> None:
         """A connection is closed; perhaps it was that of this switch."""
@@ -381,8 +383,9 @@ class Member:
         self.owner.member_lost(self, was_ready, reason)
 
     def send(self, data: bytes) -> None:
-        """Send messages to the switch; without effect if it is not connected."""
+        """Send messages that change something; without effect if it is not connected."""
         if self.connection is not None:
+            self._sent += 1
             self.connection.send(data)
 
     def request(
@@ -407,22 +410,34 @@ class Member:
             self._answered_at = self._heard_at = time.monotonic()
         xid = new_xid()
         self._pending[xid] = Pending(answer, lost)
-        self.send(build(xid))
+        self.connection.send(build(xid))
 
     def barrier(self, done: Callable[[], None]) -> None:
         """Call done() when all that was sent before has been done, or when the switch is lost."""
-        configured, self._configured = self._configured, False
+        sent = self._sent
 
-        def answer(kind: int, message: bytes) -> bool:
-            if configured:
-                # Open vSwitch answers before packets are treated by a new configuration, which is
-                # from the next round of its main loop on.
-                self.barrier(done)
-            else:
-                done()
+        def settled(kind: int, message: bytes) -> bool:
+            self._settled = max(self._settled, sent)
+            done()
             return True
 
-        self.request(south.barrier_request, answer, done)
+        def again(kind: int, message: bytes) -> bool:
+            # Open vSwitch answers before packets are treated by a new configuration, which is
+            # from the next round of its main loop on.
+            self.request(south.barrier_request, settled, done)
+            return True
+
+        self.request(south.barrier_request, again if self.configuring else settled, done)
+
+    @property
+    def settled(self) -> bool:
+        """True if it has done all that it was sent, as barriers have shown."""
+        return self._sent <= self._settled
+
+    @property
+    def configuring(self) -> bool:
+        """True if it may not go by its new configuration yet."""
+        return self._configured > self._settled
 
     def watch(self, now: float, timeout: float) -> None:
         """
@@ -655,7 +670,7 @@ class Member:
         self.gone = {}
         self.update_service_rules()
         self.ready = True
-        self._configured = False  # it has answered requests since
+        self._settled = max(self._settled, self._configured)  # it has answered requests since
         self.owner.packet_outs.clear()
         wrong: list[Any] = []
         missing: list[Any] = []

@@ -7,7 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -19,6 +19,7 @@ from edge import statistics, translate
 from edge.bigswitch import BigSwitch
 from edge.errors import NiciraError, OpenFlowError
 from edge.flowtable import FlowEntry, with_output
+from edge.member import Member
 from edge.upstream import Peer
 
 log = logging.getLogger("edge.north")
@@ -129,13 +130,7 @@ class Northbound:
         kind = message[1]
         if message[0] != of.OFP_VERSION:
             return not self.switch.refusals.awaited(peer) or self._wait(peer)
-        if (
-            kind == of.OFPT_PACKET_OUT
-            and peer.role != nx.NX_ROLE_SLAVE
-            and len(message) >= 16
-            and self.switch.packet_out_again(peer, message)
-        ):
-            self.switch.counts.packet_outs += 1
+        if kind == of.OFPT_PACKET_OUT and self._packet_out_again(peer, message):
             return True
         awaited = self.switch.refusals.awaited(peer)
         if awaited and kind not in _UNANSWERED:
@@ -271,7 +266,29 @@ class Northbound:
             self.switch.counts.barriers.add(time.monotonic() - begun)
             yield reply(message, of.OFPT_BARRIER_REPLY, b"")
 
-        answer_later(peer, self.switch.barrier, messages())
+        answer_later(peer, self.switch.barrier, messages(), self._overtaker(peer))
+
+    def _overtaker(self, peer: Peer) -> Optional[Callable[[bytes], bool]]:
+        """
+        What does packet-outs that need not wait until a barrier is answered (see Peer.hold).
+
+        A switch does in their order all that it is sent.  So, where every other one has done its
+        part, a packet-out to it is behind all that the barrier is about.
+        """
+        unsettled = self.switch.unsettled()
+        if len(unsettled) > 1 or self.switch.refusals.awaited(peer):
+            return None
+        if any(member.configuring for member in unsettled):
+            return None
+
+        def overtake(message: bytes) -> bool:
+            return (
+                message[0] == of.OFP_VERSION
+                and message[1] == of.OFPT_PACKET_OUT
+                and self._packet_out_again(peer, message, unsettled)
+            )
+
+        return overtake
 
     # --- flows ---------------------------------------------------------------------------------
 
@@ -323,6 +340,19 @@ class Northbound:
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
         self.switch.add(entry, peer, message)
         return None
+
+    def _packet_out_again(
+        self, peer: Peer, message: bytes, behind: Collection[Member] = ()
+    ) -> bool:
+        """See BigSwitch.packet_out_again; a message of this type may be anything else."""
+        if (
+            peer.role == nx.NX_ROLE_SLAVE
+            or len(message) < 16
+            or not self.switch.packet_out_again(peer, message, behind)
+        ):
+            return False
+        self.switch.counts.packet_outs += 1
+        return True
 
     def _packet_out(self, peer: Peer, message: bytes) -> bool:
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
@@ -408,7 +438,10 @@ def reply(request: bytes, kind: int, body: bytes) -> bytes:
 
 
 def answer_later(
-    peer: Peer, ask: Callable[[Callable[[], None]], None], messages: Iterator[bytes]
+    peer: Peer,
+    ask: Callable[[Callable[[], None]], None],
+    messages: Iterator[bytes],
+    overtake: Optional[Callable[[bytes], bool]] = None,
 ) -> None:
     """
     Answer when the switches have.
@@ -417,6 +450,7 @@ def answer_later(
 
     ask: is given the function to call when all is there
     messages: the answer, not made before that
+    overtake: does what need not wait (see Peer.hold)
     """
-    peer.hold()
+    peer.hold(overtake)
     ask(lambda: peer.answer(messages))

@@ -31,6 +31,7 @@ _READ = 1 << 14
 _ACCEPTED_AT_ONCE = 16
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 _PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled in one turn then
+_MOST_WITHHELD = 1000  # asynchronous messages that wait for an answer which has been overtaken
 _SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
@@ -71,6 +72,8 @@ class Peer:
         self._handle = handle
         self._received = b""
         self._held = False
+        self._overtake: Optional[Callable[[bytes], bool]] = None
+        self._withheld: Optional[list[bytes]] = None  # None while nothing has overtaken
         self._processing = False
         self._outbox = Outbox(sock, self.close)
         sock.setblocking(False)
@@ -101,9 +104,36 @@ class Peer:
             return False
         return self.role != nx.NX_ROLE_SLAVE or kind == of.OFPT_PORT_STATUS
 
-    def hold(self) -> None:
-        """Handle no more messages until release(): a barrier is waited for."""
+    def tell(self, kind: int, message: bytes) -> None:
+        """
+        Send an asynchronous message of this type, if it gets such messages.
+
+        When something has overtaken the answer that is waited for, it may be what comes of that: so
+        it is sent behind the answer.
+        """
+        if not self.wants(kind):
+            return
+        if self._withheld is None:
+            self.send(message)
+            return
+        self._withheld.append(message)
+        if len(self._withheld) > _MOST_WITHHELD:
+            self._tell_withheld()
+
+    def _tell_withheld(self) -> None:
+        withheld, self._withheld = self._withheld, None
+        for message in withheld or ():
+            self.send(message)
+
+    def hold(self, overtake: Optional[Callable[[bytes], bool]] = None) -> None:
+        """
+        Handle no more messages until release(): an answer is waited for.
+
+        overtake: does what a message says that need not wait, and returns whether it was one; the
+            first that is none has to wait, and so all behind it
+        """
         self._held = True
+        self._overtake = overtake
 
     def answer(self, messages: Iterable[bytes]) -> None:
         """
@@ -129,9 +159,14 @@ class Peer:
 
     def release(self) -> None:
         """Go on with the messages that have come meanwhile."""
-        self._held = False
+        self._let_go()
         if not self._processing:
             self._process()
+
+    def _let_go(self) -> None:
+        self._held = False
+        self._overtake = None
+        self._tell_withheld()
 
     @property
     def wants_more(self) -> bool:
@@ -169,7 +204,7 @@ class Peer:
         buffer, offset = self._received, 0
         available = len(buffer)
         self._processing = True
-        while available - offset >= 8 and not self._held:
+        while available - offset >= 8 and (not self._held or self._overtake is not None):
             length = buffer[offset + 2] << 8 | buffer[offset + 3]
             if length < 8:
                 self.close("a message that claims less than its header's length")
@@ -177,11 +212,25 @@ class Peer:
             if available - offset < length:
                 break
             message = buffer[offset : offset + length]
-            if (self.closed and message[1] not in _CHANGES) or self._message(message):
+            if self._held:
+                if not self._overtakes(message):
+                    break
+                offset += length
+            elif (self.closed and message[1] not in _CHANGES) or self._message(message):
                 offset += length
         self._processing = False
         if offset:
             self._received = buffer[offset:]
+
+    def _overtakes(self, message: bytes) -> bool:
+        try:
+            overtakes = self._overtake(message)
+        except Exception as e:  # when it is its turn, it is seen what is wrong with it
+            log.debug("%s: %s: %s", self, type(e).__name__, e, exc_info=True)
+            return False
+        if overtakes and self._withheld is None:
+            self._withheld = []
+        return overtakes
 
     def _message(self, message: bytes) -> bool:
         """False if it has to be handled again."""
@@ -200,7 +249,7 @@ class Peer:
             # A mistake of ours must not cost more than this message.
             log.error("%s: cannot handle message type %d: %s: %s", self, kind, type(e).__name__, e)
             log.debug("Details:", exc_info=True)
-            self._held = False
+            self._let_go()
             self.send(OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_EPERM).reply(message))
         return True
 

@@ -1,6 +1,6 @@
 """A learning switch for os-ken, run by test_controllers.py with a Python that has os-ken.
 
-    python learning_switch.py PORT
+    python learning_switch.py ADDRESS PORT
 
 It offers OpenFlow 1.3 as well, as such programs do, and takes 1.0 where the switch has no more.
 """
@@ -62,6 +62,6 @@ class LearningSwitch(app_manager.OSKenApp):
 
 
 if __name__ == "__main__":
-    cfg.CONF(["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={sys.argv[1]}"])
+    cfg.CONF([f"--ofp-listen-host={sys.argv[1]}", f"--ofp-tcp-listen-port={sys.argv[2]}"])
     # By its module's name, as its other applications are, such as the one for the handshake.
     app_manager.AppManager.run_apps(["learning_switch"])

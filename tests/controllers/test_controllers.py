@@ -93,6 +93,6 @@ def python_with_os_ken(tmp_path_factory):
 
 def test_os_ken(run, python_with_os_ken):
     app = os.path.join(os.path.dirname(os.path.abspath(__file__)), "learning_switch.py")
-    start(run, [python_with_os_ken, app, "7744"])
+    start(run, [python_with_os_ken, app, "127.0.0.1", "7744"])
     passes_traffic(run)
     assert flows(run) and all("table=2" in line for line in flows(run))

@@ -229,6 +229,32 @@ def test_what_follows_a_barrier_is_done_after_it(both):
     assert len(outcome.packet_ins) == 1
 
 
+def test_what_comes_of_a_packet_out_behind_a_barrier_is_told_behind_its_answer(both):
+    """Again and again, as from a controller that sends all of this in one piece."""
+    messages = []
+    for number in range(40):
+        marked = [of.set_vlan_vid(number), of.output(Port.CONTROLLER)]
+        flow = of.flow_mod(of.match(in_port=1), marked)
+        on_all = of.flow_mod(of.match(), of.output(2), priority=number)
+        messages.append(flow if number % 4 else on_all)
+        messages.append(of.message(Type.BARRIER_REQUEST))
+        messages.append(of.packet_out(UDP, of.output(Port.TABLE), 1))
+    for bed in both.beds:
+        bed.controller.send(*messages)
+        bed.settle()
+        told = bed.controller.take(Type.BARRIER_REPLY, Type.PACKET_IN)
+        answers = [place for place, each in enumerate(told) if each.type == Type.BARRIER_REPLY]
+        assert len(answers) == 40
+        marks = []
+        for place, each in enumerate(told):
+            if each.type == Type.PACKET_IN:
+                marks.append(int.from_bytes(of.unpack_packet_in(each.body).data[14:16], "big"))
+                assert place > answers[marks[-1]]
+        # Where the flow is on all switches, the packet meets the one before.
+        assert marks == [number if number % 4 else number - 1 for number in range(1, 40)]
+    both.outcome()
+
+
 def test_statistics_show_what_was_before_them(both):
     """Without any barrier between."""
     ask = of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body())

@@ -98,6 +98,59 @@ def test_the_others_are_served_while_a_switch_hangs(bed, measured, hang):
         stream.expect_no_loss()
 
 
+def through_table(in_port, frame):
+    """Twice: how such a packet-out is done has to be known before one need not wait."""
+    return [of.packet_out(frame, of.output(of.Port.TABLE), in_port)] * 2
+
+
+def test_a_packet_out_behind_a_barrier_does_not_wait_for_a_switch_that_it_does_not_concern(bed):
+    """The flow before the barrier is on the packet-out's own switch alone."""
+    controller, network = bed.controller, bed.network
+    frame = frames.ethernet(dst="02:00:00:00:00:77")
+    match = of.match(in_port=1, dl_dst="02:00:00:00:00:77")
+    controller.send(of.flow_mod(match, of.output(34)), *through_table(1, frame))
+    controller.barrier()
+    network.expect({34: [frame] * 2})
+    bed.relays[2].swallow()
+    controller.send(
+        of.flow_mod(match, [of.output(2), of.output(of.Port.CONTROLLER)]),
+        of.message(Type.BARRIER_REQUEST, xid=77),
+        *through_table(1, frame),
+    )
+    assert network.receive(2, SOON) == frame
+    assert network.receive(2, SOON) == frame
+    assert controller.take() == [], "neither the answer nor what comes behind it"
+    told = [controller.expect(Type.BARRIER_REPLY, ANSWERED)]
+    told += [controller.expect(Type.PACKET_IN, SOON) for _ in range(2)]
+    assert told[0].xid == 77
+    network.expect_nothing()
+
+
+@pytest.mark.parametrize(
+    "match, barriers",
+    [({"in_port": 1}, 2), ({}, 1)],
+    ids=["second barrier", "flow on all switches"],
+)
+def test_a_packet_out_behind_a_barrier_waits_where_it_has_to(bed, match, barriers):
+    """For a switch that has been sent something, too, and for an answer before its own."""
+    controller, network = bed.controller, bed.network
+    frame = frames.ethernet(dst="02:00:00:00:00:77")
+    match = of.match(dl_dst="02:00:00:00:00:77", **match)
+    controller.send(of.flow_mod(match, of.output(34)), *through_table(1, frame))
+    controller.barrier()
+    network.expect({34: [frame] * 2})
+    bed.relays[2].swallow()
+    controller.send(
+        of.flow_mod(match, of.output(2)),
+        *[of.message(Type.BARRIER_REQUEST)] * barriers,
+        *through_table(1, frame),
+    )
+    assert network.ports[2].receive(SOON) is None
+    for _ in range(barriers):
+        controller.expect(Type.BARRIER_REPLY, ANSWERED)
+    network.expect({2: [frame] * 2})
+
+
 def test_what_waits_for_a_switch_is_bounded(make_bed):
     """It takes nothing, and is sent 200 MB: it is given up, long before its time is up."""
     bed = make_bed(options=["--switch_timeout=60"], relays=[2])

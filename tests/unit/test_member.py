@@ -484,6 +484,57 @@ def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
     assert heard == ["done", "once"]
 
 
+def test_barriers_at_the_same_time_are_each_asked_for_twice_behind_a_new_configuration():
+    switch, _ = up()
+    heard = []
+    switch.member.configure(1)
+    for name in ("one", "other"):
+        switch.member.barrier(lambda name=name: heard.append(name))
+    _, *first = switch.connection.take()
+    for request in first:
+        switch.reply(of.Type.BARRIER_REPLY, request, b"")
+    assert heard == []
+    for request in switch.connection.take():
+        switch.reply(of.Type.BARRIER_REPLY, request, b"")
+    assert heard == ["one", "other"]
+
+
+def test_a_switch_is_settled_when_a_barrier_has_shown_that_it_has_done_all():
+    switch, _ = up()
+    member = switch.member
+
+    def answer_barrier():
+        switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
+
+    assert not member.settled, "it has been sent its service rules"
+    member.barrier(lambda: None)
+    answer_barrier()
+    assert member.settled
+    member.request(south.echo_request, lambda kind, message: True, lambda: None)
+    assert member.settled, "a request changes nothing"
+    member.barrier(lambda: None)
+    member.send(south.set_config(1, 0, 0))
+    assert not member.settled
+    member.barrier(lambda: None)
+    *_, before, _, behind = switch.connection.take()
+    switch.reply(of.Type.BARRIER_REPLY, before, b"")
+    assert not member.settled, "that barrier was before the message"
+    switch.reply(of.Type.BARRIER_REPLY, behind, b"")
+    assert member.settled
+
+
+def test_a_switch_is_configuring_until_it_goes_by_its_new_configuration():
+    switch, _ = up()
+    assert not switch.member.configuring
+    switch.member.configure(1)
+    switch.member.barrier(lambda: None)
+    assert switch.member.configuring
+    for _ in range(2):
+        assert switch.member.configuring and not switch.member.settled
+        switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
+    assert not switch.member.configuring and switch.member.settled
+
+
 def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
     """Switches answer in order; nobody waits for ever for one that leaves something out."""
     switch, _ = up()

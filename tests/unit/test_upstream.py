@@ -389,6 +389,80 @@ def test_an_answer_that_is_there_at_once_holds_nothing_up():
     assert handled == messages
 
 
+# ---- what need not wait ----
+
+PACKET_IN, PORT_STATUS = (of.message(kind) for kind in (of.Type.PACKET_IN, of.Type.PORT_STATUS))
+
+
+class Overtaken(Line):
+    """A Peer that is held by its first message; those with an even xid need not wait."""
+
+    def __init__(self):
+        self.overtook = []
+        super().__init__(self.hold_once)
+        self.messages = numbered(6)
+        self.send(self.messages[1])
+
+    def hold_once(self, peer, message):
+        self.handled.append(message)
+        if len(self.handled) == 1:
+            peer.hold(self.overtake)
+
+    def overtake(self, message):
+        if message[7] % 2:
+            return False
+        self.overtook.append(message)
+        return True
+
+    def tell(self, *messages):
+        for message in messages:
+            self.peer.tell(message[1], message)
+
+
+def test_what_need_not_wait_for_a_barrier_is_done_until_something_has_to():
+    line = Overtaken()
+    first, even, odd = line.messages[1], line.messages[::2], line.messages[3]
+    line.send(even[0], even[1] + odd + even[2])
+    assert line.handled == [first] and line.overtook == even[:2]
+    line.peer.release()
+    assert line.handled == [first, odd, even[2]] and line.overtook == even[:2]
+
+
+def test_what_may_come_of_something_that_did_not_wait_is_told_behind_the_answer():
+    line = Overtaken()
+    line.tell(PORT_STATUS)
+    assert line.answers() == [of.unpack(PORT_STATUS)], "nothing has overtaken yet"
+    line.send(line.messages[2])
+    line.tell(PACKET_IN, PORT_STATUS)
+    assert line.answers() == []
+    answer = line.messages[0]
+    line.peer.answer([answer])
+    line.tell(PACKET_IN)
+    told = [answer, PACKET_IN, PORT_STATUS, PACKET_IN]
+    assert line.answers() == [of.unpack(each) for each in told]
+
+
+def test_what_is_told_behind_an_answer_has_its_limit():
+    """If the answer takes long: nothing is lost, and the order does not change."""
+    line = Overtaken()
+    line.send(line.messages[2])
+    sent = [of.message(of.Type.PACKET_IN, bytes(10), xid) for xid in range(3000)]
+    line.tell(*sent)
+    told = line.answers()
+    assert len(told) >= 1000
+    line.peer.release()
+    assert told + line.answers() == [of.unpack(each) for each in sent]
+
+
+def test_a_mistake_with_what_need_not_wait_has_it_wait():
+    line = Overtaken()
+    line.peer.hold(lambda message: 1 / 0)
+    line.send(line.messages[2])
+    assert line.handled == line.messages[1:2]
+    line.peer.release()
+    assert line.handled == line.messages[1:3] and not line.peer.closed
+
+
 class Turns(list):
     """What is to be done at the ends of turns."""
 
