@@ -1,5 +1,6 @@
 #!/bin/bash
-# Lint, then all tests. Arguments go to pytest: `sudo scripts/test.sh -k tunnels -x`.
+# Lint, then all tests, two files of them at a time (`-n 0`: one test after the other). Arguments go to pytest:
+# `sudo scripts/test.sh -k tunnels -x`.
 # The last line is pytest's summary; the exit status is 0 only when lint and tests passed.
 set -u
 . "$(dirname "$0")/env.sh"
@@ -13,7 +14,7 @@ lint=0
 "$EDGE_PYTHON" -m ruff check --quiet || lint=1
 "$EDGE_PYTHON" -m ruff format --check --quiet || lint=1
 
-"$EDGE_PYTHON" -m pytest tests "$@"
+"$EDGE_PYTHON" -m pytest tests -n 2 --dist loadfile "$@"
 status=$?
 if [ "$lint" -ne 0 ]; then
     [ "$status" -ne 0 ] || status=1
