@@ -168,12 +168,19 @@ class Expiry:
     def idle_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
         A switch that has come back, and had this flow when it was lost, has it no more: it was
-        idle there.  False if it has to be put on it again.
+        idle there, unless its hard timeout was up.  False if it has to be put on it again.
         """
+        now = time.monotonic()
+        if entry.hard_timeout:
+            if _hard_end(entry) <= now:
+                self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
+                return True
+            if entry.created + entry.hard_timeout <= now:
+                return False  # its time was up there, since it was not told that it began anew
         put_at = entry.created
         if entry.fresh and member.index in entry.fresh:
             put_at = max(put_at, member.up_since)
-        if put_at + entry.idle_timeout > time.monotonic():
+        if put_at + entry.idle_timeout > now:
             return False  # it has not got there
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)

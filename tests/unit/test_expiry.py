@@ -206,6 +206,32 @@ def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):
     assert bed.ended == [IDLE]
 
 
+def test_what_a_switch_has_no_more_when_its_time_is_up_was_not_idle_there(clock):
+    """The switch tells that it is back before we have looked at the time."""
+    bed = Bed(clock)
+    entry = bed.add(hard=3 * T)
+    clock.now += 3 * T
+    assert bed.expiry.idle_while_lost(bed.switches[2], entry)
+    assert bed.ended == [HARD]
+    bed.expiry.tick(clock.now)
+    assert bed.ended == [HARD]
+
+
+def test_its_time_was_up_on_a_switch_that_did_not_hear_of_the_change(clock):
+    """A MODIFY has the hard timeout begin anew; so the copy may have been in use at its end."""
+    bed = Bed(clock)
+    entry = bed.add(hard=3 * T)
+    entry.modified += 2 * T
+    clock.now += 3 * T - 1
+    assert not bed.expiry.idle_while_lost(bed.switches[2], entry)
+    assert not bed.nobody_is_asked(), "that was not yet so: it was idle there"
+    for switch in bed.switches:
+        switch.asked.clear()
+    clock.now += 1
+    assert not bed.expiry.idle_while_lost(bed.switches[2], entry), "it has to be put there"
+    assert bed.nobody_is_asked() and bed.ended == []
+
+
 def test_on_no_switch_it_ends_when_all_are_taken_for_dead(bed, clock):
     for switch in bed.switches:
         switch.is_lost(clock.now)
