@@ -13,6 +13,7 @@ come back, a flow that it may hold is not taken for idle.
 
 import heapq
 import itertools
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -21,10 +22,13 @@ from typing import Any, Callable, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge import match as matches
+from edge import ofctl
 from edge import southbound as south
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
 from edge.member import Member, new_xid
+
+log = logging.getLogger("edge.expiry")
 
 # A switch that has been lost for so long is taken for dead: what it may hold does not count any
 # more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
@@ -219,6 +223,13 @@ class Expiry:
                 if other is not member and other not in others
             ):
                 return
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "flow priority=%d %s: idle on all switches; asked %.4f s after it was added",
+                    entry.priority,
+                    ofctl.match_text(entry.match.wire),
+                    asked_at - entry.created,
+                )
             self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
         gather: Gather[Member] = Gather(others, done)

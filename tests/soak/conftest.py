@@ -6,6 +6,7 @@ from lab.faultbed import FaultBed
 
 @pytest.fixture
 def bed(root):
-    bed = FaultBed(3, relays=[2, 3], level="INFO", options=["--switch_timeout=2"])
+    options = ["--switch_timeout=2", "log.level", "--edge.expiry=DEBUG"]
+    bed = FaultBed(3, relays=[2, 3], level="INFO", options=options)
     yield bed
     bed.stop()
