@@ -66,6 +66,7 @@ _LONGEST_KNOWN = 1 << 14
 _ON_ITS_WAY = 1.0  # seconds that a packet may take through a tunnel at most
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead
 LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
+_BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # how a flow may end
 
 # Above the numbers of real ports (a switch that has so many has them left out).
 _NO_PORT = 0xE000
@@ -532,9 +533,10 @@ class BigSwitch:
                 self._expiry.kept_on(entry)
                 member.counters[cookie] = (flow.packets, flow.octets)
             else:
-                if entry.idle_timeout and entry.created <= member.lost_at and not anew:
+                mortal = entry.idle_timeout or entry.hard_timeout
+                if mortal and entry.created <= member.lost_at and not anew:
                     member.gone[cookie] = packets, octets
-                    if self._expiry.idle_while_lost(member, entry):
+                    if entry.idle_timeout and self._expiry.idle_while_lost(member, entry):
                         continue
                 self._expiry.put_on(entry, member)
             yield entry, cookie
@@ -912,7 +914,7 @@ class BigSwitch:
             return
         entry.packets += removed.packets
         entry.octets += removed.octets
-        if removed.reason == of.OFPRR_IDLE_TIMEOUT and removed.cookie in member.gone:
+        if removed.reason in _BY_ITSELF and removed.cookie in member.gone:
             # What was known of it has been added, and another copy put in its place.
             packets, octets = member.gone.pop(removed.cookie)
             entry.packets -= packets

@@ -735,3 +735,33 @@ def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed)
         stream.wait_for_frames()
     ((flow, _),) = removals(bed, 1, 5).values()
     assert flow.packet_count == stream.sent + 7
+
+
+def test_the_same_when_its_time_was_up_there_and_has_begun_anew(make_bed):
+    """A MODIFY has the hard timeout begin anew, and the switch that is away does not hear it."""
+    bed = make_bed(relays=[2], flows=False)
+    controller, network, relay = bed.controller, bed.network, bed.relays[2]
+    match = of.match(dl_dst=frames.host_mac(100))
+    controller.flow_mod(match, of.output(2), hard_timeout=2, flags=of.Flag.SEND_FLOW_REM)
+    bed.wait_until_right()
+
+    def copy():
+        return next((flow for flow in dump(network.switches[2]) if flow.cookie), None)
+
+    def modify():
+        controller.flow_mod(match, of.output(2), of.Command.MODIFY_STRICT)
+
+    for _ in range(5):
+        network.send(17, frames.ethernet(dst=frames.host_mac(100)))
+    until(lambda: copy().packets == 5, "frames on s2", interval=0.001)
+    cookie = copy().cookie
+    controller.flow_stats()  # the five are known now
+    cut_off(bed)
+    until(lambda: modify() or copy() is None, "end of the copy")
+    relay.refuse(False)
+    until(lambda: modify() or copy(), "another copy")
+    told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, RemovedReason.HARD_TIMEOUT, 2, 0, 0, 7, 420)
+    relay.forge(NORTHWARD, of.message(Type.FLOW_REMOVED, match + told))
+    ((flow, _),) = removals(bed, 1, 5).values()
+    assert flow.reason == RemovedReason.HARD_TIMEOUT
+    assert flow.packet_count == 7

@@ -239,7 +239,7 @@ class Soak:
             # What the switches did not know when they were asked could not be taken into account,
             # for as long as their answers were good.
             before = earliest if asked is None else max(asked, earliest - OLD - late)
-            for sent, seen in flow.uses:
+            for sent, seen in reversed(flow.uses):
                 if sent + flow.idle > latest and seen < before:
                     wrong.append(f"it was used {earliest - seen:.3f} s before")
                     break
