@@ -60,12 +60,15 @@ class Match(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What the wildcards of a match, with its protocol, make of its fields."""
+    """What the wildcards of a match, with the kind of packet, make of its fields."""
 
     wildcards: bytes
     south_wildcards: bytes
     wire_mask: int  # the bits of the wire's fields that stay
     mask: int  # the bits of Match.value that count
+    tci_mask: int  # the bits of the tag that count; 0 where there is to be none
+    kind: int  # _ETHERNET or 0
+    has_in_port: bool
 
 
 def _clamp(wildcards: int) -> int:
@@ -98,13 +101,17 @@ def _possible(wildcards: int, dl_type: int, nw_proto: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def _shape(wildcards: int, ethernet: bool, has_tag: bool) -> _Shape:
+def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: bool) -> _Shape:
     """
-    The shape of a match with these (clamped) wildcards.
+    The shape of a match with these wildcards, this protocol, and (no_tag) dl_vlan VLAN_NONE.
 
-    ethernet: whether it is one of Ethernet frames
-    has_tag: False where dl_vlan asks for frames without a tag
+    literal: see parse()
     """
+    wildcards = _clamp(wildcards)
+    ethernet = wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING
+    has_tag = not no_tag or bool(wildcards & of.OFPFW_DL_VLAN)
+    if not literal:
+        wildcards = _possible(wildcards, dl_type, nw_proto)
 
     def bits(flag: int, ones: int) -> int:
         return 0 if wildcards & flag else ones
@@ -146,11 +153,15 @@ def _shape(wildcards: int, ethernet: bool, has_tag: bool) -> _Shape:
     south_wildcards = wildcards
     if ethernet and wildcards | of.OFPFW_IN_PORT == _SAYS_NOTHING:
         south_wildcards &= ~of.OFPFW_TP_DST
+    kind = _ETHERNET if ethernet else 0
     return _Shape(
         struct.pack("!L", wildcards),
         struct.pack("!L", south_wildcards),
         fields(vid_wire, pcp_wire),
-        fields(tci_mask, 0) | (_ETHERNET if ethernet else 0),
+        fields(tci_mask, 0) | kind,
+        tci_mask if has_tag else 0,
+        kind,
+        not wildcards & of.OFPFW_IN_PORT,
     )
 
 
@@ -167,23 +178,13 @@ def parse(raw: bytes, literal: bool = False) -> Match:
     literal: keep fields that cannot be there, as Open vSwitch does with the filters of statistics
     """
     wildcards, dl_vlan, pcp, dl_type, _, nw_proto = _LOOK.unpack_from(raw)
-    wildcards = _clamp(wildcards)
-    ethernet = wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING
-    has_tag = dl_vlan != VLAN_NONE or bool(wildcards & of.OFPFW_DL_VLAN)
-    if not literal:
-        wildcards = _possible(wildcards, dl_type, nw_proto)
-    shape = _shape(wildcards, ethernet, has_tag)
+    shape = _shape(wildcards, dl_vlan == VLAN_NONE, dl_type, nw_proto, literal)
     fields = int.from_bytes(raw[4:LENGTH], "big") & shape.wire_mask
-    tci_mask = shape.mask >> _VLAN_SHIFT & 0xFFFF
-    value = fields
-    if tci_mask:
-        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | TCI_PRESENT) & tci_mask if has_tag else 0
-        value = fields & _TAG_CLEAR | tci << _VLAN_SHIFT
-    if shape.mask & _ETHERNET:
-        value |= _ETHERNET
-    in_port = None
-    if not wildcards & of.OFPFW_IN_PORT:
-        in_port = fields >> _FIELD_BITS - 16
+    value = fields & _TAG_CLEAR | shape.kind
+    if shape.tci_mask:
+        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | TCI_PRESENT) & shape.tci_mask
+        value |= tci << _VLAN_SHIFT
+    in_port = fields >> _FIELD_BITS - 16 if shape.has_in_port else None
     wire_fields = fields.to_bytes(36, "big")
     wire = shape.wildcards + wire_fields
     south = wire
