@@ -405,9 +405,10 @@ class BigSwitch:
     def homes(self, entry: FlowEntry) -> Iterable[Member]:
         """The switches that have to hold a copy of a flow when they are ready."""
         in_port = entry.match.in_port
-        if in_port is None or self.numbers.locate(in_port) is None:
+        where = self.numbers.locate(in_port) if in_port is not None else None
+        if where is None:
             return self.members.values()
-        member = self.home(in_port)
+        member = self.members.get(where[0])
         return () if member is None else (member,)
 
     def _to_local(self, member: Member, in_port: int) -> int:

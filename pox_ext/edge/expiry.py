@@ -77,7 +77,7 @@ class Expiry:
             self._shared += 1
         if entry.hard_timeout:
             self._watch(entry)
-        if not self._ready(entry):
+        if entry.idle_timeout and not self._ready(entry):
             self._leave_unheld(entry, entry.created + entry.idle_timeout)
 
     def removed(self, entry: FlowEntry) -> None:
@@ -103,15 +103,14 @@ class Expiry:
     def lost(self, now: float) -> None:
         """A switch is lost: some flows may be on no ready switch any more."""
         for entry in self._table:
-            if not self._ready(entry):
+            if entry.idle_timeout and not self._ready(entry):
                 self._leave_unheld(entry, now + max(entry.idle_timeout, DEAD))
 
     def _ready(self, entry: FlowEntry) -> list[Member]:
         return [member for member in self._homes(entry) if member.ready]
 
     def _leave_unheld(self, entry: FlowEntry, idle_end: float) -> None:
-        if entry.idle_timeout:
-            self._unheld_due = min(self._unheld_due, self._unheld.setdefault(entry, idle_end))
+        self._unheld_due = min(self._unheld_due, self._unheld.setdefault(entry, idle_end))
 
     def _watch(self, entry: FlowEntry) -> None:
         deadline = self._watched[entry] = [_hard_end(entry), next(self._serials), entry]
