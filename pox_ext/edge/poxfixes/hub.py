@@ -205,18 +205,14 @@ class RobustSelectHub:
                 log.debug("Details:", exc_info=True)
 
     def _poll(self, longest: float) -> None:
-        if self._old is not None:
-            self._take_over()
-        while self._incoming:
-            request = self._incoming.popleft()
-            try:
-                self._add(*request)
-            except Exception as e:
-                log.error("%s is dropped, since it waits for no such thing: %s", request[0], e)
-        if self._dirty:
-            self._tell_poller()
+        if self._incoming or self._dirty or self._old is not None:
+            self._take_in()
+        timers = self._timers
         if longest:
-            longest = min(longest, self._until_next_timer())
+            while timers and not timers[0][2].live:
+                heapq.heappop(timers)
+            if timers:
+                longest = max(0.0, min(longest, timers[0][0] - time.monotonic()))
             # From here on other threads write to the pipe; what they did just before is seen here.
             self._sleeping = True
             scheduler = self._scheduler
@@ -231,9 +227,21 @@ class RobustSelectHub:
             self._sleeping = self._poll_failed = False
         if events:
             self._dispatch(events)
-        if self._timers:
+        if timers and timers[0][0] <= time.monotonic():
             self._expire()
         self._turns = len(self._scheduler._ready)
+
+    def _take_in(self) -> None:
+        """What is waited for since the last time, and what is not any more."""
+        if self._old is not None:
+            self._take_over()
+        while self._incoming:
+            request = self._incoming.popleft()
+            try:
+                self._add(*request)
+            except Exception as e:
+                log.error("%s is dropped, since it waits for no such thing: %s", request[0], e)
+        self._tell_poller()
 
     def _take_over(self) -> None:
         """Move what waits in POX's hub to here; in the scheduler's thread, which has left it."""
@@ -293,7 +301,7 @@ class RobustSelectHub:
             self._serial += 1
             heapq.heappush(self._timers, (when, self._serial, wait))
             if len(self._timers) > 2 * len(self._waits) + 64:
-                self._timers = [timer for timer in self._timers if timer[2].live]
+                self._timers[:] = [timer for timer in self._timers if timer[2].live]
                 heapq.heapify(self._timers)
 
     def _forget(self, wait: _Wait) -> None:
@@ -347,7 +355,11 @@ class RobustSelectHub:
                 os.read(fd, 1024)
                 continue
             found = False
-            for wait, thing, kind in tuple(self._by_fd.get(fd, ())):  # serve() may change it
+            waiting = self._by_fd.get(fd, ())
+            if len(waiting) == 1 and waiting[0][0].serve is not None and event != _OUT:
+                self._serve(waiting[0][0])  # as nearly always
+                continue
+            for wait, thing, kind in tuple(waiting):  # serve() may change it
                 if wait.serve is not None:
                     if event != _OUT:
                         found = True
@@ -385,11 +397,6 @@ class RobustSelectHub:
             self._finish_turn()
         if not go_on and wait.live:
             self._wake(wait)
-
-    def _until_next_timer(self) -> float:
-        while self._timers and not self._timers[0][2].live:
-            heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else LONGEST_WAIT
 
     def _expire(self) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ from pox.lib.recoco import Select, Task
 
 BACKLOG_LIMIT = 64 << 20
 GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
+LONG = 4 << 10  # bytes that are not copied to be sent together with others
 
 
 def _nothing(reason: str) -> None:
@@ -37,14 +38,13 @@ class Outbox:
         self, sock: Any, failed: Callable[[str], None], limit: int = BACKLOG_LIMIT
     ) -> None:
         self.limit = limit
+        self.backlog = 0  # bytes that wait to be sent
         self._sock = sock
         self._failed = failed
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
-        self._parts: deque[bytes] = deque()
-        self._parts_size = 0
-        self._first: Union[bytes, memoryview] = b""  # being sent, before the parts
-        self._flush_due = False
-        self._blocked = False  # a task waits until the socket is writable
+        self._parts: deque[Union[bytes, memoryview]] = deque()
+        self._due = False  # flush() will be called: when the turn ends, or by a _Drain
+        self._blocked = False  # a _Drain waits until the socket is writable
         self._closed = False
 
     @property
@@ -52,56 +52,47 @@ class Outbox:
         """Bytes that wait since the kernel does not take them, as the peer reads too slowly."""
         return self.backlog if self._blocked else 0
 
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait to be sent."""
-        return len(self._first) + self._parts_size
-
     def send(self, data: bytes) -> None:
         """Send it, now or later."""
         if self._closed:
             return
         self._parts.append(data)
-        self._parts_size += len(data)
-        if self._blocked:
+        self.backlog += len(data)
+        if not self._due:
+            self._due = True
+            self._end_of_turn(self.flush)
+        elif self._blocked:
             if self.backlog > self.limit:
                 self._fail(f"it does not take what we send: {self.backlog} bytes wait")
-        elif self._parts_size >= GATHERED:
+        elif self.backlog >= GATHERED:
             self.flush()
-        elif not self._flush_due:
-            self._flush_due = True
-            self._end_of_turn(self._turn_ended)
 
     def flush(self) -> None:
         """Hand the kernel now what it takes."""
-        while not self._closed and (self._first or self._parts):
-            if not self._first:
-                if len(self._parts) == 1:
-                    self._first = self._parts.popleft()
-                    self._parts_size = 0
-                else:
-                    self._first = b"".join(self._take(GATHERED))
+        parts = self._parts
+        while parts:
+            alone = len(parts) == 1 or len(parts[0]) >= LONG
+            data = parts.popleft() if alone else b"".join(self._take(GATHERED))
             try:
-                sent = self._sock.send(self._first)
+                sent = self._sock.send(data)
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 sent = 0
             except (OSError, ValueError) as e:
                 self._fail(str(e))
                 return
-            if sent == len(self._first):
-                self._first = b""
-            else:
-                self._first = memoryview(self._first)[sent:]
+            self.backlog -= sent
+            if sent < len(data):
+                parts.appendleft(memoryview(data)[sent:])
                 if not self._blocked:
-                    self._blocked = True
+                    self._blocked = self._due = True
                     _Drain(self).start(fast=True)
                 return
+        self._due = False
 
-    def _take(self, size: int) -> Iterator[bytes]:
+    def _take(self, size: int) -> Iterator[Union[bytes, memoryview]]:
         """Take parts of together at least this size, or all."""
         while self._parts and size > 0:
             part = self._parts.popleft()
-            self._parts_size -= len(part)
             size -= len(part)
             yield part
 
@@ -110,13 +101,7 @@ class Outbox:
         self._closed = True
         self._failed = _nothing  # so that it does not keep alive whoever owns it
         self._parts.clear()
-        self._parts_size = 0
-        self._first = b""
-
-    def _turn_ended(self) -> None:
-        self._flush_due = False
-        if not self._blocked:
-            self.flush()
+        self.backlog = 0
 
     def _fail(self, reason: str) -> None:
         failed = self._failed
@@ -133,7 +118,7 @@ class _Drain(Task):
 
     def run(self) -> Any:
         box = self._box
-        while box._first and not box._closed:
+        while box._parts:
             yield Select([], [box._sock], [])
             box.flush()
         box._blocked = False
