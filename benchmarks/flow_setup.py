@@ -10,8 +10,9 @@ connected in four ways:
     direct      to a plain bridge, over the same kind of network as the switches above
     loopback    to a plain bridge on its own machine
 
-There are six:
+There are six, and for comparison a row without:
 
+    installed   frames of a flow that is there already: what the switches take, and the tunnel
     packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
     flow_mod    the same, with a flow-mod before it
     hub         POX's forwarding.hub --reactive: packet-out of the frame, to all ports
@@ -55,7 +56,8 @@ AT_A_TIME = 20
 """Frames one after the other through one path, before it is the turn of the next."""
 PATHS = ("big", "relay", "direct", "loopback")
 RATIOS = (("big", "direct"), ("relay", "direct"), ("big", "loopback"))
-CONTROLLERS = ("packet_out", "flow_mod", *POX)
+INSTALLED = "installed"
+CONTROLLERS = (INSTALLED, "packet_out", "flow_mod", *POX)
 US = 1e6
 
 
@@ -69,9 +71,11 @@ class Path:
     """From port IN to port `out` of one switch, by its controller.
 
     relayed: the controller is behind relay.py.
+    new_flows: whether each frame is of a flow of its own.
     """
 
     def __init__(self, name: str, bed: Bed, out: int, relayed: bool = False) -> None:
+        self.new_flows = True
         self.name = name
         self.bed = bed
         self.relayed = relayed
@@ -81,8 +85,8 @@ class Path:
         self.number = 0
 
     def frame(self) -> bytes:
-        """Return a frame to port `out` of a flow that was not there before."""
-        self.number += 1
+        """Return a frame to port `out`."""
+        self.number += self.new_flows
         return frame(self.out, self.number << 16)
 
     def forget_cache(self) -> None:
@@ -155,8 +159,9 @@ def controller(kind: str, path: Path, log: str) -> Iterator[None]:
         elif kind == "os_ken":
             start(OS_KEN, address, port)
         else:
-            start("reactive.py", address, port, kind)
+            start("reactive.py", address, port, "flow_mod" if kind == INSTALLED else kind)
         path.wait_until_open()
+        path.new_flows = kind != INSTALLED
         yield
 
 
