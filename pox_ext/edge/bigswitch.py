@@ -10,7 +10,7 @@ import logging
 import math
 import struct
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -537,7 +537,7 @@ class BigSwitch:
                 mortal = entry.idle_timeout or entry.hard_timeout
                 if mortal and entry.created <= member.lost_at and not anew:
                     member.gone[cookie] = packets, octets
-                    if entry.idle_timeout and self._expiry.idle_while_lost(member, entry):
+                    if entry.idle_timeout and self._expiry.ended_while_lost(member, entry):
                         continue
                 self._expiry.put_on(entry, member)
             yield entry, cookie
@@ -840,21 +840,21 @@ class BigSwitch:
             self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
         return True
 
-    def packet_out_again(self, peer: Peer, message: bytes, behind: Collection[Member] = ()) -> bool:
+    def packet_out_again(self, peer: Peer, message: bytes, behind: Optional[Member] = None) -> bool:
         """
         Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
 
         That is all that a controller pays for who sends every frame by itself, so it is short.
 
-        behind: the switches that have to have done something before it; it is not done if one of
-            them is another than that which does it
+        behind: the switch that has to have done something before it; it is not done if another
+            one would do it
         """
         frame = 16 + (message[14] << 8 | message[15])  # where it begins
         known = self.packet_outs.get(message[8:frame])
         if known is None:
             return False
         member, head = known
-        if behind and any(each is not member for each in behind):
+        if behind is not None and behind is not member:
             return False
         length = 8 + len(head) + len(message) - frame
         if length > _LONGEST_KNOWN:

@@ -267,7 +267,8 @@ class Discovery:
             + translate.load_tunnel_destination(ip)
             + translate.output(sender.tunnel_port)
         )
-        sender.send(south.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0")))
+        probe = south.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0"))
+        sender.send(probe, changes=False)
 
     def received(self, member: Member, packet: south.PacketIn) -> None:
         """A frame came out of a switch's tunnel with the key of discovery."""

@@ -168,10 +168,10 @@ class Expiry:
         if not too_early:
             self._ask(member, entry)
 
-    def idle_while_lost(self, member: Member, entry: FlowEntry) -> bool:
+    def ended_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
-        A switch that has come back, and had this flow when it was lost, has it no more: it was
-        idle there, unless its hard timeout was up.  False if it has to be put on it again.
+        A switch that has come back, and had this flow when it was lost, has it no more: its hard
+        timeout was up there, or it was idle there.  False if it has to be put on it again.
         """
         now = time.monotonic()
         if entry.hard_timeout:

@@ -66,8 +66,8 @@ class _Shape(NamedTuple):
     south_wildcards: bytes
     wire_mask: int  # the bits of the wire's fields that stay
     mask: int  # the bits of Match.value that count
-    tci_mask: int  # the bits of the tag that count; 0 where there is to be none
-    kind: int  # _ETHERNET or 0
+    tag_mask: int  # the bits of the tag that are taken from the message
+    ethernet: int  # _ETHERNET or 0
     has_in_port: bool
 
 
@@ -108,8 +108,7 @@ def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: b
     literal: see parse()
     """
     wildcards = _clamp(wildcards)
-    ethernet = wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING
-    has_tag = not no_tag or bool(wildcards & of.OFPFW_DL_VLAN)
+    ethernet = _ETHERNET if wildcards | of.OFPFW_IN_PORT != _SAYS_NOTHING else 0
     if not literal:
         wildcards = _possible(wildcards, dl_type, nw_proto)
 
@@ -118,7 +117,8 @@ def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: b
 
     vid = bits(of.OFPFW_DL_VLAN, 0xFFFF)
     pcp = bits(of.OFPFW_DL_VLAN_PCP, 7)
-    if vid and not has_tag:
+    untagged = no_tag and bool(vid)
+    if untagged:
         # "No tag" says everything about the priority bits too.
         tci_mask, vid_wire, pcp_wire = 0xFFFF, 0xFFFF, 0
         wildcards &= ~of.OFPFW_DL_VLAN_PCP
@@ -153,14 +153,13 @@ def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: b
     south_wildcards = wildcards
     if ethernet and wildcards | of.OFPFW_IN_PORT == _SAYS_NOTHING:
         south_wildcards &= ~of.OFPFW_TP_DST
-    kind = _ETHERNET if ethernet else 0
     return _Shape(
         struct.pack("!L", wildcards),
         struct.pack("!L", south_wildcards),
         fields(vid_wire, pcp_wire),
-        fields(tci_mask, 0) | kind,
-        tci_mask if has_tag else 0,
-        kind,
+        fields(tci_mask, 0) | ethernet,
+        0 if untagged else tci_mask,
+        ethernet,
         not wildcards & of.OFPFW_IN_PORT,
     )
 
@@ -180,9 +179,9 @@ def parse(raw: bytes, literal: bool = False) -> Match:
     wildcards, dl_vlan, pcp, dl_type, _, nw_proto = _LOOK.unpack_from(raw)
     shape = _shape(wildcards, dl_vlan == VLAN_NONE, dl_type, nw_proto, literal)
     fields = int.from_bytes(raw[4:LENGTH], "big") & shape.wire_mask
-    value = fields & _TAG_CLEAR | shape.kind
-    if shape.tci_mask:
-        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | TCI_PRESENT) & shape.tci_mask
+    value = fields & _TAG_CLEAR | shape.ethernet
+    if shape.tag_mask:
+        tci = (dl_vlan & 0x0FFF | (pcp & 7) << 13 | TCI_PRESENT) & shape.tag_mask
         value |= tci << _VLAN_SHIFT
     in_port = fields >> _FIELD_BITS - 16 if shape.has_in_port else None
     wire_fields = fields.to_bytes(36, "big")

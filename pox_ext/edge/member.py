@@ -41,7 +41,7 @@ FLOWS_PER_TURN = 1000  # that are sent to a switch of our own accord before othe
 
 # A silent switch is asked so often whether it is there again, and for so long.
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
-# Open vSwitch tells of a flow's end some time after it is gone, but before another can fall idle.
+# Open vSwitch tells of a flow's end some time after it is gone, but before another can end.
 _LATE = 0.9  # seconds
 # A switch that lets us wait for so long, whatever is between, has stood still.
 _STALL = 0.5  # seconds
@@ -178,7 +178,8 @@ class Member:
     ports: all its ports but OFPP_LOCAL, by number
     tunnel_port: the number of its tunnel port, None while there is none (or more than one)
     tunnel_ip: the address at which the others reach it, None while that is not known
-    ready: True while it is connected and has what it has to have
+    ready: True while it is connected and gets all that changes
+    syncing: True while it is ready and has not been sent yet all that it lacks
     up_since: when it was known what it lacked to be ready, the last time (seconds, monotonic)
     stalled_at: when it said something after it had let us wait, the last time
     lost_at: when it was ready for the last time (seconds, monotonic); -inf if it is the first time
@@ -198,6 +199,7 @@ class Member:
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
         self.ready = False
+        self.syncing = False
         self.up_since = self.lost_at = -math.inf
         self.counters: dict[int, tuple[int, int]] = {}
         self.missing: dict[Any, None] = {}
@@ -225,9 +227,10 @@ class Member:
         self._dump: list[south.FlowStats] = []
         # port -> (config, mask): what the controller has made of it
         self._port_mods: dict[int, tuple[int, int]] = {}
-        # How many messages it has been sent that change something, up to which of them it has done
-        # them for certain, and which of them was the last that changed its configuration.
-        self._sent = self._settled = self._configured = 0
+        # How many times it has been sent what changes something, up to which of these it has done
+        # all for certain, which was the last that changed its configuration, and how many there
+        # had been when it was asked for its flows.
+        self._sent = self._done = self._configured = self._sent_before_dump = 0
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -350,6 +353,7 @@ class Member:
         for number, (config, mask) in self._port_mods.items():
             if number in self.ports:
                 self.modify_port(number, config, mask)
+        self._sent_before_dump = self._sent
         self.request(south.dump_flows, self._sync_part, lambda: None)
         return True
 
@@ -368,6 +372,7 @@ class Member:
     def _lose(self, reason: str) -> None:
         self.connection = None
         was_ready, self.ready = self.ready, False
+        self.syncing = False
         if was_ready:
             self.lost_at = time.monotonic()
         self._rules = {}
@@ -382,10 +387,14 @@ class Member:
                 log.debug("Details:", exc_info=True)
         self.owner.member_lost(self, was_ready, reason)
 
-    def send(self, data: bytes) -> None:
-        """Send messages that change something; without effect if it is not connected."""
+    def send(self, data: bytes, changes: bool = True) -> None:
+        """
+        Send messages; without effect if it is not connected.
+
+        changes: False for what makes no difference to anything that is sent later
+        """
         if self.connection is not None:
-            self._sent += 1
+            self._sent += changes
             self.connection.send(data)
 
     def request(
@@ -416,28 +425,28 @@ class Member:
         """Call done() when all that was sent before has been done, or when the switch is lost."""
         sent = self._sent
 
-        def settled(kind: int, message: bytes) -> bool:
-            self._settled = max(self._settled, sent)
+        def answer(kind: int, message: bytes) -> bool:
+            self._done = max(self._done, sent)
             done()
             return True
 
         def again(kind: int, message: bytes) -> bool:
             # Open vSwitch answers before packets are treated by a new configuration, which is
             # from the next round of its main loop on.
-            self.request(south.barrier_request, settled, done)
+            self.request(south.barrier_request, answer, done)
             return True
 
-        self.request(south.barrier_request, again if self.configuring else settled, done)
+        self.request(south.barrier_request, again if self.configuring else answer, done)
 
     @property
     def settled(self) -> bool:
         """True if it has done all that it was sent, as barriers have shown."""
-        return self._sent <= self._settled
+        return self._sent <= self._done
 
     @property
     def configuring(self) -> bool:
         """True if it may not go by its new configuration yet."""
-        return self._configured > self._settled
+        return self._configured > self._done
 
     def watch(self, now: float, timeout: float) -> None:
         """
@@ -669,8 +678,8 @@ class Member:
         anew = not self._rules
         self.gone = {}
         self.update_service_rules()
-        self.ready = True
-        self._settled = max(self._settled, self._configured)  # it has answered requests since
+        self.ready = self.syncing = True
+        self._done = max(self._done, self._sent_before_dump)
         self.owner.packet_outs.clear()
         wrong: list[Any] = []
         missing: list[Any] = []
@@ -710,6 +719,7 @@ class Member:
                 yield
                 if self.connection is not connection:
                     return
+        self.syncing = False
         self.owner.member_ready(self)
 
     def _corrections(

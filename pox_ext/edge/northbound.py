@@ -7,7 +7,7 @@ One function a message type.  The order of the checks, and the errors, are Open 
 import logging
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -273,19 +273,24 @@ class Northbound:
         What does packet-outs that need not wait until a barrier is answered (see Peer.hold).
 
         A switch does in their order all that it is sent.  So, where every other one has done its
-        part, a packet-out to it is behind all that the barrier is about.
+        part, a packet-out to it is behind all that the barrier is about: but for what is undone, or
+        may be, since a switch refuses it; for flows that a switch which has come back has not been
+        given yet; and for a configuration, which is not in force behind one barrier (see
+        Member.barrier).
         """
-        unsettled = self.switch.unsettled()
-        if len(unsettled) > 1 or self.switch.refusals.awaited(peer):
+        switch = self.switch
+        unsettled = switch.unsettled()
+        if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaited(peer):
             return None
-        if any(member.configuring for member in unsettled):
+        if any(member.configuring or member.syncing for member in switch.ready_members()):
             return None
+        behind = unsettled[0] if unsettled else None
 
         def overtake(message: bytes) -> bool:
             return (
                 message[0] == of.OFP_VERSION
                 and message[1] == of.OFPT_PACKET_OUT
-                and self._packet_out_again(peer, message, unsettled)
+                and self._packet_out_again(peer, message, behind)
             )
 
         return overtake
@@ -342,17 +347,17 @@ class Northbound:
         return None
 
     def _packet_out_again(
-        self, peer: Peer, message: bytes, behind: Collection[Member] = ()
+        self, peer: Peer, message: bytes, behind: Optional[Member] = None
     ) -> bool:
-        """See BigSwitch.packet_out_again; a message of this type may be anything else."""
-        if (
-            peer.role == nx.NX_ROLE_SLAVE
-            or len(message) < 16
-            or not self.switch.packet_out_again(peer, message, behind)
-        ):
-            return False
-        self.switch.counts.packet_outs += 1
-        return True
+        """BigSwitch.packet_out_again, of a PACKET_OUT of which nothing has been checked yet."""
+        done = (
+            peer.role != nx.NX_ROLE_SLAVE
+            and len(message) >= 16
+            and self.switch.packet_out_again(peer, message, behind)
+        )
+        if done:
+            self.switch.counts.packet_outs += 1
+        return done
 
     def _packet_out(self, peer: Peer, message: bytes) -> bool:
         buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)

@@ -73,6 +73,7 @@ class Refusals:
         self._awaited: Counter[Peer] = Counter()  # how many refusable messages of each
         self._confirming = False
         self._changes = 0  # grows with all that is undone
+        self._undoing = 0  # how much is being undone
 
     def __len__(self) -> int:
         return len(self._origins)
@@ -116,6 +117,11 @@ class Refusals:
         """
         return peer in self._awaited
 
+    @property
+    def undoing(self) -> bool:
+        """True while what a switch has refused is on others that do not know yet."""
+        return self._undoing > 0
+
     def refused(self, member: Member, xid: int, error: bytes) -> None:
         """A switch has sent this error."""
         kind, code = struct.unpack_from("!HH", error, 8)
@@ -137,10 +143,12 @@ class Refusals:
             return
         log.debug("%s: refuses a flow (error type %d code %d)", member, kind, code)
         self._changes += 1
+        self._undoing += 1
         finish = origin.undo()
 
         def answered() -> None:
             self._changes += 1
+            self._undoing -= 1
             finish(refusers)
 
         self._ask(answered)

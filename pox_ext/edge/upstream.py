@@ -31,7 +31,7 @@ _READ = 1 << 14
 _ACCEPTED_AT_ONCE = 16
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 _PATIENCE = _READ  # bytes read ahead while a barrier is waited for: all handled in one turn then
-_MOST_WITHHELD = 1000  # asynchronous messages that wait for an answer which has been overtaken
+_MOST_WITHHELD = 1 << 20  # bytes that wait for an answer which has been overtaken
 _SHORT_WHILE = 0.005  # seconds
 _HELLO = struct.pack("!BBHL", of.OFP_VERSION, of.OFPT_HELLO, 8, 0)
 _VERSIONS_WITH_ERRORS = range(1, 7)  # whose error messages look like those of OpenFlow 1.0
@@ -74,6 +74,7 @@ class Peer:
         self._held = False
         self._overtake: Optional[Callable[[bytes], bool]] = None
         self._withheld: Optional[list[bytes]] = None  # None while nothing has overtaken
+        self._withheld_octets = 0
         self._processing = False
         self._outbox = Outbox(sock, self.close)
         sock.setblocking(False)
@@ -98,7 +99,7 @@ class Peer:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
-    def wants(self, kind: int) -> bool:
+    def _wants(self, kind: int) -> bool:
         """True if it gets asynchronous messages of this type."""
         if not self.greeted or (self.service and not self.miss_send_len):
             return False
@@ -109,19 +110,22 @@ class Peer:
         Send an asynchronous message of this type, if it gets such messages.
 
         When something has overtaken the answer that is waited for, it may be what comes of that: so
-        it is sent behind the answer.
+        it is sent behind the answer, unless that takes so long that there is too much.
         """
-        if not self.wants(kind):
+        if not self._wants(kind):
             return
         if self._withheld is None:
             self.send(message)
             return
         self._withheld.append(message)
-        if len(self._withheld) > _MOST_WITHHELD:
+        self._withheld_octets += len(message)
+        if self._withheld_octets > _MOST_WITHHELD:
+            self._overtake = None  # nothing more overtakes
             self._tell_withheld()
 
     def _tell_withheld(self) -> None:
         withheld, self._withheld = self._withheld, None
+        self._withheld_octets = 0
         for message in withheld or ():
             self.send(message)
 
@@ -228,7 +232,7 @@ class Peer:
         except Exception as e:  # when it is its turn, it is seen what is wrong with it
             log.debug("%s: %s: %s", self, type(e).__name__, e, exc_info=True)
             return False
-        if overtakes and self._withheld is None:
+        if overtakes and self._held and self._withheld is None:
             self._withheld = []
         return overtakes
 

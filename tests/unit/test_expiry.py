@@ -200,7 +200,7 @@ def test_a_copy_falls_idle_before_its_time(clock):
 
 def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):
     (entry,) = bed.table
-    assert not bed.expiry.idle_while_lost(bed.switches[2], entry), "the others may use it"
+    assert not bed.expiry.ended_while_lost(bed.switches[2], entry), "the others may use it"
     for switch in bed.switches:
         switch.says()
     assert bed.ended == [IDLE]
@@ -211,7 +211,7 @@ def test_what_a_switch_has_no_more_when_its_time_is_up_was_not_idle_there(clock)
     bed = Bed(clock)
     entry = bed.add(hard=3 * T)
     clock.now += 3 * T
-    assert bed.expiry.idle_while_lost(bed.switches[2], entry)
+    assert bed.expiry.ended_while_lost(bed.switches[2], entry)
     assert bed.ended == [HARD]
     bed.expiry.tick(clock.now)
     assert bed.ended == [HARD]
@@ -223,12 +223,12 @@ def test_its_time_was_up_on_a_switch_that_did_not_hear_of_the_change(clock):
     entry = bed.add(hard=3 * T)
     entry.modified += 2 * T
     clock.now += 3 * T - 1
-    assert not bed.expiry.idle_while_lost(bed.switches[2], entry)
+    assert not bed.expiry.ended_while_lost(bed.switches[2], entry)
     assert not bed.nobody_is_asked(), "that was not yet so: it was idle there"
     for switch in bed.switches:
         switch.asked.clear()
     clock.now += 1
-    assert not bed.expiry.idle_while_lost(bed.switches[2], entry), "it has to be put there"
+    assert not bed.expiry.ended_while_lost(bed.switches[2], entry), "it has to be put there"
     assert bed.nobody_is_asked() and bed.ended == []
 
 

@@ -443,15 +443,18 @@ def test_what_may_come_of_something_that_did_not_wait_is_told_behind_the_answer(
 
 
 def test_what_is_told_behind_an_answer_has_its_limit():
-    """If the answer takes long: nothing is lost, and the order does not change."""
+    """If the answer takes long: nothing is lost, the order stays, and nothing overtakes then."""
     line = Overtaken()
     line.send(line.messages[2])
-    sent = [of.message(of.Type.PACKET_IN, bytes(10), xid) for xid in range(3000)]
+    sent = [of.message(of.Type.PACKET_IN, bytes(1000), xid) for xid in range(3000)]
     line.tell(*sent)
     told = line.answers()
     assert len(told) >= 1000
+    line.send(line.messages[4])
+    assert line.overtook == [line.messages[2]]
     line.peer.release()
     assert told + line.answers() == [of.unpack(each) for each in sent]
+    assert line.handled[1:] == [line.messages[4]]
 
 
 def test_a_mistake_with_what_need_not_wait_has_it_wait():

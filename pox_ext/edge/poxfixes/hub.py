@@ -354,11 +354,11 @@ class RobustSelectHub:
             if fd == self._wake_r:
                 os.read(fd, 1024)
                 continue
-            found = False
             waiting = self._by_fd.get(fd, ())
             if len(waiting) == 1 and waiting[0][0].serve is not None and event != _OUT:
                 self._serve(waiting[0][0])  # as nearly always
                 continue
+            found = False
             for wait, thing, kind in tuple(waiting):  # serve() may change it
                 if wait.serve is not None:
                     if event != _OUT:

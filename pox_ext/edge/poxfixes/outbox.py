@@ -10,7 +10,7 @@ from pox.lib.recoco import Select, Task
 
 BACKLOG_LIMIT = 64 << 20
 GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
-LONG = 4 << 10  # bytes that are not copied to be sent together with others
+LONG = 4 << 10  # bytes: a first part of so many is sent by itself, not copied together with others
 
 
 def _nothing(reason: str) -> None:
@@ -69,6 +69,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Hand the kernel now what it takes."""
+        self._due = False
         parts = self._parts
         while parts:
             alone = len(parts) == 1 or len(parts[0]) >= LONG
@@ -83,11 +84,11 @@ class Outbox:
             self.backlog -= sent
             if sent < len(data):
                 parts.appendleft(memoryview(data)[sent:])
+                self._due = True
                 if not self._blocked:
-                    self._blocked = self._due = True
+                    self._blocked = True
                     _Drain(self).start(fast=True)
                 return
-        self._due = False
 
     def _take(self, size: int) -> Iterator[Union[bytes, memoryview]]:
         """Take parts of together at least this size, or all."""
