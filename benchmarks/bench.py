@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Optional, Union
 
 BENCHMARKS = os.path.dirname(os.path.abspath(__file__))
@@ -54,60 +54,61 @@ def numbers(text: str) -> list[int]:
     return [int(each) for each in text.split(",")]
 
 
-@contextlib.contextmanager
-def big_switch(switches: int, python: str, **more: object) -> Iterator[BigSwitch]:
+def big_switch(switches: int, python: str, **more: object) -> BigSwitch:
     """A big switch as it is used: Open vSwitch as delivered, the aggregator's log at INFO."""
-    made = BigSwitch(switches, flow_limit=None, level="INFO", python=python, **more)
-    try:
-        yield made
-    finally:
-        made.stop()
+    return BigSwitch(switches, flow_limit=None, level="INFO", python=python, **more)
 
 
-@contextlib.contextmanager
-def plain_switch(numbers: Sequence[int] = (1, 2, 17, 18)) -> Iterator[PlainSwitch]:
+def plain_switch() -> PlainSwitch:
     """One plain Open vSwitch bridge, as delivered."""
-    made = PlainSwitch(numbers, flow_limit=None)
-    try:
-        yield made
-    finally:
-        made.stop()
+    return PlainSwitch(flow_limit=None)
 
 
 class RemoteSwitch(Bed):
-    """One plain bridge that reaches its controller over a network, as a big switch's switches do.
+    """One plain bridge, as delivered, with ports 1, 2, 17 and 18.
 
-    Its `controller` listens where the aggregator would.
+    It reaches its `controller` over a network, as a big switch's switches reach the aggregator.
+
+    far: ports 17 and 18 are those of another Open vSwitch, each behind a tunnel of its own with
+        flows by hand, as that of a big switch would be.
     """
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self.wires = self.network = Network(1, 0, flow_limit=None)
+    def __init__(self, far: bool = False) -> None:
+        self.wires = self.network = Network(2 if far else 1, flow_limit=None)
         try:
-            (switch,) = self.network.switches.values()
-            switch.ovs.vsctl("del-port", switch.name, switch.tunnel)  # nothing floods there
-            for number in numbers:
-                switch.add_port(number)
+            for switch in self.network.switches.values():
+                switch.ovs.vsctl("del-port", switch.name, switch.tunnel)
+            near = self.network.switches[1]
+            for number in (17, 18):
+                if far:
+                    self._join(number)
+                else:
+                    near.add_port(number)
             self.controller = Controller(self.network.outer, address=CONTROL_ADDRESS)
-            self.network.connect(self.controller.target)
+            near.connect(self.controller.target)
             self.controller.wait_for_connection()
         except BaseException:
             self.stop()
             raise
 
+    def _join(self, number: int) -> None:
+        """Make port `number` of s1 a tunnel to the port of s2 that has this number."""
+        near, far = self.network.switches.values()
+        _, port = self.network.locate(number)
+        for switch, other in ((near, far), (far, near)):
+            switch.ovs.vsctl(
+                *("add-port", switch.name, f"far{number}", "--", "set", "interface"),
+                *(f"far{number}", "type=gre", f"options:local_ip={switch.tunnel_ip}"),
+                *(f"options:remote_ip={other.tunnel_ip}", f"options:key={number}"),
+                f"ofport_request={number}",
+            )
+        for flow in (f"in_port={number},actions={port}", f"in_port={port},actions={number}"):
+            far.ovs.ofctl("add-flow", far.name, flow)
+
     def stop(self) -> None:
         if hasattr(self, "controller"):
             self.controller.close()
         self.network.stop()
-
-
-@contextlib.contextmanager
-def remote_switch(numbers: Sequence[int] = (1, 2, 17, 18)) -> Iterator[RemoteSwitch]:
-    """One plain Open vSwitch bridge, as delivered, whose controller is on another machine."""
-    made = RemoteSwitch(numbers)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def timed_barrier(connection: Connection, messages: bytes) -> float:

@@ -233,12 +233,13 @@ def test_what_comes_of_a_packet_out_behind_a_barrier_is_told_behind_its_answer(b
     """Again and again, as from a controller that sends all of this in one piece."""
     messages = []
     for number in range(40):
-        marked = [of.set_vlan_vid(number), of.output(Port.CONTROLLER)]
-        flow = of.flow_mod(of.match(in_port=1), marked)
-        on_all = of.flow_mod(of.match(), of.output(2), priority=number)
-        messages.append(flow if number % 4 else on_all)
-        messages.append(of.message(Type.BARRIER_REQUEST))
-        messages.append(of.packet_out(UDP, of.output(Port.TABLE), 1))
+        if number % 4:
+            marked = [of.set_vlan_vid(number), of.output(Port.CONTROLLER)]
+            flow = of.flow_mod(of.match(in_port=1), marked)
+        else:  # on all switches
+            flow = of.flow_mod(of.match(), of.output(2), priority=number)
+        to_table = of.packet_out(UDP, of.output(Port.TABLE), 1)
+        messages += [flow, of.message(Type.BARRIER_REQUEST), to_table]
     for bed in both.beds:
         bed.controller.send(*messages)
         bed.settle()

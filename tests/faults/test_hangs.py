@@ -98,31 +98,35 @@ def test_the_others_are_served_while_a_switch_hangs(bed, measured, hang):
         stream.expect_no_loss()
 
 
-def through_table(in_port, frame):
-    """Twice: how such a packet-out is done has to be known before one need not wait."""
-    return [of.packet_out(frame, of.output(of.Port.TABLE), in_port)] * 2
+TO = "02:00:00:00:00:77"
+FRAME = frames.ethernet(dst=TO)
+THROUGH_TABLE = [of.packet_out(FRAME, of.output(of.Port.TABLE), 1)] * 2
+
+
+def swallow_behind_a_flow(bed, match):
+    """Packet-outs meet a flow, so how they are done is known; then s2 hangs."""
+    bed.controller.send(of.flow_mod(match, of.output(34)), *THROUGH_TABLE)
+    bed.controller.barrier()
+    bed.network.expect({34: [FRAME] * 2})
+    swallow(bed)
 
 
 def test_a_packet_out_behind_a_barrier_does_not_wait_for_a_switch_that_it_does_not_concern(bed):
     """The flow before the barrier is on the packet-out's own switch alone."""
     controller, network = bed.controller, bed.network
-    frame = frames.ethernet(dst="02:00:00:00:00:77")
-    match = of.match(in_port=1, dl_dst="02:00:00:00:00:77")
-    controller.send(of.flow_mod(match, of.output(34)), *through_table(1, frame))
-    controller.barrier()
-    network.expect({34: [frame] * 2})
-    bed.relays[2].swallow()
+    match = of.match(in_port=1, dl_dst=TO)
+    swallow_behind_a_flow(bed, match)
     controller.send(
         of.flow_mod(match, [of.output(2), of.output(of.Port.CONTROLLER)]),
         of.message(Type.BARRIER_REQUEST, xid=77),
-        *through_table(1, frame),
+        *THROUGH_TABLE,
     )
-    assert network.receive(2, SOON) == frame
-    assert network.receive(2, SOON) == frame
+    for _ in THROUGH_TABLE:
+        assert network.receive(2, SOON) == FRAME
     assert controller.take() == [], "neither the answer nor what comes behind it"
-    told = [controller.expect(Type.BARRIER_REPLY, ANSWERED)]
-    told += [controller.expect(Type.PACKET_IN, SOON) for _ in range(2)]
-    assert told[0].xid == 77
+    assert controller.expect(Type.BARRIER_REPLY, ANSWERED).xid == 77
+    for _ in THROUGH_TABLE:
+        controller.expect(Type.PACKET_IN, SOON)
     network.expect_nothing()
 
 
@@ -134,21 +138,17 @@ def test_a_packet_out_behind_a_barrier_does_not_wait_for_a_switch_that_it_does_n
 def test_a_packet_out_behind_a_barrier_waits_where_it_has_to(bed, match, barriers):
     """For a switch that has been sent something, too, and for an answer before its own."""
     controller, network = bed.controller, bed.network
-    frame = frames.ethernet(dst="02:00:00:00:00:77")
-    match = of.match(dl_dst="02:00:00:00:00:77", **match)
-    controller.send(of.flow_mod(match, of.output(34)), *through_table(1, frame))
-    controller.barrier()
-    network.expect({34: [frame] * 2})
-    bed.relays[2].swallow()
+    match = of.match(dl_dst=TO, **match)
+    swallow_behind_a_flow(bed, match)
     controller.send(
         of.flow_mod(match, of.output(2)),
         *[of.message(Type.BARRIER_REQUEST)] * barriers,
-        *through_table(1, frame),
+        *THROUGH_TABLE,
     )
     assert network.ports[2].receive(SOON) is None
     for _ in range(barriers):
         controller.expect(Type.BARRIER_REPLY, ANSWERED)
-    network.expect({2: [frame] * 2})
+    network.expect({2: [FRAME] * 2})
 
 
 def test_what_waits_for_a_switch_is_bounded(make_bed):

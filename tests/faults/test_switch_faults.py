@@ -705,33 +705,41 @@ def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
     assert bed.aggregator.log().count("switch 2: refuses flows that it has to have") == 1
 
 
+def copy_on_s2(bed):
+    """The controller's one flow as it is on s2, None if it is not."""
+    return next((flow for flow in dump(bed.network.switches[2]) if flow.cookie), None)
+
+
+def five_are_known(bed, address):
+    """Five frames for the flow enter at s2, and we read that; return its cookie there."""
+    for _ in range(5):
+        bed.network.send(17, frames.ethernet(dst=address))
+    until(lambda: copy_on_s2(bed).packets == 5, "frames on s2", interval=0.001)
+    bed.controller.flow_stats()
+    return copy_on_s2(bed).cookie
+
+
+def tell_late(bed, match, cookie, reason):
+    """Tell, in the name of s2, that its copy has ended, with seven packets."""
+    told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, reason, 2, 0, 0, 7, 7 * 60)
+    bed.relays[2].forge(NORTHWARD, of.message(Type.FLOW_REMOVED, match + told))
+
+
 def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed):
     """Open vSwitch tells of a flow's end some time after it is gone from its table."""
     bed = make_bed(relays=[2], flows=False)
-    controller, network, relay = bed.controller, bed.network, bed.relays[2]
     address = frames.host_mac(100)
-    controller.flow_mod(
-        of.match(dl_dst=address), of.output(2), idle_timeout=1, flags=of.Flag.SEND_FLOW_REM
-    )
-
-    def copy():
-        return next((flow for flow in dump(network.switches[2]) if flow.cookie), None)
-
-    with Stream(network, 1, [2], address) as stream:
+    match = of.match(dl_dst=address)
+    bed.controller.flow_mod(match, of.output(2), idle_timeout=1, flags=of.Flag.SEND_FLOW_REM)
+    with Stream(bed.network, 1, [2], address) as stream:
         stream.wait_for_frames()
         bed.wait_until_right()
-        for _ in range(5):
-            network.send(17, frames.ethernet(dst=address))
-        until(lambda: copy().packets == 5, "frames on s2", interval=0.001)
-        cookie = copy().cookie
-        controller.flow_stats()  # the five are known now
+        cookie = five_are_known(bed, address)
         cut_off(bed)
-        until(lambda: copy() is None, "end of the copy")
-        relay.refuse(False)
+        until(lambda: copy_on_s2(bed) is None, "end of the copy")
+        bed.relays[2].refuse(False)
         bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
-        idle = RemovedReason.IDLE_TIMEOUT
-        told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, idle, 3, 0, 1, 7, 7 * 60)
-        relay.forge(NORTHWARD, of.message(Type.FLOW_REMOVED, of.match(dl_dst=address) + told))
+        tell_late(bed, match, cookie, RemovedReason.IDLE_TIMEOUT)
         stream.wait_for_frames()
     ((flow, _),) = removals(bed, 1, 5).values()
     assert flow.packet_count == stream.sent + 7
@@ -740,28 +748,20 @@ def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed)
 def test_the_same_when_its_time_was_up_there_and_has_begun_anew(make_bed):
     """A MODIFY has the hard timeout begin anew, and the switch that is away does not hear it."""
     bed = make_bed(relays=[2], flows=False)
-    controller, network, relay = bed.controller, bed.network, bed.relays[2]
+    controller = bed.controller
     match = of.match(dl_dst=frames.host_mac(100))
     controller.flow_mod(match, of.output(2), hard_timeout=2, flags=of.Flag.SEND_FLOW_REM)
     bed.wait_until_right()
 
-    def copy():
-        return next((flow for flow in dump(network.switches[2]) if flow.cookie), None)
-
     def modify():
         controller.flow_mod(match, of.output(2), of.Command.MODIFY_STRICT)
 
-    for _ in range(5):
-        network.send(17, frames.ethernet(dst=frames.host_mac(100)))
-    until(lambda: copy().packets == 5, "frames on s2", interval=0.001)
-    cookie = copy().cookie
-    controller.flow_stats()  # the five are known now
+    cookie = five_are_known(bed, frames.host_mac(100))
     cut_off(bed)
-    until(lambda: modify() or copy() is None, "end of the copy")
-    relay.refuse(False)
-    until(lambda: modify() or copy(), "another copy")
-    told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, RemovedReason.HARD_TIMEOUT, 2, 0, 0, 7, 420)
-    relay.forge(NORTHWARD, of.message(Type.FLOW_REMOVED, match + told))
+    until(lambda: modify() or copy_on_s2(bed) is None, "end of the copy")
+    bed.relays[2].refuse(False)
+    until(lambda: modify() or copy_on_s2(bed), "another copy")
+    tell_late(bed, match, cookie, RemovedReason.HARD_TIMEOUT)
     ((flow, _),) = removals(bed, 1, 5).values()
     assert flow.reason == RemovedReason.HARD_TIMEOUT
     assert flow.packet_count == 7

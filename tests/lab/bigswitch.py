@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from . import frames
 from . import openflow10 as of
@@ -15,6 +15,9 @@ from .network import CONTROL_ADDRESS, Network, PlainBridge, Wires
 OPENFLOW_PORT = 6633
 READY = 20.0
 """Seconds until a big switch must be there."""
+
+
+Self = TypeVar("Self", bound="Bed")
 
 
 class Bed:
@@ -71,6 +74,12 @@ class Bed:
     def stop(self) -> None:
         """End everything."""
         raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
 
 
 class PlainSwitch(Bed):

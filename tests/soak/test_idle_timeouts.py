@@ -24,7 +24,8 @@ MILLISECOND = 0.001
 PROMPT = 0.3
 """Seconds that the aggregator may take for what has its time: it looks at it ten times a second."""
 OLD = 0.6
-"""Seconds: what switches have said of a flow is not taken for true for longer (member._STALL)."""
+"""Seconds: what switches have said of a flow is not taken for true for longer (member._STALL, and
+a tick of the aggregator)."""
 TOLD = 2.0 + PROMPT
 """Seconds from a flow's end to its flow-removed: a switch that does not tell what it has counted
 is waited for (removals.PATIENCE)."""
@@ -232,13 +233,14 @@ class Soak:
         latest = flow.known + removed.duration + MILLISECOND
         late = max(self.ways.longest(latest - OLD), time.monotonic() - self._echo)
         wrong = []
+        assert earliest <= time.monotonic(), "it has not been there for so long"
         if removed.reason == RemovedReason.IDLE_TIMEOUT:
             if removed.duration < flow.idle:
                 wrong.append("it was too young")
             asked = self._asked(flow)
             # What the switches did not know when they were asked could not be taken into account,
-            # for as long as their answers were good.
-            before = earliest if asked is None else max(asked, earliest - OLD - late)
+            # for as long as their answers were good; nor what came while they told unasked.
+            before = earliest - late if asked is None else max(asked, earliest - OLD - late)
             for sent, seen in reversed(flow.uses):
                 if sent + flow.idle > latest and seen < before:
                     wrong.append(f"it was used {earliest - seen:.3f} s before")
