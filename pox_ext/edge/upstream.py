@@ -210,6 +210,8 @@ class Peer:
         self._processing = True
         while available - offset >= 8 and (not self._held or self._overtake is not None):
             length = buffer[offset + 2] << 8 | buffer[offset + 3]
+            if length < 8 and self._held:
+                break  # what is before it is answered first
             if length < 8:
                 self.close("a message that claims less than its header's length")
                 break

@@ -457,6 +457,14 @@ def test_what_is_told_behind_an_answer_has_its_limit():
     assert line.handled[1:] == [line.messages[4]]
 
 
+def test_a_length_below_the_header_s_waits_for_the_answers_before_it():
+    line = Overtaken()
+    line.send(line.messages[2] + struct.pack("!BBHI", 1, of.Type.ECHO_REQUEST, 7, 0))
+    assert line.overtook == [line.messages[2]] and not line.peer.closed
+    line.peer.answer([line.messages[0]])
+    assert line.answers() == [of.unpack(line.messages[0])] and line.peer.closed
+
+
 def test_a_mistake_with_what_need_not_wait_has_it_wait():
     line = Overtaken()
     line.peer.hold(lambda message: 1 / 0)
