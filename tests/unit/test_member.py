@@ -502,13 +502,9 @@ def test_barriers_at_the_same_time_are_each_asked_for_twice_behind_a_new_configu
 def test_a_switch_is_settled_when_a_barrier_has_shown_that_it_has_done_all():
     switch, _ = up()
     member = switch.member
-
-    def answer_barrier():
-        switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
-
     assert not member.settled, "it has been sent its service rules"
     member.barrier(lambda: None)
-    answer_barrier()
+    switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
     assert member.settled
     member.request(south.echo_request, lambda kind, message: True, lambda: None)
     assert member.settled, "a request changes nothing"
