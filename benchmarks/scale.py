@@ -11,22 +11,27 @@ First table, the start, with all switches running and looking for their controll
     tunnels     seconds from the aggregator's start until it says that all tunnels are discovered
     flood       seconds after that until a frame flooded by the first switch had come out everywhere
     start cpu   the aggregator's processor time for all of this, milliseconds
-    probes      discovery's frames that had come out of tunnels by then; an hour: from then on, as
-                counted for --idle seconds
+    probes      discovery's frames that had come out of tunnels by then; an hour: when the start's
+                are all through, as counted for --idle seconds
     idle cpu    percent of a processor that the aggregator takes when nothing happens
 
 Second table, flows without in_port, which all switches get: milliseconds of wall time and of the
-aggregator's processor time for one flow-mod and its barrier, and for 1,000 and theirs; growth of
-the aggregator's memory by --flows flows, for each flow and each switch, in bytes.
+aggregator's processor time for one flow-mod and its barrier, and for 1,000 and theirs; the same
+without the aggregator (by hand: the same flow-mods and a barrier straight to every one of these
+switches), and the ratio to that; growth of the aggregator's memory by --flows flows, for each flow
+and each switch, in bytes.
 """
 
 import argparse
+import contextlib
 import re
+import socket
 import time
+from collections.abc import Iterator
 
 import bench
 from bench import of
-from flow_mods import ADD, EVERYTHING, flow_mods
+from flow_mods import ADD, DELETE_STRICT, EVERYTHING, flow_mods
 from lab import frames
 
 MS = 1e3
@@ -44,6 +49,18 @@ def probes(big: bench.BigSwitch) -> int:
         for switch in big.network.switches.values()
     ]
     return sum(int(count) for each in counts for count in each)
+
+
+def settled_probes(big: bench.BigSwitch) -> int:
+    """Return `probes` when the start's are through: in a second come no more than switches."""
+    deadline = time.monotonic() + READY
+    count = probes(big)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        before, count = count, probes(big)
+        if count - before <= len(big.network.switches):
+            return count
+    raise RuntimeError("discovery does not come to rest")
 
 
 def wait_for_flood(big: bench.BigSwitch) -> None:
@@ -75,15 +92,62 @@ def start(big: bench.BigSwitch) -> tuple[float, float, float]:
     return tunnels, time.monotonic() - begin, bench.cpu_seconds(big.aggregator.pid)
 
 
-def costs(big: bench.BigSwitch, messages: bytes, rounds: int) -> tuple[float, float]:
-    """Return seconds of wall time and of the aggregator's, for messages and a barrier."""
+class ByHand:
+    """The switches of a big switch, each over a connection of our own as ovs-ofctl makes one."""
+
+    def __init__(self, big: bench.BigSwitch) -> None:
+        self._sockets = []
+        for switch in big.network.switches.values():
+            connection = socket.socket(socket.AF_UNIX)
+            self._sockets.append(connection)
+            connection.settimeout(READY)
+            connection.connect(f"{switch.ovs.directory}/{switch.name}.mgmt")
+            connection.sendall(of.message(of.Type.HELLO))
+            self._expect(connection, of.Type.HELLO)
+
+    def timed_barrier(self, messages: bytes) -> float:
+        """Send messages with a barrier to every switch; return seconds until all have answered."""
+        sent = messages + of.message(of.Type.BARRIER_REQUEST)
+        begin = time.perf_counter()
+        for connection in self._sockets:
+            connection.sendall(sent)
+        for connection in self._sockets:
+            self._expect(connection, of.Type.BARRIER_REPLY)
+        return time.perf_counter() - begin
+
+    @staticmethod
+    def _expect(connection: socket.socket, kind: int) -> None:
+        header = connection.recv(8, socket.MSG_WAITALL)
+        if header[1] != kind:
+            raise RuntimeError(f"a switch answers {header.hex()}")
+        length = int.from_bytes(header[2:4], "big")
+        if length > 8:
+            connection.recv(length - 8, socket.MSG_WAITALL)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._sockets:
+            connection.close()
+
+
+def costs(
+    big: bench.BigSwitch, by_hand: ByHand, count: int, ports: list[int], rounds: int
+) -> Iterator[float]:
+    """
+    Yield what `count` flow-mods and a barrier take: milliseconds, the aggregator's, those by hand,
+    and the ratio.
+    """
     samples = bench.Samples()
+    added, deleted = (flow_mods(command, count, ports) for command in (ADD, DELETE_STRICT))
     for _ in range(rounds):
         before = bench.cpu_seconds(big.aggregator.pid)
-        samples.add("wall", bench.timed_barrier(big.controller.connection, messages))
+        samples.add("wall", bench.timed_barrier(big.controller.connection, added))
         samples.add("cpu", bench.cpu_seconds(big.aggregator.pid) - before)
         big.controller.do(EVERYTHING)
-    return samples["wall"], samples["cpu"]
+        samples.add("by hand", by_hand.timed_barrier(added))
+        by_hand.timed_barrier(deleted)
+    yield from (samples[name] * MS for name in ("wall", "cpu", "by hand"))
+    yield samples.ratio("wall", "by hand")
 
 
 def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
@@ -95,17 +159,19 @@ def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
         tunnels, flood, used = start(big)
         pid = big.aggregator.pid
         early = probes(big)
+        settled = settled_probes(big)
         before = bench.cpu_seconds(pid)
         time.sleep(options.idle)
         idle = (bench.cpu_seconds(pid) - before) / options.idle
-        late = (probes(big) - early) / options.idle * 3600
+        late = (probes(big) - settled) / options.idle * 3600
         first = [switches, network, tunnels, flood, used * MS, early, late, idle * 100]
-        one = costs(big, flow_mods(ADD, 1, [2]), options.rounds * 4)
-        many = costs(big, flow_mods(ADD, BURST, big.numbers), options.rounds)
+        with contextlib.closing(ByHand(big)) as by_hand:
+            one = costs(big, by_hand, 1, [2], options.rounds * 4)
+            many = costs(big, by_hand, BURST, big.numbers, options.rounds)
+            second = [switches, *one, *many]
         grown = -bench.resident_bytes(pid)
         bench.timed_barrier(big.controller.connection, flow_mods(ADD, options.flows, big.numbers))
         grown += bench.resident_bytes(pid)
-        second = [switches, *(each * MS for each in one + many)]
         return first, [*second, grown / options.flows, grown / options.flows / switches]
 
 
@@ -136,10 +202,11 @@ def main() -> None:
     print()
     table = bench.Table(
         "switches",
-        "one: ms",
-        "cpu ms",
-        f"{BURST}: ms",
-        "cpu ms",
+        *(
+            f"{count:,}: {what}"
+            for count in (1, BURST)
+            for what in ("ms", "cpu ms", "by hand ms", "ratio")
+        ),
         "bytes a flow",
         "and switch",
     )
