@@ -5,11 +5,11 @@ which for the big switch is on the same switch, or 17, which is on another, behi
 same controller is connected in five ways:
 
     big         to the big switch, whose switches are reached over a network
-    relay       to a plain Open vSwitch bridge, over the same kind of network, through relay.py,
-                which copies bytes in the aggregator's place and does nothing else
-    direct      to a plain bridge, over the same kind of network
+    direct      to a plain Open vSwitch bridge, over the same kind of network
     far         the same, but port 17 is on another Open vSwitch: behind a tunnel, by hand.  What
                 the big switch takes beyond that is the aggregator's
+    relay       the same as far, but through relay.py, which copies bytes in the aggregator's place
+                and does nothing else: what anything in Python takes there at least
     loopback    to a plain bridge on its own machine
 
 The controllers are six; before them comes a row whose frames are all of one flow:
@@ -57,12 +57,18 @@ OS_KEN = os.path.join(bench.ROOT, "tests", "controllers", "learning_switch.py")
 AT_A_TIME = 20
 """Frames one after the other through one path, before it is the turn of the next."""
 PATHS = {
-    "relay": bench.RemoteSwitch,
     "direct": bench.RemoteSwitch,
     "far": lambda: bench.RemoteSwitch(far=True),
+    "relay": lambda: bench.RemoteSwitch(far=True),
     "loopback": bench.plain_switch,
 }
-RATIOS = (("big", "direct"), ("relay", "direct"), ("big", "far"), ("big", "loopback"))
+RATIOS = (
+    ("big", "direct"),
+    ("relay", "direct"),
+    ("big", "relay"),
+    ("big", "far"),
+    ("big", "loopback"),
+)
 INSTALLED = "installed"
 CONTROLLERS = (INSTALLED, "packet_out", "flow_mod", *POX)
 US = 1e6
