@@ -20,7 +20,6 @@ from edge.bigswitch import BigSwitch
 from edge.errors import NiciraError, OpenFlowError
 from edge.flowtable import FlowEntry, with_output
 from edge.member import Member
-from edge.poxfixes import end_of_turn
 from edge.upstream import Peer
 
 log = logging.getLogger("edge.north")
@@ -456,19 +455,7 @@ def answer_later(
 
     ask: is given the function to call when all is there
     messages: the answer, not made before that
-    overtake: does what need not wait (see Peer.hold); what has come already is sent before the
-        switches are asked
+    overtake: does what need not wait (see Peer.hold)
     """
-
-    def begin() -> None:
-        try:
-            ask(lambda: peer.answer(messages))
-        except Exception:
-            peer.release()  # it must not wait for ever
-            raise
-
     peer.hold(overtake)
-    if overtake is not None and peer.more:
-        end_of_turn(begin)
-    else:
-        begin()
+    ask(lambda: peer.answer(messages))

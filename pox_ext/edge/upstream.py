@@ -52,7 +52,6 @@ class Peer:
         they get no asynchronous messages unless they ask for them by setting a miss_send_len.
     miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
     role: its Nicira role
-    more: True if something has come behind the message that is being handled
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class Peer:
         self.role = nx.NX_ROLE_OTHER
         self.greeted = False
         self.closed = False
-        self.more = False
         self.heard = 0.0
         self._handle = handle
         self._received = b""
@@ -220,7 +218,6 @@ class Peer:
             if available - offset < length:
                 break
             message = buffer[offset : offset + length]
-            self.more = available - offset > length
             if self._held:
                 if not self._overtakes(message):
                     break

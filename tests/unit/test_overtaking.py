@@ -10,7 +10,7 @@ import pytest
 from lab import openflow10 as of
 from lab.openflow10 import Port, Type
 
-from edge import bigswitch, northbound, poxfixes, upstream
+from edge import bigswitch, poxfixes, upstream
 from edge.bigswitch import BigSwitch
 from edge.indexes import Indexes
 from edge.northbound import Northbound
@@ -54,10 +54,6 @@ class Switch:
 
     def send(self, data):
         self.waiting.extend(split(data))
-
-    def asked(self):
-        """The types of what waits for work()."""
-        return [message[1] for message in self.waiting]
 
     def work(self):
         """Do all that it has been sent."""
@@ -138,7 +134,7 @@ class Bed:
 @pytest.fixture
 def bed(monkeypatch):
     turns = deque()
-    for module in (poxfixes, upstream, bigswitch, northbound):
+    for module in (poxfixes, upstream, bigswitch):
         monkeypatch.setattr(module, "end_of_turn", turns.append)
     monkeypatch.setattr(upstream, "Outbox", Sent)
     return Bed(turns)
@@ -151,34 +147,10 @@ FLOW_ON_ALL = of.flow_mod(of.match(dl_type=0x88B5), of.output(2))
 def test_the_only_switch_with_something_to_do_gets_the_packet_behind_it(bed):
     one, other = bed.switches
     bed.send(FLOW_ON_ONE, BARRIER, THROUGH_TABLE)
-    bed.end_turns()
     one.work()
     assert one.did == [Type.FLOW_MOD, Type.PACKET_OUT]
     assert bed.told() == [], "the other switch has not answered the barrier"
     other.work()
-    assert bed.told() == [Type.BARRIER_REPLY]
-
-
-def test_what_overtakes_at_once_leaves_before_the_switches_are_asked(bed):
-    bed.send(FLOW_ON_ONE, BARRIER, THROUGH_TABLE)
-    assert [switch.asked() for switch in bed.switches] == [[Type.FLOW_MOD, Type.PACKET_OUT], []]
-    bed.end_turns()
-    assert [switch.asked()[-1] for switch in bed.switches] == 2 * [Type.BARRIER_REQUEST]
-
-
-def test_the_switches_are_asked_at_once_if_nothing_has_come_behind_the_barrier(bed):
-    bed.send(FLOW_ON_ONE, BARRIER)
-    assert [switch.asked()[-1] for switch in bed.switches] == 2 * [Type.BARRIER_REQUEST]
-
-
-def test_a_controller_goes_on_when_the_switches_cannot_be_asked(bed, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(bed.big, "barrier", lambda done: 1 / 0)
-        bed.send(BARRIER, THROUGH_TABLE)
-        with pytest.raises(ZeroDivisionError):
-            bed.end_turns()
-    bed.send(BARRIER)
-    bed.settle()
     assert bed.told() == [Type.BARRIER_REPLY]
 
 
@@ -204,7 +176,6 @@ def test_a_packet_waits_for_what_it_may_meet_before_it_is_done(bed, before):
     one.work()
     assert Type.PACKET_OUT not in one.did
     while not bed.told():
-        bed.end_turns()
         other.work()
         one.work()
     one.work()

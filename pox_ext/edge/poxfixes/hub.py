@@ -159,7 +159,7 @@ class RobustSelectHub:
         scheduler = self._scheduler
         while not scheduler._ready and not scheduler._hasQuit:
             self._poll(LONGEST_WAIT)
-            if self._end_of_turn:  # what another thread, or the last turn's end, has left
+            if self._end_of_turn:  # of another thread
                 self._finish_turn()
 
     def break_idle(self) -> None:
