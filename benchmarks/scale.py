@@ -18,8 +18,8 @@ First table, the start, with all switches running and looking for their controll
 Second table, flows without in_port, which all switches get: milliseconds of wall time and of the
 aggregator's processor time for one flow-mod and its barrier, and for 1,000 and theirs; the same
 without the aggregator (by hand: the same flow-mods and a barrier straight to every one of these
-switches), and the ratio to that; growth of the aggregator's memory by --flows flows, for each flow
-and each switch, in bytes.
+switches, over its Unix socket and not the network), and the ratio to that; growth of the
+aggregator's memory by --flows flows, for each flow and each switch, in bytes.
 """
 
 import argparse
@@ -27,7 +27,6 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Iterator
 
 import bench
 from bench import of
@@ -132,22 +131,29 @@ class ByHand:
 
 def costs(
     big: bench.BigSwitch, by_hand: ByHand, count: int, ports: list[int], rounds: int
-) -> Iterator[float]:
+) -> list[float]:
     """
-    Yield what `count` flow-mods and a barrier take: milliseconds, the aggregator's, those by hand,
+    Return what `count` flow-mods and a barrier take: milliseconds, the aggregator's, those by hand,
     and the ratio.
     """
     samples = bench.Samples()
     added, deleted = (flow_mods(command, count, ports) for command in (ADD, DELETE_STRICT))
-    for _ in range(rounds):
+
+    def through_big() -> None:
         before = bench.cpu_seconds(big.aggregator.pid)
         samples.add("wall", bench.timed_barrier(big.controller.connection, added))
         samples.add("cpu", bench.cpu_seconds(big.aggregator.pid) - before)
         big.controller.do(EVERYTHING)
+
+    def directly() -> None:
         samples.add("by hand", by_hand.timed_barrier(added))
         by_hand.timed_barrier(deleted)
-    yield from (samples[name] * MS for name in ("wall", "cpu", "by hand"))
-    yield samples.ratio("wall", "by hand")
+
+    for number in range(rounds):
+        for side in bench.rotated([through_big, directly], number):
+            side()
+    times = [samples[name] * MS for name in ("wall", "cpu", "by hand")]
+    return [*times, samples.ratio("wall", "by hand")]
 
 
 def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
@@ -158,13 +164,13 @@ def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
         network = time.monotonic() - begin
         tunnels, flood, used = start(big)
         pid = big.aggregator.pid
-        early = probes(big)
+        until_flood = probes(big)
         settled = settled_probes(big)
         before = bench.cpu_seconds(pid)
         time.sleep(options.idle)
         idle = (bench.cpu_seconds(pid) - before) / options.idle
         late = (probes(big) - settled) / options.idle * 3600
-        first = [switches, network, tunnels, flood, used * MS, early, late, idle * 100]
+        first = [switches, network, tunnels, flood, used * MS, until_flood, late, idle * 100]
         with contextlib.closing(ByHand(big)) as by_hand:
             one = costs(big, by_hand, 1, [2], options.rounds * 4)
             many = costs(big, by_hand, BURST, big.numbers, options.rounds)
