@@ -22,7 +22,6 @@ from edge import southbound as south
 from edge.cookies import RUN_MASK, SERVICE, Cookies
 from edge.counts import Counts
 from edge.discovery import Discovery
-from edge.errors import OpenFlowError
 from edge.expiry import Expiry
 from edge.flowtable import FlowEntry, FlowTable
 from edge.gather import Gather
@@ -31,12 +30,12 @@ from edge.member import (
     FLOWS_PER_TURN,
     TABLE_LOWEST,
     TABLE_OPENFLOW,
-    TABLE_REMOTE,
     Copy,
     Member,
     new_xid,
     table_and_priority,
 )
+from edge.packets import Packets
 from edge.ports import PortNumbers, Unnumbered
 from edge.poxfixes import end_of_turn, in_turns
 from edge.refusals import Refusals
@@ -45,32 +44,13 @@ from edge.upstream import Controller, Peer
 
 log = logging.getLogger("edge.switch")
 
-_PACKET_IN = struct.Struct("!BBHLLHHBx")
-_PACKET_IN_HEAD = struct.Struct("!BBHLL")
-# Of an NXT_PACKET_IN: total_len, and from its reason on, up to the frame.
-_PACKET_IN_TOTAL_LEN = slice(20, 22)
-_PACKET_IN_KEY = slice(22, south.PACKET_IN_DATA)
-_HEADER = struct.Struct("!BBHL")
 _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
-
-# What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
-# wrapped around, which costs the connection.
-_LONGEST_TO_CONTROLLER = 65400
-_TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
-
-# Packet-ins and packet-outs of which the translation is remembered, and how long these may be.
-_MOST_KNOWN = 1024
-_LONGEST_KNOWN = 1 << 14
 
 _ON_ITS_WAY = 1.0  # seconds that a packet may take through a tunnel at most
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead
 LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
 _BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # how a flow may end
-
-# Above the numbers of real ports (a switch that has so many has them left out).
-_NO_PORT = 0xE000
-_NO_LOCAL_PORT = _NO_PORT - 1  # stands for OFPP_LOCAL, since a switch's own has frames of its own
 
 
 class BigSwitch:
@@ -115,13 +95,11 @@ class BigSwitch:
         self._queue_rules = self._sure_queue_rules = 0
         # Since when nothing has been able to use them, and how many packet-outs there had been.
         self._unused_since, self._packet_outs_before = time.monotonic(), 0
-        # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
-        # what the message to it begins with behind its header.
-        self.packet_outs: dict[bytes, tuple[Member, bytes]] = {}
         self.refusals = Refusals(self._ask_barriers, self.counts)
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
         self._expiry = Expiry(self.table, self.homes, self.cookies.cookie, self.put, self._end)
+        self.packets = Packets(self, self._expiry)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -213,7 +191,6 @@ class BigSwitch:
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
         member.tunnel_ip = None
-        self.packet_outs.clear()
         if member.ready:
             self.discovery.changed(member)
 
@@ -222,7 +199,7 @@ class BigSwitch:
             if other.tunnel_ip == ip:
                 other.tunnel_ip = None
         member.tunnel_ip = ip
-        self.packet_outs.clear()
+        self.packets.forget_outs()
         self.topology_changed()
 
     def topology_changed(self) -> None:
@@ -289,7 +266,7 @@ class BigSwitch:
         member = self.members[index]
         if not member.has_queue_key(port, queue):
             self._queue_rules += 1
-            self.packet_outs.clear()
+            self.packets.forget_outs()
         return member.queue_key(port, queue)
 
     def _forget_queue_keys(self, now: float) -> None:
@@ -411,49 +388,12 @@ class BigSwitch:
         member = self.members.get(where[0])
         return () if member is None else (member,)
 
-    def _to_local(self, member: Member, in_port: int) -> int:
-        """
-        The in_port on a switch, of a packet, that stands for an in_port of the big switch.
-
-        A port that is not there has a number on every switch, too: one that no port has there.
-        """
-        where = self.numbers.locate(in_port)
-        if where is not None and where[0] == member.index:
-            _, port = where
-            if port not in member.ports or member.numbered(port):
-                return port
-        if in_port == of.OFPP_LOCAL:
-            return _NO_LOCAL_PORT
-        if in_port in member.ports or 1 <= in_port <= self.numbers.max_ports:
-            return _NO_PORT + in_port
-        return in_port
-
-    def _to_match(self, member: Member, in_port: int) -> int:
-        """
-        The same in a match.  It differs for the number of the tunnel, which may become that of an
-        ordinary port: what matches it will match that port then, and no other packet before.
-        """
-        where = self.numbers.locate(in_port)
-        if where is not None and where[0] == member.index:
-            return where[1]
-        return self._to_local(member, in_port)
-
-    def _to_north(self, member: Member, port: int) -> Optional[int]:
-        """The in_port of the big switch behind one of a switch, None if it has none."""
-        if port == of.OFPP_LOCAL or (port in member.ports and not member.numbered(port)):
-            return None
-        if port == _NO_LOCAL_PORT:
-            return of.OFPP_LOCAL
-        if 1 <= port <= self.numbers.max_ports:
-            return self.numbers.number(member.index, port)
-        if _NO_PORT < port <= _NO_PORT + self.numbers.max_ports or port - _NO_PORT in member.ports:
-            return port - _NO_PORT
-        return port
-
     def _local_match(self, entry: FlowEntry, member: Member) -> bytes:
         if entry.match.in_port is None:
             return entry.match.south
-        return matches.with_in_port(entry.match.south, self._to_match(member, entry.match.in_port))
+        return matches.with_in_port(
+            entry.match.south, self.packets.to_match(member, entry.match.in_port)
+        )
 
     def copy(self, entry: FlowEntry, member: Member) -> Copy:
         """A flow as it is put on a switch when the controller adds it."""
@@ -796,88 +736,7 @@ class BigSwitch:
         """Packets that their flow has had, though a table-miss rule had counted them."""
         return self._expiry.rescued
 
-    # --- packets -------------------------------------------------------------------------------
-
-    def packet_out(
-        self, peer: Peer, message: bytes, in_port: int, actions: translate.Actions, data: bytes
-    ) -> bool:
-        """
-        A controller's PACKET_OUT that has been found good: one switch does it.
-
-        Returns False if the peer is held, and it has to be done when it is released.  Raises
-        OpenFlowError if its actions are too many.
-        """
-        member = self.home(in_port)
-        if member is None or not member.ready:
-            member = self._some_member(actions)
-        if member is None:
-            return True
-        local, matched = self._to_local(member, in_port), self._to_match(member, in_port)
-        if matched == local:
-            translated = member.translated(actions)
-        else:
-            table = translate.resubmit(TABLE_OPENFLOW, matched)
-            translated = translate.translate(actions, member.ingress()._replace(table=table))
-        if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
-            raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
-        if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
-            raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        if self._sure_queue_rules < self._queue_rules:
-            # Another switch has got a rule for one of its queues: the packet, or a flow that it
-            # meets, may need it.
-            peer.hold()
-            self.barrier(peer.release)
-            return False
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_packet_out(member, actions)
-        xid = self.refusals.originate(peer, message, refusable=actions.refusable)
-        sent = south.packet_out(xid, local, translated, data)
-        member.send(sent)
-        if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
-            if len(self.packet_outs) >= _MOST_KNOWN:
-                self.packet_outs.clear()
-            frame = len(message) - len(data)  # where it begins
-            self.packet_outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
-        return True
-
-    def packet_out_again(self, peer: Peer, message: bytes, behind: Optional[Member] = None) -> bool:
-        """
-        Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
-
-        That is all that a controller pays for who sends every frame by itself, so it is short.
-
-        behind: the switch that has to have done something before it; it is not done if another
-            one would do it
-        """
-        frame = 16 + (message[14] << 8 | message[15])  # where it begins
-        known = self.packet_outs.get(message[8:frame])
-        if known is None:
-            return False
-        member, head = known
-        if behind is not None and behind is not member:
-            return False
-        length = 8 + len(head) + len(message) - frame
-        if length > _LONGEST_KNOWN:
-            return False
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_packet_out(member, translate.parse(message[16:frame]))
-        xid = self.refusals.originate(peer, message)
-        header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
-        member.send(header + head + message[frame:])
-        return True
-
-    @staticmethod
-    def _log_packet_out(member: Member, actions: translate.Actions) -> None:
-        log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
-
-    def _some_member(self, actions: translate.Actions) -> Optional[Member]:
-        """A switch for a packet that enters nowhere: best the one where it leaves."""
-        for port in actions.outputs:
-            member = self.home(port)
-            if member is not None and member.ready:
-                return member
-        ready = self.ready_members()
-        return next((m for m in ready if m.tunnel_ip is not None), ready[0] if ready else None)
+    # --- for packets and barriers --------------------------------------------------------------
 
     def set_fragments(self, flags: int) -> None:
         """OFPC_FRAG_*, on all switches."""
@@ -889,6 +748,11 @@ class BigSwitch:
     def unsettled(self) -> list[Member]:
         """The ready switches that need not have done yet all that they were sent."""
         return [member for member in self.ready_members() if not member.settled]
+
+    @property
+    def sure_of_queues(self) -> bool:
+        """True if every rule for a queue that a switch has been sent is there for certain."""
+        return self._sure_queue_rules == self._queue_rules
 
     def _ask_barriers(self, done: Callable[[], None]) -> None:
         """done() when every ready switch has done all that it was sent, or is lost."""
@@ -904,7 +768,7 @@ class BigSwitch:
             member.barrier(lambda member=member: gather.answered(member))
         gather.start()
 
-    # --- what the switches say of flows and packets --------------------------------------------
+    # --- what the switches say of flows --------------------------------------------------------
 
     def flow_removed(self, member: Member, removed: south.FlowRemoved) -> None:
         """A copy of a flow has ended on a switch."""
@@ -937,57 +801,6 @@ class BigSwitch:
         else:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
             self.put(entry, member)
-
-    def packet_in(self, member: Member, message: bytes) -> None:
-        """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""
-        # What it is to the controllers hangs on these bytes alone, if it has just an in_port.
-        known = member.packet_ins.get(message[_PACKET_IN_KEY])
-        if known is None or self._expiry.has_gaps:
-            self._packet_in(member, message)
-            return
-        self.counts.packet_ins += 1
-        length = len(message) - south.PACKET_IN_DATA + _PACKET_IN.size
-        self.tell(
-            of.OFPT_PACKET_IN,
-            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, south.NO_BUFFER)
-            + message[_PACKET_IN_TOTAL_LEN]
-            + known
-            + message[south.PACKET_IN_DATA :],
-        )
-
-    def _packet_in(self, member: Member, message: bytes) -> None:
-        packet = south.parse_packet_in(message)
-        if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
-            # Open vSwitch leaves out a key that is 0.
-            if member.ready and not packet.tunnel_key:
-                self.discovery.received(member, packet)
-            return
-        in_port = self._to_north(member, packet.in_port)
-        if in_port is None:
-            return  # the big switch has no such port
-        missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
-        reason = of.OFPR_NO_MATCH if missed else packet.reason
-        taker = None if missed else self.cookies.entry(packet.cookie)
-        # What comes from neither has been sent by a packet-out, or by a flow that is gone.
-        if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
-            return
-        data = packet.data
-        self.counts.packet_ins += 1
-        told = _PACKET_IN.pack(
-            of.OFP_VERSION,
-            of.OFPT_PACKET_IN,
-            _PACKET_IN.size + len(data),
-            0,
-            south.NO_BUFFER,
-            packet.total_len,
-            in_port,
-            reason,
-        )
-        self.tell(of.OFPT_PACKET_IN, told + data)
-        if south.has_just_in_port(message):
-            if len(member.packet_ins) >= _MOST_KNOWN:
-                member.packet_ins.clear()
-            member.packet_ins[message[_PACKET_IN_KEY]] = told[14:]
 
 
 def _kind(match: matches.Match, actions: translate.Actions) -> bytes:

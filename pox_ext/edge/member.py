@@ -204,8 +204,6 @@ class Member:
         self.counters: dict[int, tuple[int, int]] = {}
         self.missing: dict[Any, None] = {}
         self.gone: dict[int, tuple[int, int]] = {}
-        # What a packet-in begins with -> what it is for the controllers: see BigSwitch.packet_in.
-        self.packet_ins: dict[bytes, bytes] = {}
         self.port_stats: dict[int, bytes] = {}  # port -> its ofp_port_stats but for the number
         # For each table: packets looked up, matched, and taken by its table-miss rule.
         self.looked_up: dict[int, Growing] = defaultdict(Growing)
@@ -262,8 +260,7 @@ class Member:
             for number, port in self.ports.items()
             if 1 <= number <= self.owner.numbers.max_ports and not _TUNNEL_NAME.match(port.name)
         }
-        self.packet_ins.clear()
-        self.owner.packet_outs.clear()
+        self.owner.packets.forget(self)
         self._find_tunnel()
 
     def _find_tunnel(self) -> None:
@@ -516,7 +513,7 @@ class Member:
         """Every message from the switch comes by here first; False leaves it to POX."""
         if kind == of.OFPT_VENDOR:
             if message[8:16] == _NXT_PACKET_IN:
-                self.owner.packet_in(self, message)
+                self.owner.packets.packet_in(self, message)
             return True
         xid = int.from_bytes(message[4:8], "big")
         pending = self._pending.get(xid)
@@ -680,7 +677,7 @@ class Member:
         self.update_service_rules()
         self.ready = self.syncing = True
         self._done = max(self._done, self._sent_before_dump)
-        self.owner.packet_outs.clear()
+        self.owner.packets.forget_outs()
         wrong: list[Any] = []
         missing: list[Any] = []
         kept = 0
@@ -757,7 +754,7 @@ class Member:
         self._ingress = None
         self._translated = {}
         self._translated_all = True
-        self.owner.packet_outs.clear()
+        self.owner.packets.forget_outs()
 
     def translate_again(self) -> Optional[set[bytes]]:
         """

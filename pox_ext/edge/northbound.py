@@ -349,11 +349,11 @@ class Northbound:
     def _packet_out_again(
         self, peer: Peer, message: bytes, behind: Optional[Member] = None
     ) -> bool:
-        """BigSwitch.packet_out_again, of a PACKET_OUT of which nothing has been checked yet."""
+        """Packets.packet_out_again, of a PACKET_OUT of which nothing has been checked yet."""
         done = (
             peer.role != nx.NX_ROLE_SLAVE
             and len(message) >= 16
-            and self.switch.packet_out_again(peer, message, behind)
+            and self.switch.packets.packet_out_again(peer, message, behind)
         )
         if done:
             self.switch.counts.packet_outs += 1
@@ -370,7 +370,7 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != south.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
-        return self.switch.packet_out(peer, message, in_port, actions, message[end:])
+        return self.switch.packets.packet_out(peer, message, in_port, actions, message[end:])
 
     # --- ports and queues ----------------------------------------------------------------------
 

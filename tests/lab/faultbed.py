@@ -29,8 +29,8 @@ PASSING = (
     "edge.match.",
     "edge.member.Member._translated",
     "edge.expiry.Expiry._deadlines",
-    "edge.member.Member.packet_ins",
-    "edge.bigswitch.BigSwitch.packet_outs",
+    "edge.packets.Packets._ins",
+    "edge.packets.Packets._outs",
 )
 """What may be there or not: caches, and what time brings."""
 

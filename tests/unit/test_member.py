@@ -159,9 +159,8 @@ class Owner:
         self.numbers = PortNumbers()
         self.fragments = 0
         self.has_lowest = False
-        self.packet_outs = {}
         self.flows = {flow.cookie: flow for flow in wanted}
-        self.refusals = self
+        self.refusals = self.packets = self
         self.said = []
 
     def has_cookie(self, cookie):

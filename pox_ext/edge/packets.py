@@ -1,0 +1,252 @@
+"""
+Packets between the switches and the controllers: packet-ins, packet-outs, and their in_ports.
+
+What one begins with is translated once and remembered, until something changes that it hangs on:
+of the next one like it only the frame is copied.
+"""
+
+import logging
+import struct
+from collections import defaultdict
+from typing import Any, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge import ofctl, translate
+from edge import southbound as south
+from edge.cookies import SERVICE
+from edge.errors import OpenFlowError
+from edge.expiry import Expiry
+from edge.member import TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE, Member
+from edge.upstream import Peer
+
+log = logging.getLogger("edge.switch")
+
+_PACKET_IN = struct.Struct("!BBHLLHHBx")
+_PACKET_IN_HEAD = struct.Struct("!BBHLL")
+# Of an NXT_PACKET_IN: total_len, and from its reason on, up to the frame.
+_PACKET_IN_TOTAL_LEN = slice(20, 22)
+_PACKET_IN_KEY = slice(22, south.PACKET_IN_DATA)
+_HEADER = struct.Struct("!BBHL")
+
+# What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
+# wrapped around, which costs the connection.
+_LONGEST_TO_CONTROLLER = 65400
+_TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
+
+# Packet-ins and packet-outs of which the translation is remembered, and how long these may be.
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN = 1 << 14
+
+# Above the numbers of real ports (a switch that has so many has them left out).
+_NO_PORT = 0xE000
+_NO_LOCAL_PORT = _NO_PORT - 1  # stands for OFPP_LOCAL, since a switch's own has frames of its own
+
+
+class Packets:
+    """
+    Translates packet-ins and packet-outs.
+
+    switch: the big switch
+    expiry: takes the packets that meet a gap in a flow
+    """
+
+    def __init__(self, switch: Any, expiry: Expiry) -> None:
+        self._switch = switch
+        self._expiry = expiry
+        self._numbers = switch.numbers
+        self._counts = switch.counts
+        self._refusals = switch.refusals
+        self._tell = switch.tell
+        # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
+        # what the message to it begins with behind its header.
+        self._outs: dict[bytes, tuple[Member, bytes]] = {}
+        # What a packet-in of a switch begins with -> what it is for the controllers.
+        self._ins: dict[Member, dict[bytes, bytes]] = defaultdict(dict)
+
+    def forget_outs(self) -> None:
+        """What packet-outs become, or the switch that does them, may be another now."""
+        self._outs.clear()
+
+    def forget(self, member: Member) -> None:
+        """A switch has other ports: nothing that was translated with them is used any more."""
+        self._ins[member].clear()
+        self._outs.clear()
+
+    # --- in_ports ------------------------------------------------------------------------------
+
+    def to_local(self, member: Member, in_port: int) -> int:
+        """
+        The in_port on a switch, of a packet, that stands for an in_port of the big switch.
+
+        A port that is not there has a number on every switch, too: one that no port has there.
+        """
+        where = self._numbers.locate(in_port)
+        if where is not None and where[0] == member.index:
+            _, port = where
+            if port not in member.ports or member.numbered(port):
+                return port
+        if in_port == of.OFPP_LOCAL:
+            return _NO_LOCAL_PORT
+        if in_port in member.ports or 1 <= in_port <= self._numbers.max_ports:
+            return _NO_PORT + in_port
+        return in_port
+
+    def to_match(self, member: Member, in_port: int) -> int:
+        """
+        The same in a match.  It differs for the number of the tunnel, which may become that of an
+        ordinary port: what matches it will match that port then, and no other packet before.
+        """
+        where = self._numbers.locate(in_port)
+        if where is not None and where[0] == member.index:
+            return where[1]
+        return self.to_local(member, in_port)
+
+    def to_north(self, member: Member, port: int) -> Optional[int]:
+        """The in_port of the big switch behind one of a switch, None if it has none."""
+        if port == of.OFPP_LOCAL or (port in member.ports and not member.numbered(port)):
+            return None
+        if port == _NO_LOCAL_PORT:
+            return of.OFPP_LOCAL
+        if 1 <= port <= self._numbers.max_ports:
+            return self._numbers.number(member.index, port)
+        if _NO_PORT < port <= _NO_PORT + self._numbers.max_ports or port - _NO_PORT in member.ports:
+            return port - _NO_PORT
+        return port
+
+    # --- packet-outs ---------------------------------------------------------------------------
+
+    def packet_out(
+        self, peer: Peer, message: bytes, in_port: int, actions: translate.Actions, data: bytes
+    ) -> bool:
+        """
+        A controller's PACKET_OUT that has been found good: one switch does it.
+
+        Returns False if the peer is held, and it has to be done when it is released.  Raises
+        OpenFlowError if its actions are too many.
+        """
+        member = self._switch.home(in_port)
+        if member is None or not member.ready:
+            member = self._some_member(actions)
+        if member is None:
+            return True
+        local, matched = self.to_local(member, in_port), self.to_match(member, in_port)
+        if matched == local:
+            translated = member.translated(actions)
+        else:
+            table = translate.resubmit(TABLE_OPENFLOW, matched)
+            translated = translate.translate(actions, member.ingress()._replace(table=table))
+        if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
+            raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
+        if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
+            raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
+        if not self._switch.sure_of_queues:
+            # Another switch has got a rule for one of its queues: the packet, or a flow that it
+            # meets, may need it.
+            peer.hold()
+            self._switch.barrier(peer.release)
+            return False
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_packet_out(member, actions)
+        xid = self._refusals.originate(peer, message, refusable=actions.refusable)
+        sent = south.packet_out(xid, local, translated, data)
+        member.send(sent)
+        if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
+            if len(self._outs) >= _MOST_KNOWN:
+                self._outs.clear()
+            frame = len(message) - len(data)  # where it begins
+            self._outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
+        return True
+
+    def packet_out_again(self, peer: Peer, message: bytes, behind: Optional[Member] = None) -> bool:
+        """
+        Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
+
+        That is all that a controller pays for who sends every frame by itself, so it is short.
+
+        behind: the switch that has to have done something before it; it is not done if another
+            one would do it
+        """
+        frame = 16 + (message[14] << 8 | message[15])  # where it begins
+        known = self._outs.get(message[8:frame])
+        if known is None:
+            return False
+        member, head = known
+        if behind is not None and behind is not member:
+            return False
+        length = 8 + len(head) + len(message) - frame
+        if length > _LONGEST_KNOWN:
+            return False
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_packet_out(member, translate.parse(message[16:frame]))
+        xid = self._refusals.originate(peer, message)
+        header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
+        member.send(header + head + message[frame:])
+        return True
+
+    @staticmethod
+    def _log_packet_out(member: Member, actions: translate.Actions) -> None:
+        log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
+
+    def _some_member(self, actions: translate.Actions) -> Optional[Member]:
+        """A switch for a packet that enters nowhere: best the one where it leaves."""
+        for port in actions.outputs:
+            member = self._switch.home(port)
+            if member is not None and member.ready:
+                return member
+        ready = self._switch.ready_members()
+        return next((m for m in ready if m.tunnel_ip is not None), ready[0] if ready else None)
+
+    # --- packet-ins ----------------------------------------------------------------------------
+
+    def packet_in(self, member: Member, message: bytes) -> None:
+        """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""
+        # What it is to the controllers hangs on these bytes alone, if it has just an in_port.
+        known = self._ins[member].get(message[_PACKET_IN_KEY])
+        if known is None or self._expiry.has_gaps:
+            self._packet_in(member, message)
+            return
+        self._counts.packet_ins += 1
+        length = len(message) - south.PACKET_IN_DATA + _PACKET_IN.size
+        self._tell(
+            of.OFPT_PACKET_IN,
+            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, south.NO_BUFFER)
+            + message[_PACKET_IN_TOTAL_LEN]
+            + known
+            + message[south.PACKET_IN_DATA :],
+        )
+
+    def _packet_in(self, member: Member, message: bytes) -> None:
+        packet = south.parse_packet_in(message)
+        if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
+            # Open vSwitch leaves out a key that is 0.
+            if member.ready and not packet.tunnel_key:
+                self._switch.discovery.received(member, packet)
+            return
+        in_port = self.to_north(member, packet.in_port)
+        if in_port is None:
+            return  # the big switch has no such port
+        missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
+        reason = of.OFPR_NO_MATCH if missed else packet.reason
+        taker = None if missed else self._switch.cookies.entry(packet.cookie)
+        # What comes from neither has been sent by a packet-out, or by a flow that is gone.
+        if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
+            return
+        data = packet.data
+        self._counts.packet_ins += 1
+        told = _PACKET_IN.pack(
+            of.OFP_VERSION,
+            of.OFPT_PACKET_IN,
+            _PACKET_IN.size + len(data),
+            0,
+            south.NO_BUFFER,
+            packet.total_len,
+            in_port,
+            reason,
+        )
+        self._tell(of.OFPT_PACKET_IN, told + data)
+        if south.has_just_in_port(message):
+            ins = self._ins[member]
+            if len(ins) >= _MOST_KNOWN:
+                ins.clear()
+            ins[message[_PACKET_IN_KEY]] = told[14:]
