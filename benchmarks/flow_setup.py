@@ -64,12 +64,7 @@ PATHS = {
     "relay": functools.partial(bench.RemoteSwitch, far=True),
     "loopback": bench.plain_switch,
 }
-RATIOS = (
-    ("big", "direct"),
-    ("relay", "direct"),
-    ("big", "relay"),
-    ("big", "loopback"),
-)
+RATIOS = (("big", "direct"), ("relay", "direct"), ("big", "relay"), ("big", "loopback"))
 INSTALLED = "installed"
 CONTROLLERS = (INSTALLED, "packet_out", "flow_mod", *POX)
 US = 1e6

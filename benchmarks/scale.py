@@ -25,13 +25,15 @@ aggregator's memory by --flows flows, for each flow and each switch, in bytes.
 import argparse
 import contextlib
 import re
-import socket
 import time
+from typing import BinaryIO
 
 import bench
 from bench import of
 from flow_mods import ADD, DELETE_STRICT, EVERYTHING, flow_mods
 from lab import frames
+
+from userspace_ovs import wait_until
 
 MS = 1e3
 BURST = 1000
@@ -50,16 +52,15 @@ def probes(big: bench.BigSwitch) -> int:
     return sum(int(count) for each in counts for count in each)
 
 
-def settled_probes(big: bench.BigSwitch) -> int:
-    """Return `probes` when the start's are through: in a second come no more than switches."""
-    deadline = time.monotonic() + READY
-    count = probes(big)
-    while time.monotonic() < deadline:
+def wait_for_rest(big: bench.BigSwitch) -> None:
+    """Return when the start's probes are through: in a second come no more than switches."""
+
+    def at_rest() -> bool:
+        before = probes(big)
         time.sleep(1)
-        before, count = count, probes(big)
-        if count - before <= len(big.network.switches):
-            return count
-    raise RuntimeError("discovery does not come to rest")
+        return probes(big) - before <= len(big.network.switches)
+
+    wait_until(at_rest, "rest of discovery", READY)
 
 
 def wait_for_flood(big: bench.BigSwitch) -> None:
@@ -94,39 +95,29 @@ def start(big: bench.BigSwitch) -> tuple[float, float, float]:
 class ByHand:
     """The switches of a big switch, each over a connection of our own as ovs-ofctl makes one."""
 
-    def __init__(self, big: bench.BigSwitch) -> None:
-        self._sockets = []
+    def __init__(self, stack: contextlib.ExitStack, big: bench.BigSwitch) -> None:
+        self._connections = []
         for switch in big.network.switches.values():
-            connection = socket.socket(socket.AF_UNIX)
-            self._sockets.append(connection)
-            connection.settimeout(READY)
-            connection.connect(f"{switch.ovs.directory}/{switch.name}.mgmt")
-            connection.sendall(of.message(of.Type.HELLO))
-            self._expect(connection, of.Type.HELLO)
+            connection = stack.enter_context(switch.open_management(READY))
+            stream = stack.enter_context(connection.makefile("rb"))
+            self._expect(stream, of.Type.HELLO)
+            self._connections.append((connection, stream))
 
     def timed_barrier(self, messages: bytes) -> float:
         """Send messages with a barrier to every switch; return seconds until all have answered."""
         sent = messages + of.message(of.Type.BARRIER_REQUEST)
         begin = time.perf_counter()
-        for connection in self._sockets:
+        for connection, _ in self._connections:
             connection.sendall(sent)
-        for connection in self._sockets:
-            self._expect(connection, of.Type.BARRIER_REPLY)
+        for _, stream in self._connections:
+            self._expect(stream, of.Type.BARRIER_REPLY)
         return time.perf_counter() - begin
 
     @staticmethod
-    def _expect(connection: socket.socket, kind: int) -> None:
-        header = connection.recv(8, socket.MSG_WAITALL)
-        if header[1] != kind:
-            raise RuntimeError(f"a switch answers {header.hex()}")
-        length = int.from_bytes(header[2:4], "big")
-        if length > 8:
-            connection.recv(length - 8, socket.MSG_WAITALL)
-
-    def close(self) -> None:
-        """Close the connections."""
-        for connection in self._sockets:
-            connection.close()
+    def _expect(stream: BinaryIO, kind: int) -> None:
+        message = of.read(stream)
+        if message.type != kind:
+            raise RuntimeError(f"a switch answers {message}")
 
 
 def costs(
@@ -165,20 +156,22 @@ def measure(switches: int, options: argparse.Namespace) -> tuple[list, list]:
         tunnels, flood, used = start(big)
         pid = big.aggregator.pid
         until_flood = probes(big)
-        settled = settled_probes(big)
+        wait_for_rest(big)
+        settled = probes(big)
         before = bench.cpu_seconds(pid)
         time.sleep(options.idle)
         idle = (bench.cpu_seconds(pid) - before) / options.idle
         late = (probes(big) - settled) / options.idle * 3600
         first = [switches, network, tunnels, flood, used * MS, until_flood, late, idle * 100]
-        with contextlib.closing(ByHand(big)) as by_hand:
+        with contextlib.ExitStack() as stack:
+            by_hand = ByHand(stack, big)
             one = costs(big, by_hand, 1, [2], options.rounds * 4)
             many = costs(big, by_hand, BURST, big.numbers, options.rounds)
-            second = [switches, *one, *many]
         grown = -bench.resident_bytes(pid)
         bench.timed_barrier(big.controller.connection, flow_mods(ADD, options.flows, big.numbers))
         grown += bench.resident_bytes(pid)
-        return first, [*second, grown / options.flows, grown / options.flows / switches]
+        flow = grown / options.flows
+        return first, [switches, *one, *many, flow, flow / switches]
 
 
 def main() -> None:

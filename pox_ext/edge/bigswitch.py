@@ -736,7 +736,7 @@ class BigSwitch:
         """Packets that their flow has had, though a table-miss rule had counted them."""
         return self._expiry.rescued
 
-    # --- for packets and barriers --------------------------------------------------------------
+    # --- fragments and barriers ----------------------------------------------------------------
 
     def set_fragments(self, flags: int) -> None:
         """OFPC_FRAG_*, on all switches."""

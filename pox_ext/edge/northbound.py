@@ -370,7 +370,8 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != south.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
-        return self.switch.packets.packet_out(peer, message, in_port, actions, message[end:])
+        done = self.switch.packets.packet_out(peer, message, in_port, actions, message[end:])
+        return done or self._wait(peer)
 
     # --- ports and queues ----------------------------------------------------------------------
 

@@ -122,8 +122,8 @@ class Packets:
         """
         A controller's PACKET_OUT that has been found good: one switch does it.
 
-        Returns False if the peer is held, and it has to be done when it is released.  Raises
-        OpenFlowError if its actions are too many.
+        Returns False if it has to be done again behind a barrier.  Raises OpenFlowError if its
+        actions are too many.
         """
         member = self._switch.home(in_port)
         if member is None or not member.ready:
@@ -143,8 +143,6 @@ class Packets:
         if not self._switch.sure_of_queues:
             # Another switch has got a rule for one of its queues: the packet, or a flow that it
             # meets, may need it.
-            peer.hold()
-            self._switch.barrier(peer.release)
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)

@@ -76,22 +76,19 @@ def resident_memory(pid: int) -> int:
 
 def dump(switch: Switch) -> list[Installed]:
     """Return all flows of a switch's bridge, read from its management socket (NXST_FLOW)."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
-        connection.connect(f"{switch.ovs.directory}/{switch.name}.mgmt")
+    with switch.open_management() as connection:
         body = struct.pack("!II4xHHB3x", of.NX_VENDOR, NX_FLOW_STATS, Port.NONE, 0, 0xFF)
-        connection.sendall(of.message(Type.HELLO) + of.stats_request(of.Stats.VENDOR, body))
+        connection.sendall(of.stats_request(of.Stats.VENDOR, body))
         stream = connection.makefile("rb")
         flows: list[Installed] = []
         more = True
         while more:
-            _, kind, length, _ = struct.unpack("!BBHI", stream.read(8))
-            message = stream.read(length - 8)
-            if kind == Type.STATS_REPLY:
-                more = bool(message[3] & of.Stats.REPLY_MORE)
-                flows += _entries(message[16:])
+            message = of.read(stream)
+            if message.type == Type.STATS_REPLY:
+                more = bool(message.body[3] & of.Stats.REPLY_MORE)
+                flows += _entries(message.body[16:])
             else:
-                assert kind == Type.HELLO, f"message of type {kind} instead of the flows"
+                assert message.type == Type.HELLO, f"{message} instead of the flows"
     return flows
 
 

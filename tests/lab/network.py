@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import select
+import socket
 import struct
 import tempfile
 import time
@@ -17,6 +18,7 @@ from typing import Optional
 
 from userspace_ovs import UserspaceOVS, wait_until
 
+from . import openflow10 as of
 from .frames import describe
 from .namespaces import Namespace
 
@@ -212,6 +214,18 @@ class Switch:
     def port_name(self, number: int) -> str:
         """Return the interface's name of port `number`."""
         return f"{self.name}-eth{number}"
+
+    def open_management(self, timeout: float = 5) -> socket.socket:
+        """Connect to the bridge as ovs-ofctl does, and say HELLO; `timeout` is the socket's."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(f"{self.ovs.directory}/{self.name}.mgmt")
+            connection.sendall(of.message(of.Type.HELLO))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def meet(self, others: Iterable["Switch"]) -> None:
         """Tell the Ethernet addresses of the others' tunnel IPs.

@@ -7,7 +7,7 @@ the OpenFlow 1.0.0 specification without their prefixes where a class stands for
 import enum
 import ipaddress
 import struct
-from typing import NamedTuple, Optional, Union
+from typing import BinaryIO, NamedTuple, Optional, Union
 
 VERSION = 1
 NO_BUFFER = 0xFFFFFFFF
@@ -190,6 +190,12 @@ def unpack(raw: bytes) -> Message:
     """Return the message whose bytes these are."""
     version, type_, _, xid = struct.unpack_from("!BBHI", raw)
     return Message(version, type_, xid, raw[8:])
+
+
+def read(stream: BinaryIO) -> Message:
+    """Return the next message of a connection's stream."""
+    version, type_, length, xid = struct.unpack("!BBHI", stream.read(8))
+    return Message(version, type_, xid, stream.read(length - 8))
 
 
 # ---- match ----
