@@ -27,7 +27,7 @@ setup(
     keywords="openflow sdn pox open-vswitch aggregation gre",
     package_dir={"": "pox_ext"},
     packages=find_packages("pox_ext"),
-    package_data={"edge": ["dashboard_static/*"]},
+    package_data={"edge.web": ["static/*"]},
     python_requires=">=3.9,<3.13",
     extras_require={
         "prometheus": ["prometheus_client>=0.14,<1"],

@@ -15,9 +15,12 @@ from typing import Any, Optional
 
 from pox.core import core
 
-from edge import garbage, poxfixes
-from edge.bigswitch import BigSwitch
-from edge.indexes import (
+from edge import poxfixes
+from edge.north.connections import Controller, Listener
+from edge.north.requests import Northbound
+from edge.switch import garbage
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.indexes import (
     DEFAULT_FILE,
     GivenIndexes,
     Indexes,
@@ -25,9 +28,7 @@ from edge.indexes import (
     parse_dpid,
     parse_given,
 )
-from edge.northbound import Northbound
-from edge.ports import LARGEST_MAX_PORTS, MAX_PORT_NUMBER, PortNumbers
-from edge.upstream import Controller, Listener
+from edge.switch.ports import LARGEST_MAX_PORTS, MAX_PORT_NUMBER, PortNumbers
 
 log = logging.getLogger("edge.aggregator")
 

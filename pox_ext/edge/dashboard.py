@@ -28,12 +28,14 @@ import pox.openflow.libopenflow_01 as of
 from pox.core import core
 from pox.web import webcore
 
-from edge import metrics, poxfixes, statistics, view
-from edge import southbound as south
-from edge.bigswitch import BigSwitch
-from edge.gather import ask
-from edge.member import Member
-from edge.reader import Busy, Reader
+from edge import poxfixes
+from edge.north import statistics
+from edge.openflow import stats
+from edge.south.gather import ask
+from edge.south.member import Member
+from edge.switch.bigswitch import BigSwitch
+from edge.web import metrics, view
+from edge.web.reader import Busy, Reader
 
 log = logging.getLogger("edge.dashboard")
 
@@ -53,7 +55,7 @@ _LONGEST_LINE = 8192
 _LONGEST_SEARCH = 200
 _MOST_ROWS = 500
 
-_STATIC = Path(__file__).parent / "dashboard_static"
+_STATIC = Path(__file__).parent / "web" / "static"
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
@@ -336,14 +338,14 @@ def ask_switches(
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind != of.OFPT_STATS_REPLY:
             return
-        flows = list(south.parse_flows(message))
+        flows = list(stats.parse_flows(message))
         installed.setdefault(member.index, None)
         for flow in flows:
             installed[member.index] = flow
             if switch.cookies.entry(cookie) is not None:  # else it has ended meanwhile
                 member.counters[cookie] = flow.packets, flow.octets
 
-    ask([(member, lambda xid: south.dump_flows(xid, cookie)) for member in holders], take, done)
+    ask([(member, lambda xid: stats.dump_flows(xid, cookie)) for member in holders], take, done)
 
 
 # --- POX's web server -----------------------------------------------------------------------------

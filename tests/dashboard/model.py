@@ -5,14 +5,14 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import southbound as south
-from edge import translate
-from edge.bigswitch import BigSwitch
-from edge.flowtable import FlowEntry
-from edge.indexes import Indexes
-from edge.member import Member
-from edge.ports import PortNumbers
+from edge.openflow import actions as act
+from edge.openflow import match as matches
+from edge.openflow import messages
+from edge.south.member import Member
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.flowtable import FlowEntry
+from edge.switch.indexes import Indexes
+from edge.switch.ports import PortNumbers
 
 TUNNEL = 3
 
@@ -22,10 +22,10 @@ def ip(last: int) -> int:
     return 0xAC100000 + last
 
 
-def phy_port(number: int, name: bytes, config: int = 0, state: int = 0) -> south.PhyPort:
+def phy_port(number: int, name: bytes, config: int = 0, state: int = 0) -> messages.PhyPort:
     """A port as a switch describes it."""
     address = bytes((2, 0, 0, 0, 0, number))
-    return south.PhyPort(number, address, name, config, state, 0, 0, 0, 0)
+    return messages.PhyPort(number, address, name, config, state, 0, 0, 0, 0)
 
 
 class Peer:
@@ -107,7 +107,7 @@ def add_flow(
         idle_timeout,
         hard_timeout,
         flags,
-        translate.parse(actions),
+        act.parse(actions),
         time.monotonic(),
     )
     switch.table.put(entry)

@@ -5,8 +5,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from edge import metrics
-from edge.counts import BARRIER_BOUNDS
+from edge.switch.counts import BARRIER_BOUNDS
+from edge.web import metrics
 
 from . import model
 

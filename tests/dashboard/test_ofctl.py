@@ -7,10 +7,11 @@ import subprocess
 import pox.openflow.libopenflow_01 as of
 import pytest
 
-from edge import match as matches
-from edge import nicira as nx
-from edge import ofctl, translate
-from edge import southbound as south
+from edge.openflow import actions as act
+from edge.openflow import flowmods
+from edge.openflow import match as matches
+from edge.openflow import nicira as nx
+from edge.openflow.text import actions_text, match_text, nxm_text
 
 PORTS = [1, 17, 0xFEFF, of.OFPP_LOCAL, of.OFPP_CONTROLLER]
 OFP_MATCH = struct.Struct("!LH6s6sHBxHBB2xLLHH")
@@ -53,11 +54,11 @@ def test_matches_read_as_ovs_ofctl_prints_them(tmp_path):
     draw = random.Random(20)
     wires = [matches.parse(any_match(draw)) for _ in range(3000)]
     wires.append(matches.ANY)
-    messages = [south.add_flow(1, 0, m.south, 0, 0, 0, 7, 0, translate.output(1)) for m in wires]
+    messages = [flowmods.add_flow(1, 0, m.south, 0, 0, 0, 7, 0, act.output(1)) for m in wires]
     lines = printed(messages, tmp_path)
     assert len(lines) == len(messages)
     for match, line in zip(wires, lines):
-        assert line == line_with(ofctl.match_text(match.wire))
+        assert line == line_with(match_text(match.wire))
 
 
 def line_with(match):
@@ -97,8 +98,8 @@ NXM_MATCHES = [
 
 @pytest.mark.parametrize(("match", "text"), NXM_MATCHES, ids=[text for _, text in NXM_MATCHES])
 def test_nxm_matches_read_as_ovs_ofctl_prints_them(match, text, tmp_path):
-    message = south.nicira_flow_mod(1, of.OFPFC_ADD, 0, match, 0, 7, translate.output(1))
-    assert ofctl.nxm_text(match) == text
+    message = flowmods.nicira_flow_mod(1, of.OFPFC_ADD, 0, match, 0, 7, act.output(1))
+    assert nxm_text(match) == text
     assert printed([message], tmp_path) == [line_with(text)]
 
 
@@ -113,16 +114,16 @@ def nicira(subtype, body=b""):
 
 
 ACTIONS = [
-    *(translate.output(port) for port in (1, 0xFEFF, 0xFFFE, 0xFFF8, 0xFFF9, 0xFFFA, 0xFFFB)),
-    translate.output(of.OFPP_ALL),
-    translate.output(of.OFPP_CONTROLLER, 0),
-    translate.output(of.OFPP_CONTROLLER, 128),
-    translate.output(of.OFPP_CONTROLLER, 0xFFFF),
-    translate.enqueue(3, 4),
-    translate.enqueue(of.OFPP_IN_PORT, 0),
-    translate.resubmit(2),
-    translate.load_tunnel_key(0x7F),
-    translate.load_tunnel_destination(0xAC100001),
+    *(act.output(port) for port in (1, 0xFEFF, 0xFFFE, 0xFFF8, 0xFFF9, 0xFFFA, 0xFFFB)),
+    act.output(of.OFPP_ALL),
+    act.output(of.OFPP_CONTROLLER, 0),
+    act.output(of.OFPP_CONTROLLER, 128),
+    act.output(of.OFPP_CONTROLLER, 0xFFFF),
+    act.enqueue(3, 4),
+    act.enqueue(of.OFPP_IN_PORT, 0),
+    act.resubmit(2),
+    act.load_tunnel_key(0x7F),
+    act.load_tunnel_destination(0xAC100001),
     standard(of.OFPAT_SET_VLAN_VID, struct.pack("!H", 5)),
     standard(of.OFPAT_SET_VLAN_PCP, b"\x03"),
     standard(of.OFPAT_STRIP_VLAN, b""),
@@ -158,9 +159,9 @@ ACTIONS = [
 def test_actions_read_as_ovs_ofctl_prints_them(tmp_path):
     several = b"".join(ACTIONS[:3])
     every = [*ACTIONS, several, b""]
-    messages = [south.add_flow(1, 0, matches.ANY.south, 0, 0, 0, 7, 0, each) for each in every]
+    messages = [flowmods.add_flow(1, 0, matches.ANY.south, 0, 0, 0, 7, 0, each) for each in every]
     lines = printed(messages, tmp_path)
-    assert [f"priority=7 actions={ofctl.actions_text(each)}" for each in every] == lines
+    assert [f"priority=7 actions={actions_text(each)}" for each in every] == lines
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_actions_read_as_ovs_ofctl_prints_them(tmp_path):
     ids=lambda raw: raw.hex(),
 )
 def test_bytes_that_are_no_actions_are_shown_in_hexadecimal(raw):
-    assert ofctl.actions_text(raw) == f"unknown:{raw.hex()}"
+    assert actions_text(raw) == f"unknown:{raw.hex()}"
 
 
 def test_no_bytes_make_it_raise():
@@ -187,6 +188,6 @@ def test_no_bytes_make_it_raise():
     for _ in range(3000):
         raw = bytes(draw.choice((0, 0, 1, 2, 8, 16, 255, draw.getrandbits(8))) for _ in range(48))
         length = draw.randrange(48)
-        assert isinstance(ofctl.actions_text(raw[:length]), str)
-        assert isinstance(ofctl.nxm_text(raw[:length]), str)
-        assert isinstance(ofctl.match_text(raw[:40]), str)
+        assert isinstance(actions_text(raw[:length]), str)
+        assert isinstance(nxm_text(raw[:length]), str)
+        assert isinstance(match_text(raw[:40]), str)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from edge import reader
-from edge.reader import Busy, Reader
+from edge.web import reader
+from edge.web.reader import Busy, Reader
 
 
 class Scheduler:

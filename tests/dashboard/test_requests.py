@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edge import dashboard, view
+from edge import dashboard
 from edge.dashboard import Dashboard, Refresher, Refused, Shared, parse_cookie, parse_query
+from edge.web import view
 
 LOCAL = {"Host": "127.0.0.1:8000"}
 

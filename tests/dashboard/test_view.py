@@ -7,9 +7,11 @@ import struct
 import pox.openflow.libopenflow_01 as of
 import pytest
 
-from edge import nicira as nx
-from edge import ofctl, translate, view
-from edge import southbound as south
+from edge.openflow import actions as act
+from edge.openflow import flowmods, stats
+from edge.openflow import nicira as nx
+from edge.openflow.text import action_text, match_text
+from edge.web import view
 
 from . import model
 from .model import read
@@ -155,7 +157,7 @@ def test_a_flow_is_shown_as_the_controller_has_it(switch):
     entry = model.add_flow(
         switch,
         model.match(dl_type=0x0800, nw_proto=6, nw_dst="10.0.0.3", tp_dst=80),
-        translate.output(17) + translate.output(of.OFPP_CONTROLLER, 128),
+        act.output(17) + act.output(of.OFPP_CONTROLLER, 128),
         priority=100,
         cookie=0x2A,
         idle_timeout=10,
@@ -242,9 +244,9 @@ def test_pages_have_every_flow_once(switch):
 )
 def test_a_search_finds_the_flows_that_have_all_of_its_words(switch, search, found):
     to_3 = {"dl_type": 0x0800, "nw_dst": "10.0.0.3"}
-    model.add_flow(switch, model.match(nw_proto=6, **to_3), translate.output(17), 100, 0x2A)
-    model.add_flow(switch, model.match(**to_3), translate.output(178), 100)
-    model.add_flow(switch, model.match(in_port=1), translate.output(2), 100)
+    model.add_flow(switch, model.match(nw_proto=6, **to_3), act.output(17), 100, 0x2A)
+    model.add_flow(switch, model.match(**to_3), act.output(178), 100)
+    model.add_flow(switch, model.match(in_port=1), act.output(2), 100)
     model.add_flow(switch, model.match(in_port=17), b"", 7)
     answer = flows(switch, search=search)
     assert (answer["found"], len(answer["page"]), answer["flows"]) == (found, found, 4)
@@ -272,7 +274,7 @@ def test_flows_may_come_and_go_while_they_are_read(switch):
 
 
 def test_everything_that_is_shown_is_json(switch):
-    entry = model.add_flow(switch, actions=translate.output(of.OFPP_FLOOD), priority=0)
+    entry = model.add_flow(switch, actions=act.output(of.OFPP_FLOOD), priority=0)
     for shown in (overview(switch), flows(switch), view.flow(switch, entry, {})):
         assert json.loads(json.dumps(shown)) == shown
 
@@ -284,13 +286,13 @@ def installed(switch, index, entry, **changes):
     """What the switch would say that it has."""
     copy = switch.copy(entry, switch.members[index])
     match = b""
-    port = re.fullmatch(r"in_port=(\d+)", ofctl.match_text(copy.match))
+    port = re.fullmatch(r"in_port=(\d+)", match_text(copy.match))
     if port:
-        match = south.match_in_port(int(port[1]))
-    stats = south.FlowStats(
+        match = flowmods.match_in_port(int(port[1]))
+    said = stats.FlowStats(
         copy.table, copy.priority, 0, 0, 3, copy.cookie, 7, 420, match, copy.actions
     )
-    return stats._replace(**changes)
+    return said._replace(**changes)
 
 
 def copies(switch, entry, said):
@@ -298,7 +300,7 @@ def copies(switch, entry, said):
 
 
 def test_a_flow_is_shown_with_what_each_switch_has(switch):
-    entry = model.add_flow(switch, actions=translate.output(18), priority=100, cookie=5)
+    entry = model.add_flow(switch, actions=act.output(18), priority=100, cookie=5)
     said = {index: installed(switch, index, entry) for index in (1, 2)}
     shown = copies(switch, entry, said)
     assert [shown[1]["state"], shown[2]["state"]] == ["installed", "installed"]
@@ -320,7 +322,7 @@ def test_a_flow_is_shown_with_what_each_switch_has(switch):
 
 
 def test_the_ingress_port_is_the_switchs_own_there(switch):
-    entry = model.add_flow(switch, model.match(in_port=18), translate.output(1))
+    entry = model.add_flow(switch, model.match(in_port=18), act.output(1))
     shown = copies(switch, entry, {2: installed(switch, 2, entry)})
     assert list(shown) == [2]
     assert shown[2]["state"] == "installed"
@@ -344,10 +346,10 @@ def test_priority_0_is_where_it_really_is(switch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"actions": translate.output(1)}, {"priority": 3}, {"table": 0}, {"cookie": 9}]
+    "change", [{"actions": act.output(1)}, {"priority": 3}, {"table": 0}, {"cookie": 9}]
 )
 def test_a_copy_that_is_not_as_it_has_to_be_is_told(switch, change):
-    entry = model.add_flow(switch, actions=translate.output(18))
+    entry = model.add_flow(switch, actions=act.output(18))
     shown = copies(switch, entry, {1: installed(switch, 1, entry, **change)})
     assert shown[1]["state"] == "differs"
     assert shown[1]["wanted"] != shown[1]["installed"]
@@ -375,11 +377,11 @@ def test_a_flow_for_a_switch_that_is_not_there_yet_has_no_copies(switch):
 @pytest.mark.parametrize(
     ("action", "note"),
     [
-        (translate.load_tunnel_key(0x7E), "tunnel key: out of all ports there"),
-        (translate.load_tunnel_key(0x7F), "tunnel key: flood there"),
-        (translate.load_tunnel_key(0x101), "tunnel key: out of a queue there"),
-        (translate.load_tunnel_destination(model.ip(9)), "to 172.16.0.9, no switch"),
-        (translate.output(of.OFPP_FLOOD), None),
+        (act.load_tunnel_key(0x7E), "tunnel key: out of all ports there"),
+        (act.load_tunnel_key(0x7F), "tunnel key: flood there"),
+        (act.load_tunnel_key(0x101), "tunnel key: out of a queue there"),
+        (act.load_tunnel_destination(model.ip(9)), "to 172.16.0.9, no switch"),
+        (act.output(of.OFPP_FLOOD), None),
         (struct.pack("!HHL", of.OFPAT_SET_NW_SRC, 8, 0xAC100001), None),
     ],
 )
@@ -387,5 +389,5 @@ def test_what_the_aggregators_actions_mean_is_told(switch, action, note):
     entry = model.add_flow(switch)
     shown = copies(switch, entry, {1: installed(switch, 1, entry, actions=action)})
     assert shown[1]["installed"]["actions"] == [
-        {"text": ofctl.action_text(action), "note": note},
+        {"text": action_text(action), "note": note},
     ]

@@ -27,10 +27,10 @@ PASSING = (
     "edge.poxfixes.connection.EdgeConnection.",  # what POX keeps of the handshake
     "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
     "edge.match.",
-    "edge.member.Member._translated",
-    "edge.expiry.Expiry._deadlines",
-    "edge.packets.Packets._ins",
-    "edge.packets.Packets._outs",
+    "edge.south.member.Member._translated",
+    "edge.switch.expiry.Expiry._deadlines",
+    "edge.switch.packets.Packets._ins",
+    "edge.switch.packets.Packets._outs",
 )
 """What may be there or not: caches, and what time brings."""
 

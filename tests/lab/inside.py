@@ -65,7 +65,7 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
 
 def flows() -> dict[str, list]:
     """Return what has to be on each ready switch: its service rules, and a copy of each flow."""
-    from edge import translate
+    from edge.south import translate
 
     switch = core.aggregator
     wanted: dict[str, list] = {}
@@ -118,7 +118,7 @@ def launch(dead: str = "") -> None:
     --dead=S   take a switch for dead that has been lost for S seconds, not for some minutes
     """
     if dead:
-        from edge import expiry
+        from edge.switch import expiry
 
         expiry.DEAD = float(dead)
     Server().start()

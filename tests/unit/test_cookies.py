@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from edge.cookies import RUN_MASK, SERVICE, Cookies
+from edge.south.rules import SERVICE
+from edge.switch.cookies import RUN_MASK, Cookies
 
 
 def test_the_two_dictionaries_agree():

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 import pytest
 from lab import openflow10 as of
 
-from edge import southbound as south
-from edge.discovery import Discovery
+from edge.openflow import messages
+from edge.south.discovery import Discovery
 
 TICK = 0.1
 
@@ -71,7 +71,7 @@ class Network:
     def deliver(self, destination, frame):
         for switch in self.switches:
             if switch.local_ip == destination and switch.index not in self.cut_off:
-                packet = south.PacketIn(len(frame), 1, 1, 0, 3, None, destination, frame)
+                packet = messages.PacketIn(len(frame), 1, 1, 0, 3, None, destination, frame)
                 self.discovery.received(switch, packet)
 
     def run(self, seconds):
@@ -322,7 +322,7 @@ def test_a_probe_for_an_ip_that_was_not_given_is_no_answer():
     network = Network(2)
     network.switches[0].send = lambda data, changes: network.discovery.received(
         network.switches[1],
-        south.PacketIn(0, 1, 1, 0, 3, None, ip(50), of.unpack(data).body),
+        messages.PacketIn(0, 1, 1, 0, 3, None, ip(50), of.unpack(data).body),
     )
     network.run(1)
     assert all(address != ip(50) for _, address in network.found)

@@ -5,7 +5,7 @@ import struct
 import pytest
 from lab import openflow10 as of
 
-from edge.errors import NiciraError, OpenFlowError, error_reply
+from edge.openflow.errors import NiciraError, OpenFlowError, error_reply
 
 REQUEST = of.message(of.Type.STATS_REQUEST, b"\0\x63\0\0", xid=0x12345678)
 

@@ -5,10 +5,10 @@ import struct
 import pytest
 from lab import openflow10 as of
 
-from edge import expiry as module
-from edge import match as matches
-from edge.expiry import DEAD, Expiry
-from edge.flowtable import FlowEntry, FlowTable
+from edge.openflow import match as matches
+from edge.switch import expiry as module
+from edge.switch.expiry import DEAD, Expiry
+from edge.switch.flowtable import FlowEntry, FlowTable
 
 IDLE, HARD = of.RemovedReason.IDLE_TIMEOUT, of.RemovedReason.HARD_TIMEOUT
 T = 10

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from lab import openflow10 as of
 
-from edge import match as matches
-from edge import translate
-from edge.flowtable import FlowEntry, FlowTable, with_output
+from edge.openflow import actions as act
+from edge.openflow import match as matches
+from edge.switch.flowtable import FlowEntry, FlowTable, with_output
 
 from . import reference
 from .strategies import any_match, frame_and_fields, wider_match
@@ -21,7 +21,7 @@ ANY = of.match()
 
 def entry(match=ANY, priority=1, actions=b"", cookie=0):
     return FlowEntry(
-        matches.parse(match), priority, cookie, 0, 0, 0, translate.parse(of.joined(actions)), 0.0
+        matches.parse(match), priority, cookie, 0, 0, 0, act.parse(of.joined(actions)), 0.0
     )
 
 

@@ -1,6 +1,6 @@
 """One request to many switches, one answer."""
 
-from edge.gather import Gather
+from edge.south.gather import Gather
 
 
 def gathering(*members):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lab import frames
 from lab import openflow10 as of
 
-from edge import match as matches
+from edge.openflow import match as matches
 
 from . import reference
 from .match_pairs import PAIRS, ofp

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import member as member_module
-from edge import southbound as south
-from edge import translate
-from edge.member import Copy, Member, Rule, service_rules, table_and_priority
-from edge.ports import PortNumbers
+from edge.openflow import actions as act
+from edge.openflow import flowmods, messages, stats
+from edge.south import member as member_module
+from edge.south import translate
+from edge.south.member import Copy, Member
+from edge.south.rules import Rule, service_rules, table_and_priority
+from edge.switch.ports import PortNumbers
 
 OUTPUTS = {
     of.Port.ALL: "ALL",
@@ -177,7 +179,7 @@ class Owner:
 
     def renew_actions(self, flow, member):
         actions = member.translated(flow.actions)
-        member.send(south.modify_flow(1, 2, flow.cookie, actions))
+        member.send(flowmods.modify_flow(1, 2, flow.cookie, actions))
 
     def __getattr__(self, name):
         """What it is told."""
@@ -188,7 +190,7 @@ class Flow(NamedTuple):
     """What a Member knows of a flow of the big switch."""
 
     cookie: int
-    actions: translate.Actions
+    actions: act.Actions
 
     def copy(self, actions):
         return Copy(self.cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
@@ -220,7 +222,7 @@ class Connection:
 
 def phy_port(number, name, config=0):
     address = bytes(5) + bytes([number & 0xFF])
-    return south.PhyPort(number, address, name.encode(), config, 0, 0, 0, 0, 0)
+    return messages.PhyPort(number, address, name.encode(), config, 0, 0, 0, 0, 0)
 
 
 PORTS = [phy_port(1, "s1-eth1"), phy_port(2, "s1-eth2"), phy_port(3, "tun1")]
@@ -352,7 +354,7 @@ def test_only_the_difference_is_sent():
 
 
 def test_what_somebody_else_has_put_there_is_removed():
-    foreign = nx_flow(0, 5, south.match_in_port(1), of.output(2), cookie=0x77)
+    foreign = nx_flow(0, 5, flowmods.match_in_port(1), of.output(2), cookie=0x77)
     _, messages = up(flows=[*dump(SERVICE), foreign])
     assert changes(messages) == ["DELETE_STRICT table=0 priority=5 in_port=1 cookie=0x77"]
 
@@ -370,12 +372,12 @@ def test_a_foreign_flow_in_the_place_of_a_service_rule_gives_way():
 
 
 def test_flows_are_brought_up_to_date_by_their_difference():
-    wanted = [Flow(number, translate.parse(of.output(number))) for number in (1, 2, 3)]
+    wanted = [Flow(number, act.parse(of.output(number))) for number in (1, 2, 3)]
     flows = [
         *dump(SERVICE),
-        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=1),
-        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=2),
-        nx_flow(2, 9, south.match_in_port(1), of.output(1), cookie=4),
+        nx_flow(2, 9, flowmods.match_in_port(1), of.output(1), cookie=1),
+        nx_flow(2, 9, flowmods.match_in_port(1), of.output(1), cookie=2),
+        nx_flow(2, 9, flowmods.match_in_port(1), of.output(1), cookie=4),
     ]
     _, messages = up(flows=flows, wanted=wanted)
     assert changes(messages) == [
@@ -505,10 +507,10 @@ def test_a_switch_is_settled_when_a_barrier_has_shown_that_it_has_done_all():
     member.barrier(lambda: None)
     switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
     assert member.settled
-    member.request(south.echo_request, lambda kind, message: True, lambda: None)
+    member.request(messages.echo_request, lambda kind, message: True, lambda: None)
     assert member.settled, "a request changes nothing"
     member.barrier(lambda: None)
-    member.send(south.set_config(1, 0, 0))
+    member.send(messages.set_config(1, 0, 0))
     assert not member.settled
     member.barrier(lambda: None)
     *_, before, _, behind = switch.connection.take()
@@ -562,7 +564,7 @@ def test_a_reply_of_several_parts_is_answered_by_the_last():
         return not message[11] & 1
 
     lost = []
-    switch.member.request(south.dump_flows, part, lambda: lost.append(True))
+    switch.member.request(stats.dump_flows, part, lambda: lost.append(True))
     (request,) = switch.connection.take()
     for flags in (1, 1, 0, 0):
         body = struct.pack("!HHII4x", 0xFFFF, flags, of.NX_VENDOR, 0)

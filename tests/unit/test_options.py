@@ -7,8 +7,8 @@ import pytest
 
 from edge import aggregator
 from edge.aggregator import BadOption
-from edge.indexes import GivenIndexes, KeptIndexes, parse_dpid, parse_given
-from edge.ports import PortNumbers, Unnumbered
+from edge.switch.indexes import GivenIndexes, KeptIndexes, parse_dpid, parse_given
+from edge.switch.ports import PortNumbers, Unnumbered
 
 # What launch() gets for an option that stands there without a value.
 BARE = True

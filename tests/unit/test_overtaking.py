@@ -10,12 +10,14 @@ import pytest
 from lab import openflow10 as of
 from lab.openflow10 import Port, Type
 
-from edge import bigswitch, poxfixes, upstream
-from edge.bigswitch import BigSwitch
-from edge.indexes import Indexes
-from edge.northbound import Northbound
-from edge.ports import PortNumbers
-from edge.upstream import Peer
+from edge import poxfixes
+from edge.north import connections as upstream
+from edge.north.connections import Peer
+from edge.north.requests import Northbound
+from edge.switch import bigswitch
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.indexes import Indexes
+from edge.switch.ports import PortNumbers
 
 from .test_member import phy_port
 from .test_upstream import HELLO, Sent, Socket

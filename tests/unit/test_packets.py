@@ -2,10 +2,10 @@
 
 import pytest
 
-from edge.bigswitch import BigSwitch
-from edge.indexes import Indexes
-from edge.member import Member
-from edge.ports import PortNumbers
+from edge.south.member import Member
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.indexes import Indexes
+from edge.switch.ports import PortNumbers
 
 from .test_member import PORTS
 

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import ports
-from edge.ports import PortNumbers, Unnumbered
+from edge.south import rules
+from edge.switch import ports
+from edge.switch.ports import PortNumbers, Unnumbered
 
 sizes = st.integers(1, ports.LARGEST_MAX_PORTS)
 
@@ -79,6 +80,6 @@ def test_a_number_of_ports_that_would_meet_the_tunnel_keys_is_refused(max_ports)
 
 def test_tunnel_keys_are_told_apart():
     """A port's key is its number; none of the others may be a number that a port can have."""
-    assert (ports.KEY_DISCOVERY, ports.KEY_ALL, ports.KEY_FLOOD) == (0, 0x7E, 0x7F)
-    assert min(ports.KEY_ALL, ports.KEY_FLOOD, ports.KEY_QUEUES) > ports.LARGEST_MAX_PORTS
-    assert max(ports.KEY_ALL, ports.KEY_FLOOD) < ports.KEY_QUEUES
+    assert (rules.KEY_DISCOVERY, rules.KEY_ALL, rules.KEY_FLOOD) == (0, 0x7E, 0x7F)
+    assert min(rules.KEY_ALL, rules.KEY_FLOOD, rules.KEY_QUEUES) > ports.LARGEST_MAX_PORTS
+    assert max(rules.KEY_ALL, rules.KEY_FLOOD) < rules.KEY_QUEUES

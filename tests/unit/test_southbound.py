@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import match as matches
-from edge import southbound as south
-from edge import translate
+from edge.openflow import actions as act
+from edge.openflow import flowmods, messages, stats
+from edge.openflow import match as matches
 
 NX_FLOW_MOD, NX_TABLE_ID, NX_PACKET_IN_FORMAT, NX_PACKET_IN = 13, 15, 16, 17
 COOKIE = 0x1122334455667788
@@ -37,7 +37,7 @@ def test_a_flow_is_added_with_its_own_match_and_the_table_in_the_command(
     xid, table, cookie, idle, hard, priority, flags
 ):
     match, actions = of.match(in_port=2, dl_vlan=5), of.output(2) + of.strip_vlan()
-    message = south.add_flow(xid, table, match, cookie, idle, hard, priority, flags, actions)
+    message = flowmods.add_flow(xid, table, match, cookie, idle, hard, priority, flags, actions)
     assert message == of.flow_mod(
         match,
         actions,
@@ -54,7 +54,7 @@ def test_a_flow_is_added_with_its_own_match_and_the_table_in_the_command(
 @given(u32, u8, u64)
 def test_a_flow_is_modified_by_its_cookie(xid, table, cookie):
     actions = of.output(1)
-    body = vendor(south.modify_flow(xid, table, cookie, actions), NX_FLOW_MOD)
+    body = vendor(flowmods.modify_flow(xid, table, cookie, actions), NX_FLOW_MOD)
     given_cookie, command, idle, hard, priority, buffer_id, out_port, flags, match_len = (
         struct.unpack_from("!QHHHHIHHH6x", body)
     )
@@ -70,14 +70,14 @@ def test_a_flow_is_modified_by_its_cookie(xid, table, cookie):
 
 @given(u32, u8, u64)
 def test_a_flow_is_deleted_by_its_cookie(xid, table, cookie):
-    body = vendor(south.delete_flow(xid, table, cookie), NX_FLOW_MOD)
+    body = vendor(flowmods.delete_flow(xid, table, cookie), NX_FLOW_MOD)
     assert struct.unpack_from("!8xH", body)[0] == table << 8 | of.Command.DELETE
     assert body[32:] == padded(struct.pack("!IQ", 0x00013C08, cookie))
 
 
 @given(u32, u8, u64, u64)
 def test_flows_are_deleted_by_some_bits_of_their_cookie(xid, table, cookie, mask):
-    body = vendor(south.delete_flows(xid, table, cookie, mask), NX_FLOW_MOD)
+    body = vendor(flowmods.delete_flows(xid, table, cookie, mask), NX_FLOW_MOD)
     assert struct.unpack_from("!8xH", body)[0] == table << 8 | of.Command.DELETE
     assert struct.unpack_from("!H", body, 24)[0] == 20
     assert body[32:] == padded(struct.pack("!IQQ", 0x00013D10, cookie, mask))
@@ -86,7 +86,7 @@ def test_flows_are_deleted_by_some_bits_of_their_cookie(xid, table, cookie, mask
 @pytest.mark.parametrize("length", range(25))
 def test_an_nxm_match_is_padded_to_eight_bytes(length):
     body = vendor(
-        south.nicira_flow_mod(1, of.Command.ADD, 1, bytes(length), actions=of.output(3)),
+        flowmods.nicira_flow_mod(1, of.Command.ADD, 1, bytes(length), actions=of.output(3)),
         NX_FLOW_MOD,
     )
     assert struct.unpack_from("!H", body, 24)[0] == length
@@ -96,24 +96,24 @@ def test_an_nxm_match_is_padded_to_eight_bytes(length):
 
 
 def test_service_matches():
-    assert south.match_in_port(3) == bytes.fromhex("00000002 0003")
-    assert south.match_tunnel_key(0x7F) == bytes.fromhex("00012008 000000000000007f")
+    assert flowmods.match_in_port(3) == bytes.fromhex("00000002 0003")
+    assert flowmods.match_tunnel_key(0x7F) == bytes.fromhex("00012008 000000000000007f")
 
 
 def test_what_a_switch_is_told_first():
-    assert vendor(south.set_packet_in_format(7), NX_PACKET_IN_FORMAT) == struct.pack("!I", 1)
-    assert vendor(south.use_table_ids(7), NX_TABLE_ID) == b"\1" + bytes(7)
-    assert south.set_config(7, 0, 0xFFFF) == of.set_config(0, 0xFFFF, xid=7)
+    assert vendor(messages.set_packet_in_format(7), NX_PACKET_IN_FORMAT) == struct.pack("!I", 1)
+    assert vendor(messages.use_table_ids(7), NX_TABLE_ID) == b"\1" + bytes(7)
+    assert messages.set_config(7, 0, 0xFFFF) == of.set_config(0, 0xFFFF, xid=7)
 
 
 def test_plain_messages():
-    assert south.barrier_request(7) == of.message(of.Type.BARRIER_REQUEST, xid=7)
-    assert south.echo_request(7) == of.message(of.Type.ECHO_REQUEST, xid=7)
-    assert south.features_request(7) == of.message(of.Type.FEATURES_REQUEST, xid=7)
-    assert south.packet_out(7, 2, of.output(1), b"frame") == of.packet_out(
+    assert messages.barrier_request(7) == of.message(of.Type.BARRIER_REQUEST, xid=7)
+    assert messages.echo_request(7) == of.message(of.Type.ECHO_REQUEST, xid=7)
+    assert messages.features_request(7) == of.message(of.Type.FEATURES_REQUEST, xid=7)
+    assert messages.packet_out(7, 2, of.output(1), b"frame") == of.packet_out(
         b"frame", of.output(1), in_port=2, xid=7
     )
-    assert south.port_mod(7, 2, bytes(5) + b"\1", 0x10, 0x11, 5) == of.port_mod(
+    assert messages.port_mod(7, 2, bytes(5) + b"\1", 0x10, 0x11, 5) == of.port_mod(
         2, "00:00:00:00:00:01", 0x10, 0x11, 5, xid=7
     )
 
@@ -127,7 +127,7 @@ def test_plain_messages():
     ],
 )
 def test_flows_are_asked_for_by_cookie(cookie, mask, match):
-    message = of.unpack(south.dump_flows(7, cookie, mask, table=2))
+    message = of.unpack(stats.dump_flows(7, cookie, mask, table=2))
     assert (message.type, message.xid) == (of.Type.STATS_REQUEST, 7)
     kind, flags, vendor_id, subtype, out_port, match_len, table = struct.unpack_from(
         "!HHII4xHHB3x", message.body
@@ -138,12 +138,12 @@ def test_flows_are_asked_for_by_cookie(cookie, mask, match):
 
 
 def test_all_tables_are_asked_for_if_none_is_named():
-    assert south.dump_flows(7)[8 + 4 + 8 + 4 + 4] == 0xFF
+    assert stats.dump_flows(7)[8 + 4 + 8 + 4 + 4] == 0xFF
 
 
 def test_service_actions():
     """resubmit(,2) and resubmit(,1), which `ovs-ofctl dump-flows` shows so."""
-    assert translate.resubmit(2) == bytes.fromhex("ffff0010 00002320 000e fff8 02 000000")
+    assert act.resubmit(2) == bytes.fromhex("ffff0010 00002320 000e fff8 02 000000")
 
 
 # ---- from the switches ----
@@ -191,7 +191,7 @@ flow_values = st.tuples(
 
 @given(st.lists(flow_values, max_size=5))
 def test_flows_are_read(values):
-    flows = list(south.parse_flows(nx_flows(*(nx_flow(*value) for value in values))))
+    flows = list(stats.parse_flows(nx_flows(*(nx_flow(*value) for value in values))))
     assert [(f.cookie, f.packets, f.octets, f.match, f.actions) for f in flows] == values
     assert all(
         (f.table, f.priority, f.idle_timeout, f.hard_timeout) == (2, 9, 30, 60) for f in flows
@@ -201,13 +201,13 @@ def test_flows_are_read(values):
 @given(st.lists(flow_values, max_size=5))
 def test_counters_are_read(values):
     message = nx_flows(*(nx_flow(*value) for value in values))
-    assert list(south.parse_counters(message)) == [value[:3] for value in values]
+    assert list(stats.parse_counters(message)) == [value[:3] for value in values]
 
 
 @pytest.mark.parametrize("sent, seconds", [(0, 0), (1, 0), (2, 1), (61, 60)])
 def test_the_idle_age_is_sent_plus_one(sent, seconds):
     """nicira-ext.h: "Seconds since last packet, plus one", 0 if that is not known."""
-    (flow,) = south.parse_flows(nx_flows(nx_flow(1, 2, 3, idle_age=sent)))
+    (flow,) = stats.parse_flows(nx_flows(nx_flow(1, 2, 3, idle_age=sent)))
     assert flow.idle_age == seconds
 
 
@@ -234,16 +234,18 @@ def test_a_packet_in_is_read(data, in_port, key, ip):
         + struct.pack("!II", 0x00013E04, 0x01020304)  # tun_ipv4_src, which nobody asks for
         + struct.pack("!II", 0x00014004, ip)
     )
-    packet = south.parse_packet_in(nx_packet_in(data, entries))
-    assert packet == south.PacketIn(len(data), 1, 1, COOKIE, in_port, key, ip, data)
+    packet = messages.parse_packet_in(nx_packet_in(data, entries))
+    assert packet == messages.PacketIn(len(data), 1, 1, COOKIE, in_port, key, ip, data)
 
 
 @pytest.mark.parametrize("in_port", [1, 2, 0xFFFD, 0xFFFF])
 def test_a_packet_in_without_tunnel_is_read(in_port):
     """Open vSwitch leaves out what is 0, such as the key of discovery."""
-    packet = south.parse_packet_in(nx_packet_in(b"frame", struct.pack("!IH", 2, in_port), 0, 2, 0))
-    assert packet == south.PacketIn(5, 0, 2, 0, in_port, None, None, b"frame")
-    assert south.parse_packet_in(nx_packet_in(b"frame")).in_port == of.Port.NONE
+    packet = messages.parse_packet_in(
+        nx_packet_in(b"frame", struct.pack("!IH", 2, in_port), 0, 2, 0)
+    )
+    assert packet == messages.PacketIn(5, 0, 2, 0, in_port, None, None, b"frame")
+    assert messages.parse_packet_in(nx_packet_in(b"frame")).in_port == of.Port.NONE
 
 
 @given(u64, st.integers(0, 0xFFFF), u64, u64, st.integers(0, 2))
@@ -251,8 +253,8 @@ def test_a_flow_removed_is_read(cookie, priority, packets, octets, reason):
     body = of.match(in_port=1) + struct.pack(
         "!QHBxIIH2xQQ", cookie, priority, reason, 1, 2, 30, packets, octets
     )
-    removed = south.parse_flow_removed(of.message(of.Type.FLOW_REMOVED, body))
-    assert removed == south.FlowRemoved(cookie, priority, reason, packets, octets)
+    removed = messages.parse_flow_removed(of.message(of.Type.FLOW_REMOVED, body))
+    assert removed == messages.FlowRemoved(cookie, priority, reason, packets, octets)
 
 
 PORT = of.PHY_PORT.pack(
@@ -261,26 +263,28 @@ PORT = of.PHY_PORT.pack(
 
 
 def test_ports_are_read():
-    port = south.parse_phy_port(PORT)
-    assert port == south.PhyPort(
+    port = messages.parse_phy_port(PORT)
+    assert port == messages.PhyPort(
         2, bytes.fromhex("020000000002"), b"s1-eth2", 0x10, 1, 0xC0, 1, 2, 3
     )
     assert of.unpack_phy_port(port.pack()) == of.unpack_phy_port(PORT)
     features = struct.pack("!QIB3xII", 1, 0, 254, 0, 0)
     for count in range(3):
         message = of.message(of.Type.FEATURES_REPLY, features + PORT * count)
-        assert south.parse_features(message) == (port,) * count
+        assert messages.parse_features(message) == (port,) * count
 
 
 def test_a_name_that_fills_its_field_is_read():
-    port = south.parse_phy_port(PORT[:8] + b"a-name-of-16-byt" + PORT[24:])
+    port = messages.parse_phy_port(PORT[:8] + b"a-name-of-16-byt" + PORT[24:])
     assert port.name == b"a-name-of-16-byt"
 
 
 def test_a_match_goes_to_a_switch_as_it_came():
     """Port 18 of the big switch is port 2 of switch 2; nothing else changes."""
     match = matches.parse(of.match(in_port=18, dl_type=0x0800, nw_proto=6, tp_dst=80))
-    sent = of.unpack(south.add_flow(1, 2, matches.with_in_port(match.south, 2), 5, 0, 0, 9, 0, b""))
+    sent = of.unpack(
+        flowmods.add_flow(1, 2, matches.with_in_port(match.south, 2), 5, 0, 0, 9, 0, b"")
+    )
     assert of.unpack_match(sent.body) == {
         "in_port": 2,
         "dl_type": 0x0800,

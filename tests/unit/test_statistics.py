@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge.statistics import parts
+from edge.north.statistics import parts
 
 LONGEST = 65535
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import translate
-from edge.errors import OpenFlowError
-from edge.ports import PortNumbers
+from edge.openflow import actions as act
+from edge.openflow.errors import OpenFlowError
+from edge.south import translate
+from edge.switch.ports import PortNumbers
 
 BAD_ACTION = 2
 BAD_TYPE, BAD_LEN, BAD_VENDOR, BAD_VENDOR_TYPE, BAD_OUT_PORT, BAD_ARGUMENT = range(6)
@@ -58,12 +59,12 @@ def s1(**changed):
 
 
 def translated(actions, ingress=None):
-    return translate.translate(translate.parse(of.joined(actions)), ingress or s1())
+    return translate.translate(act.parse(of.joined(actions)), ingress or s1())
 
 
 def error(actions):
     with pytest.raises(OpenFlowError) as raised:
-        translate.parse(of.joined(actions))
+        act.parse(of.joined(actions))
     return raised.value.type, raised.value.code
 
 
@@ -166,7 +167,7 @@ def test_no_action_gets_at_the_tunnel_s_fields_another_way(subtype, field):
     assert error(nicira(subtype, body)) == (BAD_ACTION, BAD_ARGUMENT)
     # A register is nobody's business.
     own = body.replace(struct.pack("!I", field), struct.pack("!I", 0x00010004))
-    assert translate.parse(nicira(subtype, own)).wire == nicira(subtype, own)
+    assert act.parse(nicira(subtype, own)).wire == nicira(subtype, own)
 
 
 FIXED = {
@@ -180,7 +181,7 @@ FIXED = {
 def test_a_nicira_action_has_its_length_and_no_other(subtype, length):
     register = struct.pack("!HI", 0, 0x00010004) if length == 24 else b""
     right = nicira(subtype, register.ljust(length - 10, b"\0"))
-    assert translate.parse(right).wire == right
+    assert act.parse(right).wire == right
     for other in {16, 24, 32} - {length}:
         wrong = nicira(subtype, register.ljust(other - 10, b"\0"))
         assert error(wrong) == (BAD_ACTION, BAD_LEN)
@@ -189,7 +190,7 @@ def test_a_nicira_action_has_its_length_and_no_other(subtype, length):
 @given(st.binary(max_size=64))
 def test_any_bytes_are_taken_or_refused_with_an_openflow_error(raw):
     try:
-        actions = translate.parse(raw)
+        actions = act.parse(raw)
     except OpenFlowError as refused:
         assert refused.type == BAD_ACTION
         assert BAD_TYPE <= refused.code <= BAD_ARGUMENT
@@ -226,7 +227,7 @@ ALIKE_EVERYWHERE = [
 
 @pytest.mark.parametrize("action", SET_FIELDS + ALIKE_EVERYWHERE, ids=bytes.hex)
 def test_an_action_that_means_the_same_everywhere_is_the_same_everywhere(action):
-    assert translate.parse(action).wire == action
+    assert act.parse(action).wire == action
     assert translated(action) == action
 
 
@@ -241,7 +242,7 @@ def test_an_action_that_means_the_same_everywhere_is_the_same_everywhere(action)
     ids=bytes.hex,
 )
 def test_an_output_is_reported_as_it_was_sent(action):
-    assert translate.parse(action).wire == action
+    assert act.parse(action).wire == action
 
 
 @pytest.mark.parametrize(
@@ -260,12 +261,12 @@ def test_an_output_is_reported_as_it_was_sent(action):
     ids=bytes.hex,
 )
 def test_padding_is_reported_as_zeros(sent, reported):
-    assert translate.parse(sent).wire == reported
+    assert act.parse(sent).wire == reported
 
 
 def test_repetition_and_order_are_kept():
     actions = [of.output(2), of.set_vlan_vid(5), of.output(2), of.strip_vlan(), of.output(2)]
-    assert translate.parse(of.joined(actions)).wire == of.joined(actions)
+    assert act.parse(of.joined(actions)).wire == of.joined(actions)
     assert translated(actions) == of.joined(actions)
 
 
@@ -284,7 +285,7 @@ def test_repetition_and_order_are_kept():
     ],
 )
 def test_what_an_out_port_filter_finds(actions, ports):
-    assert translate.parse(of.joined(actions)).outputs == ports
+    assert act.parse(of.joined(actions)).outputs == ports
 
 
 # ---- where they lead ----

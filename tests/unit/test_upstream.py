@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge import poxfixes, upstream
-from edge.errors import OpenFlowError
-from edge.upstream import Peer
+from edge import poxfixes
+from edge.north import connections as upstream
+from edge.north.connections import Peer
+from edge.openflow.errors import OpenFlowError
 
 HELLO = of.message(of.Type.HELLO)
 

@@ -12,15 +12,16 @@ from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import nicira as nx
-from edge import southbound as south
-from edge import statistics, translate
-from edge.bigswitch import BigSwitch
-from edge.errors import NiciraError, OpenFlowError
-from edge.flowtable import FlowEntry, with_output
-from edge.member import Member
-from edge.upstream import Peer
+from edge.north import statistics
+from edge.north.connections import Peer
+from edge.openflow import actions as act
+from edge.openflow import match as matches
+from edge.openflow import messages
+from edge.openflow import nicira as nx
+from edge.openflow.errors import NiciraError, OpenFlowError
+from edge.south.member import Member
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.flowtable import FlowEntry, with_output
 
 log = logging.getLogger("edge.north")
 
@@ -225,7 +226,7 @@ class Northbound:
     def _features_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
         # As many as there is room for; OFPST_PORT_DESC tells all.
-        most = (0xFFFF - _FEATURES.size) // south.PHY_PORT_LEN
+        most = (0xFFFF - _FEATURES.size) // messages.PHY_PORT_LEN
         ports = b"".join(port.pack() for port in list(self.switch.ports.values())[:most])
         peer.send(
             _FEATURES.pack(
@@ -304,7 +305,7 @@ class Northbound:
         )
         if command > of.OFPFC_DELETE_STRICT:
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_BAD_COMMAND)
-        actions = translate.parse(message[72:])
+        actions = act.parse(message[72:])
         if flags & ~of.OFPFF_SEND_FLOW_REM:
             _check_flags(flags, idle or hard)
         match = matches.parse(message[8:48])
@@ -314,7 +315,7 @@ class Northbound:
         table = self.switch.table
 
         deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
-        if not deletes and buffer_id != south.NO_BUFFER:
+        if not deletes and buffer_id != messages.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         if command in (of.OFPFC_MODIFY, of.OFPFC_DELETE):
             entries = table.covered(match)
@@ -364,11 +365,11 @@ class Northbound:
         end = 16 + actions_len
         if end > len(message) or actions_len % 8:
             raise _bad_request(of.OFPBRC_BAD_LEN)
-        actions = translate.parse(message[16:end])
+        actions = act.parse(message[16:end])
         ordinary = in_port < of.OFPP_MAX
         if not ordinary and in_port not in (of.OFPP_CONTROLLER, of.OFPP_LOCAL, of.OFPP_NONE):
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
-        if buffer_id != south.NO_BUFFER:
+        if buffer_id != messages.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         done = self.switch.packets.packet_out(peer, message, in_port, actions, message[end:])
         return done or self._wait(peer)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Callable
 
-from edge.flowtable import FlowEntry
-from edge.member import Member
+from edge.south.member import Member
+from edge.switch.flowtable import FlowEntry
 
 # A copy that has not been told of by then was not there.
 PATIENCE = 2.0  # seconds

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.bigswitch import BigSwitch
-from edge.counts import BARRIER_BOUNDS
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.counts import BARRIER_BOUNDS
 
 try:
     import prometheus_client

@@ -12,29 +12,30 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import nicira as nx
-from edge import ofctl, translate
-from edge import southbound as south
-from edge.cookies import SERVICE
-from edge.errors import OpenFlowError
-from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
+from edge.openflow import actions as act
+from edge.openflow import flowmods, messages, stats
+from edge.openflow import nicira as nx
+from edge.openflow.errors import OpenFlowError
+from edge.openflow.text import actions_text
 from edge.poxfixes import in_turns
+from edge.south import translate
+from edge.south.rules import (
+    KEY_QUEUES,
+    SERVICE,
+    SERVICE_PRIORITY,
+    TABLE_REMOTE,
+    Rule,
+    service_rules,
+)
 
 log = logging.getLogger("edge.member")
 
-TABLE_INGRESS, TABLE_REMOTE, TABLE_OPENFLOW, TABLE_LOWEST = range(4)
-
 _TUNNEL_NAME = re.compile(rb"tun\d+$")
-_SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
-# A flow of the controller's with priority 0 is in a table of its own, above that table's miss
-# rule (see service_rules).
-_LOWEST_PRIORITY = 1
-
 _MOST_TRANSLATIONS = 16384
 _MOST_FLOWS = 2000000
 FLOWS_PER_TURN = 1000  # that are sent to a switch of our own accord before others have their turn
@@ -55,61 +56,6 @@ def new_xid() -> int:
     return next(_xids) & 0xFFFFFFFF or new_xid()
 
 
-class Rule(NamedTuple):
-    """Where a service rule is: with its actions it is the whole rule."""
-
-    table: int
-    priority: int
-    match: bytes
-
-
-def service_rules(
-    tunnel_port: Optional[int],
-    ports: Iterable[int],
-    left_out: Iterable[int],
-    queue_keys: dict[tuple[int, int], int],
-    lowest: bool,
-) -> dict[Rule, bytes]:
-    """
-    The rules that a switch has whatever the controller does.
-
-    tunnel_port: the switch's tunnel port, None if it has none
-    ports: the ports that the big switch has
-    left_out: the ports that it has not: nothing comes in there, and KEY_ALL does not lead there
-    queue_keys: (port, queue) -> tunnel key, for queues that other switches' flows use
-    lowest: True once there has been a flow of priority 0: these have a table of their own, since
-        their priority is that of the table-miss rule
-    """
-    ports, left_out = sorted(ports), sorted(left_out)
-    controller = translate.output(of.OFPP_CONTROLLER, 0xFFFF)
-    rules = {
-        Rule(TABLE_INGRESS, 0, b""): translate.resubmit(TABLE_OPENFLOW),
-        Rule(TABLE_OPENFLOW, 0, b""): translate.resubmit(TABLE_LOWEST) if lowest else controller,
-    }
-    if lowest:
-        rules[Rule(TABLE_LOWEST, 0, b"")] = controller
-    for port in left_out:
-        rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, south.match_in_port(port))] = b""
-    if tunnel_port is None:
-        return rules
-
-    def remote(key: int, actions: bytes) -> None:
-        rules[Rule(TABLE_REMOTE, _SERVICE_PRIORITY, south.match_tunnel_key(key))] = actions
-
-    rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, south.match_in_port(tunnel_port))] = (
-        translate.resubmit(TABLE_REMOTE)
-    )
-    remote(KEY_DISCOVERY, controller)
-    for port in ports:
-        remote(port, translate.output(port))
-    for (port, queue), key in queue_keys.items():
-        remote(key, translate.enqueue(port, queue))
-    everywhere = [of.OFPP_ALL] if not left_out else ports
-    remote(KEY_ALL, b"".join(map(translate.output, everywhere)))
-    remote(KEY_FLOOD, translate.output(of.OFPP_FLOOD))
-    return rules
-
-
 class Copy(NamedTuple):
     """A flow as it has to be on one switch."""
 
@@ -124,7 +70,7 @@ class Copy(NamedTuple):
 
     def add(self, xid: int, actions: Optional[bytes] = None) -> bytes:
         """The flow-mod that adds it, or the same with other actions."""
-        return south.add_flow(
+        return flowmods.add_flow(
             xid,
             self.table,
             self.match,
@@ -135,13 +81,6 @@ class Copy(NamedTuple):
             self.flags,
             self.actions if actions is None else actions,
         )
-
-
-def table_and_priority(priority: int) -> tuple[int, int]:
-    """Where on a switch a flow of this priority is."""
-    if priority:
-        return TABLE_OPENFLOW, priority
-    return TABLE_LOWEST, _LOWEST_PRIORITY
 
 
 class Pending(NamedTuple):
@@ -194,7 +133,7 @@ class Member:
         self.index = index
         self.dpid = dpid
         self.connection: Any = None
-        self.ports: dict[int, south.PhyPort] = {}
+        self.ports: dict[int, messages.PhyPort] = {}
         self._numbered: set[int] = set()  # those that the big switch has
         self.tunnel_port: Optional[int] = None
         self.tunnel_ip: Optional[int] = None
@@ -218,11 +157,11 @@ class Member:
         self._rules: dict[Rule, bytes] = {}
         self._queue_keys: dict[tuple[int, int], int] = {}
         # wire form of actions -> the actions, and what they are on this switch
-        self._translated: dict[bytes, tuple[translate.Actions, bytes]] = {}
+        self._translated: dict[bytes, tuple[act.Actions, bytes]] = {}
         self._translated_all = True  # nothing that was translated has been forgotten
         self._ingress: Optional[translate.Ingress] = None
         self._warned: set[str] = set()
-        self._dump: list[south.FlowStats] = []
+        self._dump: list[stats.FlowStats] = []
         # port -> (config, mask): what the controller has made of it
         self._port_mods: dict[int, tuple[int, int]] = {}
         # How many times it has been sent what changes something, up to which of these it has done
@@ -319,7 +258,7 @@ class Member:
         old_config, old_mask = self._port_mods.get(number, (0, 0))
         self._port_mods[number] = (old_config & ~mask | config & mask, old_mask | mask)
         xid = xid or new_xid()
-        self.send(south.port_mod(xid, number, port.hw_addr, config, mask, advertise))
+        self.send(messages.port_mod(xid, number, port.hw_addr, config, mask, advertise))
         self._configured = self._sent
         self.ports[number] = port._replace(config=port.config & ~mask | config & mask)
 
@@ -333,14 +272,14 @@ class Member:
         self.connection = connection
         connection.intercept = self._received
         self._warned.clear()
-        self.send(south.set_packet_in_format(new_xid()) + south.use_table_ids(new_xid()))
+        self.send(messages.set_packet_in_format(new_xid()) + messages.use_table_ids(new_xid()))
         self.configure(self.owner.fragments)
         # Asked again, though POX has: what has changed since then would be missed.
-        self.request(south.features_request, self._features, lambda: None)
+        self.request(messages.features_request, self._features, lambda: None)
 
     def _features(self, kind: int, message: bytes) -> bool:
         self.ports = {}
-        for port in south.parse_features(message):
+        for port in messages.parse_features(message):
             if port.port_no < of.OFPP_MAX:
                 self.ports[port.port_no] = port
             elif not port.config & of.OFPPC_NO_FLOOD:
@@ -351,12 +290,12 @@ class Member:
             if number in self.ports:
                 self.modify_port(number, config, mask)
         self._sent_before_dump = self._sent
-        self.request(south.dump_flows, self._sync_part, lambda: None)
+        self.request(stats.dump_flows, self._sync_part, lambda: None)
         return True
 
     def configure(self, fragments: int) -> None:
         """Tell the switch how to handle fragments (OFPC_FRAG_*); packet-ins come whole."""
-        self.send(south.set_config(new_xid(), fragments, 0xFFFF))
+        self.send(messages.set_config(new_xid(), fragments, 0xFFFF))
         self._configured = self._sent
 
     def closed(self, connection: Any) -> None:
@@ -430,10 +369,10 @@ class Member:
         def again(kind: int, message: bytes) -> bool:
             # Open vSwitch answers before packets are treated by a new configuration, which is
             # from the next round of its main loop on.
-            self.request(south.barrier_request, answer, done)
+            self.request(messages.barrier_request, answer, done)
             return True
 
-        self.request(south.barrier_request, again if self.configuring else answer, done)
+        self.request(messages.barrier_request, again if self.configuring else answer, done)
 
     @property
     def settled(self) -> bool:
@@ -463,7 +402,7 @@ class Member:
         if silence < timeout / 3:
             return
         if not self._pending:
-            self.request(south.echo_request, lambda kind, message: True, lambda: None)
+            self.request(messages.echo_request, lambda kind, message: True, lambda: None)
         elif silence >= timeout:
             reason = f"it has not answered for {silence:.0f} s"
             if self.connection.stuck:  # what waits would have to be kept
@@ -499,7 +438,7 @@ class Member:
             silent.disconnect("the way to it was cut, and it still does not answer")
         elif now - self._asked_at >= _ASK_AGAIN:
             self._asked_at = now
-            silent.send(south.echo_request(new_xid()))
+            silent.send(messages.echo_request(new_xid()))
 
     def _hear_again(self, kind: int, message: bytes) -> bool:
         """Messages of a switch that was silent; False leaves them to POX."""
@@ -521,9 +460,9 @@ class Member:
             self._answered(xid, pending, kind, message)
         elif kind == of.OFPT_FLOW_REMOVED:
             self._heard()
-            self.owner.flow_removed(self, south.parse_flow_removed(message))
+            self.owner.flow_removed(self, messages.parse_flow_removed(message))
         elif kind == of.OFPT_PORT_STATUS:
-            self._port_status(message[8], south.parse_phy_port(message, 16))
+            self._port_status(message[8], messages.parse_phy_port(message, 16))
         elif kind == of.OFPT_ERROR:
             self.owner.refusals.refused(self, xid, message)
         elif kind == of.OFPT_ECHO_REQUEST:
@@ -554,7 +493,7 @@ class Member:
         if last:
             self._pending.pop(xid, None)
 
-    def _port_status(self, reason: int, port: south.PhyPort) -> None:
+    def _port_status(self, reason: int, port: messages.PhyPort) -> None:
         number = port.port_no
         if number >= of.OFPP_MAX:
             return
@@ -605,7 +544,7 @@ class Member:
         # The lowest rule of a table is never deleted by us: see rule_removed().
         flags = of.OFPFF_SEND_FLOW_REM if tells and not rule.priority else 0
         self.send(
-            south.nicira_flow_mod(
+            flowmods.nicira_flow_mod(
                 new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, actions, flags
             )
         )
@@ -625,8 +564,8 @@ class Member:
         if key is None:
             key = self._queue_keys[port, queue] = KEY_QUEUES + len(self._queue_keys)
             if self.ready and self.tunnel_port is not None:
-                rule = Rule(TABLE_REMOTE, _SERVICE_PRIORITY, south.match_tunnel_key(key))
-                self._rules[rule] = translate.enqueue(port, queue)
+                rule = Rule(TABLE_REMOTE, SERVICE_PRIORITY, flowmods.match_tunnel_key(key))
+                self._rules[rule] = act.enqueue(port, queue)
                 self._change_rule(of.OFPFC_ADD, rule, self._rules[rule])
         return key
 
@@ -646,22 +585,22 @@ class Member:
             log.error("%s: does not tell its flows; it is not an Open vSwitch", self)
             self.connection.disconnect("not an Open vSwitch")
             return True
-        self._dump.extend(south.parse_flows(message))
+        self._dump.extend(stats.parse_flows(message))
         if len(self._dump) > _MOST_FLOWS:
             self.connection.disconnect(f"it says that it has more than {_MOST_FLOWS} flows")
             return True
-        if south.is_more(message):
+        if stats.is_more(message):
             return False
         dump, self._dump = self._dump, []
         self._sync(dump)
         return True
 
-    def _sync(self, dump: list[south.FlowStats]) -> None:
+    def _sync(self, dump: list[stats.FlowStats]) -> None:
         """
         Bring the switch up to date by the difference between what it has and what it has to have.
         """
-        stale: list[south.FlowStats] = []
-        present: dict[int, south.FlowStats] = {}
+        stale: list[stats.FlowStats] = []
+        present: dict[int, stats.FlowStats] = {}
         wanted = self._wanted_rules()
         self._rules = {}
         for flow in dump:
@@ -720,7 +659,7 @@ class Member:
         self.owner.member_ready(self)
 
     def _corrections(
-        self, missing: list[Any], wrong: list[Any], stale: list[south.FlowStats]
+        self, missing: list[Any], wrong: list[Any], stale: list[stats.FlowStats]
     ) -> Iterator[None]:
         for entry in missing:
             del self.missing[entry]
@@ -734,11 +673,11 @@ class Member:
                 self._change_rule(of.OFPFC_ADD, rule, tells=False)
             # By its cookie too: what has just been added in its place stays.
             yield self.send(
-                south.nicira_flow_mod(
+                flowmods.nicira_flow_mod(
                     new_xid(),
                     of.OFPFC_DELETE_STRICT,
                     flow.table,
-                    flow.match + south.match_cookie(flow.cookie),
+                    flow.match + flowmods.match_cookie(flow.cookie),
                     priority=flow.priority,
                 )
             )
@@ -772,7 +711,7 @@ class Member:
         }
         return None if complete and len(same) == len(before) else same
 
-    def translated(self, actions: translate.Actions) -> bytes:
+    def translated(self, actions: act.Actions) -> bytes:
         """
         The actions as this switch has to do them on a packet that enters here.
 
@@ -784,15 +723,15 @@ class Member:
                 self._translated = {}
                 self._translated_all = False
             known = actions, translate.translate(actions, self.ingress())
-            if len(known[1]) > south.LONGEST_ACTIONS:
+            if len(known[1]) > flowmods.LONGEST_ACTIONS:
                 raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
             if log.isEnabledFor(logging.DEBUG):
-                north, south_actions = map(ofctl.actions_text, (actions.wire, known[1]))
+                north, south_actions = map(actions_text, (actions.wire, known[1]))
                 log.debug("%s: actions %s are here %s", self, north, south_actions)
             self._translated[actions.wire] = known
         return known[1]
 
-    def translated_or_none(self, actions: translate.Actions) -> bytes:
+    def translated_or_none(self, actions: act.Actions) -> bytes:
         """The same; but actions that have grown too long since they were accepted do nothing."""
         try:
             return self.translated(actions)
@@ -804,9 +743,9 @@ class Member:
             return b""
 
 
-def _no_flood(port: south.PhyPort) -> bytes:
+def _no_flood(port: messages.PhyPort) -> bytes:
     bit = of.OFPPC_NO_FLOOD
-    return south.port_mod(new_xid(), port.port_no, port.hw_addr, bit, bit)
+    return messages.port_mod(new_xid(), port.port_no, port.hw_addr, bit, bit)
 
 
 _NXT_PACKET_IN = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXT_PACKET_IN.to_bytes(4, "big")

@@ -23,10 +23,10 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Callable, Optional, TypeVar
 
-from edge import southbound as south
-from edge import translate
-from edge.member import Member, new_xid
-from edge.ports import KEY_DISCOVERY
+from edge.openflow import actions as act
+from edge.openflow import messages
+from edge.south.member import Member, new_xid
+from edge.south.rules import KEY_DISCOVERY
 
 log = logging.getLogger("edge.discovery")
 
@@ -263,14 +263,14 @@ class Discovery:
             )
         )
         actions = (
-            translate.load_tunnel_key(KEY_DISCOVERY)
-            + translate.load_tunnel_destination(ip)
-            + translate.output(sender.tunnel_port)
+            act.load_tunnel_key(KEY_DISCOVERY)
+            + act.load_tunnel_destination(ip)
+            + act.output(sender.tunnel_port)
         )
-        probe = south.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0"))
+        probe = messages.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0"))
         sender.send(probe, changes=False)
 
-    def received(self, member: Member, packet: south.PacketIn) -> None:
+    def received(self, member: Member, packet: messages.PacketIn) -> None:
         """A frame came out of a switch's tunnel with the key of discovery."""
         place = packet.data.find(self._nonce)
         ip = packet.tunnel_destination

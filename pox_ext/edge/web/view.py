@@ -13,15 +13,22 @@ from typing import Any, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import nicira as nx
-from edge import ofctl
-from edge import southbound as south
-from edge.bigswitch import BigSwitch
-from edge.flowtable import FlowEntry
-from edge.member import Member
-from edge.ports import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
-from edge.upstream import Peer
+from edge.north.connections import Peer
+from edge.openflow import match as matches
+from edge.openflow import nicira as nx
+from edge.openflow import stats
+from edge.openflow.text import (
+    action_text,
+    actions_text,
+    mac_text,
+    match_text,
+    nxm_text,
+    split_actions,
+)
+from edge.south.member import Member
+from edge.south.rules import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.flowtable import FlowEntry
 
 Json = dict[str, Any]
 Pieces = Generator[None, None, Json]
@@ -134,7 +141,7 @@ def _port(switch: BigSwitch, member: Member, port: int) -> Json:
         "name": name_text(north.name),
         "switch_port": port,
         "switch_name": name_text(own.name),
-        "hw_addr": ofctl.mac_text(own.hw_addr),
+        "hw_addr": mac_text(own.hw_addr),
         "state": state,
         "config": _words(north.config, _PORT_CONFIG),
     }
@@ -205,8 +212,8 @@ def flow_text(switch: BigSwitch, entry: FlowEntry) -> str:
     the one on the switches.
     """
     return (
-        f"priority={entry.priority},{ofctl.match_text(entry.match.wire)},"
-        f"actions={ofctl.actions_text(entry.actions.wire)},"
+        f"priority={entry.priority},{match_text(entry.match.wire)},"
+        f"actions={actions_text(entry.actions.wire)},"
         f"cookie={entry.cookie:#x},cookie={switch.cookies.cookie(entry):#x},"
     )
 
@@ -250,8 +257,8 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
         "switch_cookie": f"{switch.cookies.cookie(entry):#x}",
         "cookie": f"{entry.cookie:#x}",
         "priority": entry.priority,
-        "match": ofctl.match_text(entry.match.wire),
-        "actions": ofctl.actions_text(entry.actions.wire),
+        "match": match_text(entry.match.wire),
+        "actions": actions_text(entry.actions.wire),
         "idle_timeout": entry.idle_timeout,
         "hard_timeout": entry.hard_timeout,
         "flags": _words(entry.flags, _FLOW_FLAGS),
@@ -263,7 +270,7 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
 
 
 # What a switch has said of a flow: what it has, None for nothing; it is missing for no answer.
-Installed = dict[int, Optional[south.FlowStats]]
+Installed = dict[int, Optional[stats.FlowStats]]
 
 
 def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
@@ -287,7 +294,7 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     result["wanted"] = {
         "table": wanted.table,
         "priority": wanted.priority,
-        "match": ofctl.match_text(matches.parse(wanted.match).wire),
+        "match": match_text(matches.parse(wanted.match).wire),
         "actions": _explained(switch, member, wanted.actions),
         "cookie": f"{wanted.cookie:#x}",
     }
@@ -299,7 +306,7 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     result["installed"] = {
         "table": flow.table,
         "priority": flow.priority,
-        "match": ofctl.nxm_text(flow.match),
+        "match": nxm_text(flow.match),
         "actions": _explained(switch, member, flow.actions),
         "cookie": f"{flow.cookie:#x}",
         "idle_timeout": flow.idle_timeout,
@@ -315,8 +322,8 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
 def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
     """Each action, with a note on what it means here."""
     return [
-        {"text": ofctl.action_text(action), "note": _note(switch, member, action)}
-        for action in ofctl.split_actions(actions)
+        {"text": action_text(action), "note": _note(switch, member, action)}
+        for action in split_actions(actions)
     ]
 
 

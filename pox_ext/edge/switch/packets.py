@@ -12,13 +12,15 @@ from typing import Any, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import ofctl, translate
-from edge import southbound as south
-from edge.cookies import SERVICE
-from edge.errors import OpenFlowError
-from edge.expiry import Expiry
-from edge.member import TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE, Member
-from edge.upstream import Peer
+from edge.north.connections import Peer
+from edge.openflow import actions as act
+from edge.openflow import messages
+from edge.openflow.errors import OpenFlowError
+from edge.openflow.text import actions_text
+from edge.south import translate
+from edge.south.member import Member
+from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE
+from edge.switch.expiry import Expiry
 
 log = logging.getLogger("edge.switch")
 
@@ -26,7 +28,7 @@ _PACKET_IN = struct.Struct("!BBHLLHHBx")
 _PACKET_IN_HEAD = struct.Struct("!BBHLL")
 # Of an NXT_PACKET_IN: total_len, and from its reason on, up to the frame.
 _PACKET_IN_TOTAL_LEN = slice(20, 22)
-_PACKET_IN_KEY = slice(22, south.PACKET_IN_DATA)
+_PACKET_IN_KEY = slice(22, messages.PACKET_IN_DATA)
 _HEADER = struct.Struct("!BBHL")
 
 # What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
@@ -117,7 +119,7 @@ class Packets:
     # --- packet-outs ---------------------------------------------------------------------------
 
     def packet_out(
-        self, peer: Peer, message: bytes, in_port: int, actions: translate.Actions, data: bytes
+        self, peer: Peer, message: bytes, in_port: int, actions: act.Actions, data: bytes
     ) -> bool:
         """
         A controller's PACKET_OUT that has been found good: one switch does it.
@@ -134,11 +136,11 @@ class Packets:
         if matched == local:
             translated = member.translated(actions)
         else:
-            table = translate.resubmit(TABLE_OPENFLOW, matched)
+            table = act.resubmit(TABLE_OPENFLOW, matched)
             translated = translate.translate(actions, member.ingress()._replace(table=table))
         if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
-        if len(translated) + len(data) > south.LONGEST_PACKET_OUT:
+        if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
         if not self._switch.sure_of_queues:
             # Another switch has got a rule for one of its queues: the packet, or a flow that it
@@ -147,7 +149,7 @@ class Packets:
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
         xid = self._refusals.originate(peer, message, refusable=actions.refusable)
-        sent = south.packet_out(xid, local, translated, data)
+        sent = messages.packet_out(xid, local, translated, data)
         member.send(sent)
         if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
             if len(self._outs) >= _MOST_KNOWN:
@@ -176,17 +178,17 @@ class Packets:
         if length > _LONGEST_KNOWN:
             return False
         if log.isEnabledFor(logging.DEBUG):
-            self._log_packet_out(member, translate.parse(message[16:frame]))
+            self._log_packet_out(member, act.parse(message[16:frame]))
         xid = self._refusals.originate(peer, message)
         header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
         member.send(header + head + message[frame:])
         return True
 
     @staticmethod
-    def _log_packet_out(member: Member, actions: translate.Actions) -> None:
-        log.debug("packet-out at %s: %s", member, ofctl.actions_text(actions.wire))
+    def _log_packet_out(member: Member, actions: act.Actions) -> None:
+        log.debug("packet-out at %s: %s", member, actions_text(actions.wire))
 
-    def _some_member(self, actions: translate.Actions) -> Optional[Member]:
+    def _some_member(self, actions: act.Actions) -> Optional[Member]:
         """A switch for a packet that enters nowhere: best the one where it leaves."""
         for port in actions.outputs:
             member = self._switch.home(port)
@@ -205,17 +207,17 @@ class Packets:
             self._packet_in(member, message)
             return
         self._counts.packet_ins += 1
-        length = len(message) - south.PACKET_IN_DATA + _PACKET_IN.size
+        length = len(message) - messages.PACKET_IN_DATA + _PACKET_IN.size
         self._tell(
             of.OFPT_PACKET_IN,
-            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, south.NO_BUFFER)
+            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, messages.NO_BUFFER)
             + message[_PACKET_IN_TOTAL_LEN]
             + known
-            + message[south.PACKET_IN_DATA :],
+            + message[messages.PACKET_IN_DATA :],
         )
 
     def _packet_in(self, member: Member, message: bytes) -> None:
-        packet = south.parse_packet_in(message)
+        packet = messages.parse_packet_in(message)
         if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
             # Open vSwitch leaves out a key that is 0.
             if member.ready and not packet.tunnel_key:
@@ -237,13 +239,13 @@ class Packets:
             of.OFPT_PACKET_IN,
             _PACKET_IN.size + len(data),
             0,
-            south.NO_BUFFER,
+            messages.NO_BUFFER,
             packet.total_len,
             in_port,
             reason,
         )
         self._tell(of.OFPT_PACKET_IN, told + data)
-        if south.has_just_in_port(message):
+        if messages.has_just_in_port(message):
             ins = self._ins[member]
             if len(ins) >= _MOST_KNOWN:
                 ins.clear()

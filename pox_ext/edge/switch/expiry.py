@@ -21,12 +21,12 @@ from typing import Any, Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import ofctl
-from edge import southbound as south
-from edge.flowtable import FlowEntry, FlowTable
-from edge.gather import Gather
-from edge.member import Member, new_xid
+from edge.openflow import match as matches
+from edge.openflow import messages, stats
+from edge.openflow.text import match_text
+from edge.south.gather import Gather
+from edge.south.member import Member, new_xid
+from edge.switch.flowtable import FlowEntry, FlowTable
 
 log = logging.getLogger("edge.expiry")
 
@@ -226,7 +226,7 @@ class Expiry:
                 log.debug(
                     "flow priority=%d %s: idle on all switches; asked %.4f s after it was added",
                     entry.priority,
-                    ofctl.match_text(entry.match.wire),
+                    match_text(entry.match.wire),
                     asked_at - entry.created,
                 )
             self._end([entry], of.OFPRR_IDLE_TIMEOUT)
@@ -238,10 +238,10 @@ class Expiry:
                 if kind != of.OFPT_STATS_REPLY:
                     unknown()
                     return True
-                for flow in south.parse_flows(message):
+                for flow in stats.parse_flows(message):
                     unused = entry.fresh and other.index in entry.fresh and not flow.packets
                     in_use.append(not unused and flow.idle_age < entry.idle_timeout)
-                if south.is_more(message):
+                if stats.is_more(message):
                     return False
                 gather.answered(other)
                 return True
@@ -251,7 +251,7 @@ class Expiry:
                 gather.answered(other)
 
             cookie = self._cookie(entry)
-            other.request(lambda xid: south.dump_flows(xid, cookie), answer, unknown)
+            other.request(lambda xid: stats.dump_flows(xid, cookie), answer, unknown)
 
         for other in others:
             ask(other)
@@ -263,7 +263,7 @@ class Expiry:
         return self._shared > 0
 
     def forward_in_gap(
-        self, member: Member, packet: south.PacketIn, in_port: int, taker: Optional[FlowEntry]
+        self, member: Member, packet: messages.PacketIn, in_port: int, taker: Optional[FlowEntry]
     ) -> bool:
         """
         A packet that a flow would have matched, had its copy on this switch not just expired
@@ -291,7 +291,7 @@ class Expiry:
         entry.packets += 1
         entry.octets += packet.total_len
         actions = member.translated_or_none(entry.actions)
-        member.send(south.packet_out(new_xid(), packet.in_port, actions, packet.data))
+        member.send(messages.packet_out(new_xid(), packet.in_port, actions, packet.data))
         return True
 
 

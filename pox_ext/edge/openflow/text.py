@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import nicira as nx
+from edge.openflow import match as matches
+from edge.openflow import nicira as nx
 
 _PORTS = {
     of.OFPP_IN_PORT: "IN_PORT",

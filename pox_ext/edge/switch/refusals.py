@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Callable, Optional
 
-from edge.counts import Counts
-from edge.errors import error_reply
-from edge.flowtable import FlowEntry
-from edge.member import Member, new_xid
-from edge.nicira import NXET_VENDOR
-from edge.upstream import Peer
+from edge.north.connections import Peer
+from edge.openflow.errors import error_reply
+from edge.openflow.nicira import NXET_VENDOR
+from edge.south.member import Member, new_xid
+from edge.switch.counts import Counts
+from edge.switch.flowtable import FlowEntry
 
 log = logging.getLogger("edge.refusals")
 

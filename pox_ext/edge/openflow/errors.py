@@ -4,7 +4,7 @@ import struct
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.nicira import NX_VENDOR_ID, NXET_VENDOR
+from edge.openflow.nicira import NX_VENDOR_ID, NXET_VENDOR
 
 _ERROR = struct.Struct("!BBHLHH")
 _LONGEST = 0xFFFF

@@ -16,31 +16,27 @@ from typing import Any, Callable, Optional
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
 
-from edge import garbage, ofctl, translate
-from edge import match as matches
-from edge import southbound as south
-from edge.cookies import RUN_MASK, SERVICE, Cookies
-from edge.counts import Counts
-from edge.discovery import Discovery
-from edge.expiry import Expiry
-from edge.flowtable import FlowEntry, FlowTable
-from edge.gather import Gather
-from edge.indexes import Indexes
-from edge.member import (
-    FLOWS_PER_TURN,
-    TABLE_LOWEST,
-    TABLE_OPENFLOW,
-    Copy,
-    Member,
-    new_xid,
-    table_and_priority,
-)
-from edge.packets import Packets
-from edge.ports import PortNumbers, Unnumbered
+from edge.north.connections import Controller, Peer
+from edge.openflow import actions as act
+from edge.openflow import flowmods, messages, stats
+from edge.openflow import match as matches
+from edge.openflow.text import actions_text, match_text
 from edge.poxfixes import end_of_turn, in_turns
-from edge.refusals import Refusals
-from edge.removals import Removals
-from edge.upstream import Controller, Peer
+from edge.south import translate
+from edge.south.discovery import Discovery
+from edge.south.gather import Gather
+from edge.south.member import FLOWS_PER_TURN, Copy, Member, new_xid
+from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, table_and_priority
+from edge.switch import garbage
+from edge.switch.cookies import RUN_MASK, Cookies
+from edge.switch.counts import Counts
+from edge.switch.expiry import Expiry
+from edge.switch.flowtable import FlowEntry, FlowTable
+from edge.switch.indexes import Indexes
+from edge.switch.packets import Packets
+from edge.switch.ports import PortNumbers, Unnumbered
+from edge.switch.refusals import Refusals
+from edge.switch.removals import Removals
 
 log = logging.getLogger("edge.switch")
 
@@ -86,7 +82,7 @@ class BigSwitch:
         self.peers: list[Peer] = []  # all OpenFlow connections that there are
         self.fragments = of.OFPC_FRAG_NORMAL
         self.discovery = Discovery(ips, self.ready_members, self._tunnel_found)
-        self.ports: dict[int, south.PhyPort] = {}  # as the controllers know them
+        self.ports: dict[int, messages.PhyPort] = {}  # as the controllers know them
         # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
         # counts of their table-miss rules go on.
         self.has_lowest = False
@@ -161,7 +157,7 @@ class BigSwitch:
             decide(True)
             return True
 
-        member.request(south.echo_request, answered, lambda: decide(False))
+        member.request(messages.echo_request, answered, lambda: decide(False))
         core.callDelayed(1.0, decide, False)
 
     def disconnected(self, connection: object) -> None:
@@ -235,7 +231,7 @@ class BigSwitch:
         if entry in self.table:
             table, _ = table_and_priority(entry.priority)
             member.send(
-                south.modify_flow(
+                flowmods.modify_flow(
                     new_xid(),
                     table,
                     self.cookies.cookie(entry),
@@ -333,7 +329,7 @@ class BigSwitch:
             self.ports.pop(number, None)
         self.ports.update(now)
 
-    def _send_port_status(self, reason: int, port: south.PhyPort, but: Optional[Peer]) -> None:
+    def _send_port_status(self, reason: int, port: messages.PhyPort, but: Optional[Peer]) -> None:
         message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
         self.tell(of.OFPT_PORT_STATUS, message + port.pack(), but)
 
@@ -449,7 +445,7 @@ class BigSwitch:
         member.send(self._copy_again(entry, member).add(xid))
 
     def flows_for(
-        self, member: Member, present: dict[int, south.FlowStats], anew: bool
+        self, member: Member, present: dict[int, stats.FlowStats], anew: bool
     ) -> Iterator[tuple[FlowEntry, int]]:
         """
         All flows, and their cookies, that have to be on a switch that has come (back) with the
@@ -537,7 +533,7 @@ class BigSwitch:
             return lambda refusers: None
         holders = self.holders(entry)
         table, _ = table_and_priority(entry.priority)
-        delete = south.delete_flow(new_xid(), table, self.cookies.cookie(entry))
+        delete = flowmods.delete_flow(new_xid(), table, self.cookies.cookie(entry))
         self._remove(entry)
         self._release(entry)
         if old is not None:
@@ -563,7 +559,7 @@ class BigSwitch:
         entries: list[FlowEntry],
         match: matches.Match,
         cookie: Optional[int],
-        actions: translate.Actions,
+        actions: act.Actions,
         peer: Peer,
         message: bytes,
     ) -> None:
@@ -586,7 +582,7 @@ class BigSwitch:
             actions.refusable,
         )
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%d flows now do %s", len(entries), ofctl.actions_text(actions.wire))
+            log.debug("%d flows now do %s", len(entries), actions_text(actions.wire))
         now = time.monotonic()
         kind = _kind(match, actions)
         for entry in entries:
@@ -604,11 +600,11 @@ class BigSwitch:
             actions = member.translated_or_none(entry.actions)
             data = packed.get(actions)
             if data is None:
-                data = packed[actions] = south.modify_flow(xid, table, cookie, actions, kind)
+                data = packed[actions] = flowmods.modify_flow(xid, table, cookie, actions, kind)
             member.send(data)
 
     def _undo_modify(
-        self, before: list[tuple[FlowEntry, translate.Actions, int, float]]
+        self, before: list[tuple[FlowEntry, act.Actions, int, float]]
     ) -> Callable[[set[Member]], None]:
         changed = [each for each in before if each[0] in self.table]
         for entry, actions, cookie, modified in changed:
@@ -674,11 +670,11 @@ class BigSwitch:
         if len(entries) == len(self.table) > 1:
             for member in self.ready_members():
                 for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                    member.send(south.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK))
+                    member.send(flowmods.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK))
             return
         for entry in entries:
             table, _ = table_and_priority(entry.priority)
-            data = south.delete_flow(new_xid(), table, self.cookies.cookie(entry))
+            data = flowmods.delete_flow(new_xid(), table, self.cookies.cookie(entry))
             for member in self.holders(entry):
                 member.send(data)
 
@@ -770,7 +766,7 @@ class BigSwitch:
 
     # --- what the switches say of flows --------------------------------------------------------
 
-    def flow_removed(self, member: Member, removed: south.FlowRemoved) -> None:
+    def flow_removed(self, member: Member, removed: messages.FlowRemoved) -> None:
         """A copy of a flow has ended on a switch."""
         entry = self.cookies.entry(removed.cookie)
         if entry is None:
@@ -803,15 +799,15 @@ class BigSwitch:
             self.put(entry, member)
 
 
-def _kind(match: matches.Match, actions: translate.Actions) -> bytes:
+def _kind(match: matches.Match, actions: act.Actions) -> bytes:
     """What a change of a flow has to say of its packets, so that a switch takes these actions."""
-    return south.match_kind(match.wire) if actions.refusable else b""
+    return flowmods.match_kind(match.wire) if actions.refusable else b""
 
 
 def flow_text(entry: FlowEntry) -> str:
     """A flow as its controller gave it, in the words of ovs-ofctl."""
-    words = [f"priority={entry.priority}", ofctl.match_text(entry.match.wire)]
-    words.append(f"actions={ofctl.actions_text(entry.actions.wire)}")
+    words = [f"priority={entry.priority}", match_text(entry.match.wire)]
+    words.append(f"actions={actions_text(entry.actions.wire)}")
     return " ".join(filter(None, words))
 
 

@@ -13,7 +13,7 @@ import re
 import tempfile
 from typing import Optional
 
-from edge.ports import PortNumbers, Unnumbered
+from edge.switch.ports import PortNumbers, Unnumbered
 
 log = logging.getLogger("edge.indexes")
 

@@ -1,5 +1,5 @@
 """
-Port numbers of the big switch, and tunnel keys.
+Port numbers of the big switch.
 
 A real port is known by its switch's index (the switch's dpid, unless the user gives another
 numbering) and by its number on that switch.  The big switch numbers it
@@ -13,14 +13,9 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
-MAX_PORT_NUMBER = 16
+from edge.south.rules import KEY_ALL
 
-# Keys of the tunnels between the switches.  Keys from 1 are the egress port of the receiver.
-KEY_DISCOVERY = 0
-KEY_ALL = 0x7E
-KEY_FLOOD = 0x7F
-# A port and one of its queues share a key of their own, handed out from here on (see member.py).
-KEY_QUEUES = 0x100
+MAX_PORT_NUMBER = 16
 
 # The largest max_ports that leaves KEY_ALL and KEY_FLOOD alone.
 LARGEST_MAX_PORTS = KEY_ALL - 1

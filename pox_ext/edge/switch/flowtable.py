@@ -12,7 +12,7 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.match import Match
+from edge.openflow.match import Match
 
 
 class FlowEntry:

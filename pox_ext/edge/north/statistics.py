@@ -12,16 +12,17 @@ from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import match as matches
-from edge import southbound as south
-from edge.bigswitch import LARGEST_COUNT, BigSwitch, split_seconds
-from edge.cookies import RUN_MASK
-from edge.errors import OpenFlowError
-from edge.flowtable import FlowEntry
-from edge.gather import Request, ask
-from edge.member import TABLE_LOWEST, TABLE_OPENFLOW, Member
-from edge.nicira import NX_VENDOR_ID
-from edge.upstream import Peer
+from edge.north.connections import Peer
+from edge.openflow import match as matches
+from edge.openflow import stats
+from edge.openflow.errors import OpenFlowError
+from edge.openflow.nicira import NX_VENDOR_ID
+from edge.south.gather import Request, ask
+from edge.south.member import Member
+from edge.south.rules import TABLE_LOWEST, TABLE_OPENFLOW
+from edge.switch.bigswitch import LARGEST_COUNT, BigSwitch, split_seconds
+from edge.switch.cookies import RUN_MASK
+from edge.switch.flowtable import FlowEntry
 
 _REPLY = struct.Struct("!BBHLHH")
 _FLOW = struct.Struct("!HBx40sLLHHH6xQQQ")
@@ -126,17 +127,17 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
                 continue
             cookie = switch.cookies.cookie(entry)
             for member in switch.holders(entry):
-                requests.append((member, lambda xid, cookie=cookie: south.dump_flows(xid, cookie)))
+                requests.append((member, lambda xid, cookie=cookie: stats.dump_flows(xid, cookie)))
     else:
         for member in switch.ready_members():
             requests.append(
-                (member, lambda xid: south.dump_flows(xid, switch.cookies.run, RUN_MASK))
+                (member, lambda xid: stats.dump_flows(xid, switch.cookies.run, RUN_MASK))
             )
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind == of.OFPT_STATS_REPLY:
             counters, known = member.counters, switch.cookies.entry
-            for cookie, packets, octets in south.parse_counters(message):
+            for cookie, packets, octets in stats.parse_counters(message):
                 if known(cookie) is not None:  # else it has ended meanwhile
                     counters[cookie] = packets, octets
 
@@ -234,7 +235,7 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
         if kind != of.OFPT_STATS_REPLY:
             return
         if message[8:10] == b"\xff\xff":
-            for flow in south.parse_flows(message):
+            for flow in stats.parse_flows(message):
                 if flow.priority == 0 and flow.table in (TABLE_OPENFLOW, TABLE_LOWEST):
                     member.missed[flow.table].saw(flow.packets)
         else:
@@ -264,10 +265,10 @@ def _table(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
 
     requests: list[Request] = []
     for member in switch.ready_members():
-        requests.append((member, lambda xid: south.stats_request(xid, of.OFPST_TABLE, b"")))
+        requests.append((member, lambda xid: stats.stats_request(xid, of.OFPST_TABLE, b"")))
         for table in (TABLE_OPENFLOW, TABLE_LOWEST):
             requests.append(
-                (member, lambda xid, table=table: south.dump_flows(xid, 0, table=table))
+                (member, lambda xid, table=table: stats.dump_flows(xid, 0, table=table))
             )
     ask(requests, take, lambda: done(entries()))
 
@@ -302,7 +303,7 @@ def _port(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None:
     requests = [
         (
             member,
-            lambda xid, port=port: south.stats_request(
+            lambda xid, port=port: stats.stats_request(
                 xid, of.OFPST_PORT, struct.pack("!H6x", port)
             ),
         )
@@ -340,7 +341,7 @@ def _queue(switch: BigSwitch, body: bytes, done: Done, refused: Refused) -> None
     requests = [
         (
             member,
-            lambda xid, port=port: south.stats_request(
+            lambda xid, port=port: stats.stats_request(
                 xid, of.OFPST_QUEUE, struct.pack("!H2xL", port, queue)
             ),
         )

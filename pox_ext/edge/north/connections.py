@@ -20,8 +20,8 @@ import pox.openflow.libopenflow_01 as of
 from pox.core import core
 from pox.lib.recoco import Select, Sleep, Task
 
-from edge import nicira as nx
-from edge.errors import OpenFlowError
+from edge.openflow import nicira as nx
+from edge.openflow.errors import OpenFlowError
 from edge.poxfixes import Outbox, Serve, end_of_turn, in_turns
 
 log = logging.getLogger("edge.upstream")

@@ -5,8 +5,8 @@ from typing import Callable, Generic, TypeVar
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import southbound as south
-from edge.member import Member
+from edge.openflow import stats
+from edge.south.member import Member
 
 M = TypeVar("M")
 
@@ -58,7 +58,7 @@ def ask(
     def send(number: int, member: Member, build: Callable[[int], bytes]) -> None:
         def answer(kind: int, message: bytes) -> bool:
             take(member, kind, message)
-            if kind == of.OFPT_STATS_REPLY and south.is_more(message):
+            if kind == of.OFPT_STATS_REPLY and stats.is_more(message):
                 return False
             gather.answered(number)
             return True

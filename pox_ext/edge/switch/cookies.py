@@ -16,7 +16,6 @@ from typing import Generic, Optional, TypeVar
 E = TypeVar("E")
 
 RUN_MASK = 0xFFFFFFFF00000000
-SERVICE = 0
 
 
 class Cookies(Generic[E]):

@@ -1,21 +1,19 @@
 """
-Actions, from the big switch's ports to those of one real switch.
+Actions: what a controller's bytes mean, and the bytes of those that we make.
 
-Pure functions: bytes in, bytes out.  parse() checks a controller's actions as Open vSwitch does
-and splits them into what every switch does alike and what depends on the switch; translate()
-makes of that the actions for one ingress switch.
+parse() checks a controller's actions as Open vSwitch does, and splits them into those that every
+switch does alike and those that depend on the switch (see edge.south.translate).
 """
 
 import functools
 import struct
 from collections.abc import Iterable
-from typing import Callable, NamedTuple, Optional, Union
+from typing import NamedTuple, Union
 
 import pox.openflow.libopenflow_01 as of
 
-from edge import nicira as nx
-from edge.errors import OpenFlowError
-from edge.ports import KEY_ALL, KEY_FLOOD
+from edge.openflow import nicira as nx
+from edge.openflow.errors import OpenFlowError
 
 _HEADER = struct.Struct("!HH")
 _OUTPUT = struct.Struct("!HHHH")
@@ -358,79 +356,3 @@ def load_tunnel_destination(ip: int) -> bytes:
     return _REG_LOAD.pack(
         of.OFPAT_VENDOR, 24, nx.NX_VENDOR_ID, nx.NXAST_REG_LOAD, 31, nx.NXM_NX_TUN_IPV4_DST, ip
     )
-
-
-class Ingress(NamedTuple):
-    """
-    What the translation has to know of the switch that a packet enters and of the others.
-
-    index: the switch's own index
-    tunnel_port: its tunnel port, None if it has none
-    ports: its ports that the big switch has
-    remote_ips: the tunnel IP (as a number) of every other switch for which it is known, by index
-    flood_ips: the tunnel IPs of those that are connected: only they are flooded to
-    locate: aggregator port -> (index, port) or None
-    queue_key: (index, port, queue) -> the tunnel key for that queue of another switch's port
-    table: the action that does what OFPP_TABLE does
-    """
-
-    index: int
-    tunnel_port: Optional[int]
-    ports: tuple[int, ...]
-    remote_ips: dict[int, int]
-    flood_ips: tuple[int, ...]
-    locate: Callable[[int], Optional[tuple[int, int]]]
-    queue_key: Callable[[int, int, int], int]
-    table: bytes = output(of.OFPP_TABLE)
-
-
-def translate(actions: Actions, ingress: Ingress) -> bytes:
-    """
-    The actions that do on the ingress switch what the controller's actions do on the big switch.
-
-    An output to a switch that cannot be reached now is left out.
-    """
-    out: list[bytes] = []
-    loaded_key: Optional[int] = None
-    loaded_ip: Optional[int] = None
-
-    def send(key: int, ips: Iterable[int]) -> None:
-        nonlocal loaded_key, loaded_ip
-        if ingress.tunnel_port is None:
-            return
-        for ip in ips:
-            if loaded_key != key:
-                out.append(load_tunnel_key(key))
-                loaded_key = key
-            if loaded_ip != ip:
-                out.append(load_tunnel_destination(ip))
-                loaded_ip = ip
-            out.append(output(ingress.tunnel_port))
-
-    for step in actions.steps:
-        if isinstance(step, bytes):
-            out.append(step)
-        elif step.port == of.OFPP_TABLE:
-            out.append(ingress.table)
-            loaded_key = loaded_ip = None  # what the flow that is met has loaded, stays
-        elif step.port == of.OFPP_FLOOD:
-            # The tunnel port has OFPPC_NO_FLOOD.
-            out.append(output(of.OFPP_FLOOD))
-            send(KEY_FLOOD, ingress.flood_ips)
-        elif step.port == of.OFPP_ALL:
-            out.extend(output(port) for port in ingress.ports)
-            send(KEY_ALL, ingress.flood_ips)
-        else:
-            where = ingress.locate(step.port)
-            if where is None:
-                continue
-            index, port = where
-            queue = step.queue if isinstance(step, Enqueue) else None
-            if index == ingress.index:
-                # A port that the big switch does not have, such as the tunnel, is no output.
-                if port != ingress.tunnel_port:
-                    out.append(output(port) if queue is None else enqueue(port, queue))
-            elif index in ingress.remote_ips:
-                key = port if queue is None else ingress.queue_key(index, port, queue)
-                send(key, (ingress.remote_ips[index],))
-    return b"".join(out)

@@ -1,0 +1,1 @@
+"""What controllers send to the big switch, and what they are answered."""

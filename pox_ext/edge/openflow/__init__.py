@@ -1,0 +1,1 @@
+"""OpenFlow 1.0 and its Nicira extensions as bytes: pure functions, in both directions."""

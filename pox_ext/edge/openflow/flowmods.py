@@ -1,0 +1,155 @@
+"""
+Flow-mods, and the NXM matches in them.
+
+Flows are added with an ofp_flow_mod whose command names the table (NXT_FLOW_MOD_TABLE_ID), since
+its match can then stay the controller's.  They are modified and deleted with an NXT_FLOW_MOD that
+matches their cookie.  The formats are those of Open vSwitch's include/openflow/nicira-ext.h.
+"""
+
+import struct
+from typing import Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.openflow import nicira as nx
+from edge.openflow.match import ETH_IP, ETH_IPV6, TCI_PRESENT, VLAN_NONE
+from edge.openflow.messages import NO_BUFFER
+
+_VERSION = of.OFP_VERSION
+_FLOW_MOD = struct.Struct("!BBHL40sQHHHHLHH")
+_NX_FLOW_MOD = struct.Struct("!BBHLLLQHHHHLHHH6x")
+
+# What an ofp_flow_mod has room for.
+LONGEST_ACTIONS = 0xFFFF - _FLOW_MOD.size
+
+_COOKIE = struct.Struct("!LQ")
+# Of an ofp_match: wildcards, dl_vlan, dl_type, nw_proto, tp_src, tp_dst.
+_KIND = struct.Struct("!L14xHxxHxB10xHH")
+_ICMPV6 = 58
+
+
+def match_in_port(port: int) -> bytes:
+    """NXM: the ingress port."""
+    return struct.pack("!LH", nx.NXM_OF_IN_PORT, port)
+
+
+def match_tunnel_key(key: int) -> bytes:
+    """NXM: the whole of the tunnel key."""
+    return struct.pack("!LQ", nx.NXM_NX_TUN_ID, key)
+
+
+def match_cookie(cookie: int, mask: Optional[int] = None) -> bytes:
+    """NXM: the flow's cookie, or the bits of it that mask names."""
+    if mask is None:
+        return _COOKIE.pack(nx.NXM_NX_COOKIE, cookie)
+    return struct.pack("!LQQ", nx.NXM_NX_COOKIE_W, cookie, mask)
+
+
+def match_kind(match: bytes) -> bytes:
+    """
+    NXM: what a match in its one form (Match.wire) says of the kind of packet.
+
+    A flow-mod has to say it for the fields that its Nicira actions name.
+    """
+    wildcards, vlan, dl_type, proto, icmp_type, icmp_code = _KIND.unpack(match)
+    said = b""
+    if not wildcards & of.OFPFW_DL_TYPE:
+        said += struct.pack("!LH", nx.NXM_OF_ETH_TYPE, dl_type)
+        if not wildcards & of.OFPFW_NW_PROTO and dl_type in (ETH_IP, ETH_IPV6):
+            said += struct.pack("!LB", nx.NXM_OF_IP_PROTO, proto)
+            if (dl_type, proto) == (ETH_IPV6, _ICMPV6):
+                if not wildcards & of.OFPFW_TP_SRC:
+                    said += struct.pack("!LB", nx.NXM_NX_ICMPV6_TYPE, icmp_type & 0xFF)
+                if not wildcards & of.OFPFW_TP_DST:
+                    said += struct.pack("!LB", nx.NXM_NX_ICMPV6_CODE, icmp_code & 0xFF)
+    if not wildcards & of.OFPFW_DL_VLAN and vlan != VLAN_NONE:
+        said += struct.pack("!LHH", nx.NXM_OF_VLAN_TCI_W, TCI_PRESENT, TCI_PRESENT)
+    return said
+
+
+def add_flow(
+    xid: int,
+    table: int,
+    match: bytes,
+    cookie: int,
+    idle_timeout: int,
+    hard_timeout: int,
+    priority: int,
+    flags: int,
+    actions: bytes,
+) -> bytes:
+    """ADD with an ofp_match of 40 bytes."""
+    return (
+        _FLOW_MOD.pack(
+            _VERSION,
+            of.OFPT_FLOW_MOD,
+            72 + len(actions),
+            xid,
+            match,
+            cookie,
+            table << 8,
+            idle_timeout,
+            hard_timeout,
+            priority,
+            NO_BUFFER,
+            of.OFPP_NONE,
+            flags,
+        )
+        + actions
+    )
+
+
+def nicira_flow_mod(
+    xid: int,
+    command: int,
+    table: int,
+    match: bytes,
+    cookie: int = 0,
+    priority: int = 0,
+    actions: bytes = b"",
+    flags: int = 0,
+) -> bytes:
+    """NXT_FLOW_MOD with an NXM match, for flows without timeouts, and for changes."""
+    padded = match + bytes(-len(match) % 8)
+    return (
+        _NX_FLOW_MOD.pack(
+            _VERSION,
+            of.OFPT_VENDOR,
+            48 + len(padded) + len(actions),
+            xid,
+            nx.NX_VENDOR_ID,
+            nx.NXT_FLOW_MOD,
+            cookie,
+            table << 8 | command,
+            0,
+            0,
+            priority,
+            NO_BUFFER,
+            of.OFPP_NONE,
+            flags,
+            len(match),
+        )
+        + padded
+        + actions
+    )
+
+
+def modify_flow(xid: int, table: int, cookie: int, actions: bytes, kind: bytes = b"") -> bytes:
+    """
+    Give the flow with this cookie other actions; counters and timeouts stay.
+
+    kind: match_kind() of a match that covers the flow's, for actions that need it
+    """
+    return nicira_flow_mod(
+        xid, of.OFPFC_MODIFY, table, match_cookie(cookie) + kind, cookie, actions=actions
+    )
+
+
+def delete_flow(xid: int, table: int, cookie: int) -> bytes:
+    """Delete the flow with this cookie."""
+    return nicira_flow_mod(xid, of.OFPFC_DELETE, table, match_cookie(cookie))
+
+
+def delete_flows(xid: int, table: int, cookie: int, mask: int) -> bytes:
+    """Delete the flows whose cookies have these bits."""
+    return nicira_flow_mod(xid, of.OFPFC_DELETE, table, match_cookie(cookie, mask))

@@ -1,0 +1,187 @@
+"""
+Messages of OpenFlow 1.0 and of Nicira's extensions, but for flow-mods and statistics.
+
+Pure functions between values and bytes.  The formats are those of the OpenFlow 1.0.0 specification
+and of Open vSwitch's include/openflow/nicira-ext.h.
+"""
+
+import struct
+from typing import NamedTuple, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.openflow import nicira as nx
+
+_VERSION = of.OFP_VERSION
+_HEADER = struct.Struct("!BBHL")
+_NX_HEADER = struct.Struct("!BBHLLL")
+_NX_PACKET_IN = struct.Struct("!LHBBQH6x")
+_PACKET_OUT = struct.Struct("!BBHLLHH")
+_FLOW_REMOVED = struct.Struct("!40sQHBxLLH2xQQ")
+
+# What an ofp_packet_out has room for, with the frame.
+LONGEST_PACKET_OUT = 0xFFFF - _PACKET_OUT.size
+
+NO_BUFFER = 0xFFFFFFFF
+
+
+def _message(kind: int, xid: int, body: bytes = b"") -> bytes:
+    return _HEADER.pack(_VERSION, kind, 8 + len(body), xid) + body
+
+
+def _nicira(subtype: int, xid: int, body: bytes) -> bytes:
+    return (
+        _NX_HEADER.pack(_VERSION, of.OFPT_VENDOR, 16 + len(body), xid, nx.NX_VENDOR_ID, subtype)
+        + body
+    )
+
+
+class PacketIn(NamedTuple):
+    """An NXT_PACKET_IN."""
+
+    total_len: int
+    reason: int
+    table: int
+    cookie: int
+    in_port: int
+    tunnel_key: Optional[int]
+    tunnel_destination: Optional[int]
+    data: bytes
+
+
+# Where the frame begins if the match has just an in_port.
+PACKET_IN_DATA = 50
+_JUST_IN_PORT = struct.pack("!H6xL", 6, nx.NXM_OF_IN_PORT)
+
+
+def has_just_in_port(message: bytes) -> bool:
+    """True if an NXT_PACKET_IN has nothing in its match but the in_port, as nearly always."""
+    return message[32:44] == _JUST_IN_PORT and len(message) >= PACKET_IN_DATA
+
+
+def parse_packet_in(message: bytes) -> PacketIn:
+    """The fields of an NXT_PACKET_IN (the whole message).  Raises ValueError if it is broken."""
+    _, total_len, reason, table, cookie, match_len = _NX_PACKET_IN.unpack_from(message, 16)
+    offset = 16 + _NX_PACKET_IN.size
+    end = offset + match_len
+    data = message[end + -match_len % 8 + 2 :]
+    in_port, key, destination = of.OFPP_NONE, None, None
+    while offset + 4 <= end:
+        header = int.from_bytes(message[offset : offset + 4], "big")
+        length = header & 0xFF
+        value = int.from_bytes(message[offset + 4 : offset + 4 + length], "big")
+        if header == nx.NXM_OF_IN_PORT:
+            in_port = value
+        elif header == nx.NXM_NX_TUN_ID:
+            key = value
+        elif header == nx.NXM_NX_TUN_IPV4_DST:
+            destination = value
+        offset += 4 + length
+    return PacketIn(total_len, reason, table, cookie, in_port, key, destination, data)
+
+
+class FlowRemoved(NamedTuple):
+    """What matters of an OFPT_FLOW_REMOVED."""
+
+    cookie: int
+    priority: int
+    reason: int
+    packets: int
+    octets: int
+
+
+def parse_flow_removed(message: bytes) -> FlowRemoved:
+    """The fields of an OFPT_FLOW_REMOVED (the whole message)."""
+    _, cookie, priority, reason, _, _, _, packets, octets = _FLOW_REMOVED.unpack_from(message, 8)
+    return FlowRemoved(cookie, priority, reason, packets, octets)
+
+
+def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:
+    """OFPT_PACKET_OUT of a frame."""
+    return (
+        _PACKET_OUT.pack(
+            _VERSION,
+            of.OFPT_PACKET_OUT,
+            16 + len(actions) + len(data),
+            xid,
+            NO_BUFFER,
+            in_port,
+            len(actions),
+        )
+        + actions
+        + data
+    )
+
+
+def set_config(xid: int, flags: int, miss_send_len: int) -> bytes:
+    """OFPT_SET_CONFIG."""
+    return _message(of.OFPT_SET_CONFIG, xid, struct.pack("!HH", flags, miss_send_len))
+
+
+def port_mod(
+    xid: int, port: int, hw_addr: bytes, config: int, mask: int, advertise: int = 0
+) -> bytes:
+    """OFPT_PORT_MOD."""
+    return _message(
+        of.OFPT_PORT_MOD, xid, struct.pack("!H6sLLL4x", port, hw_addr, config, mask, advertise)
+    )
+
+
+def barrier_request(xid: int) -> bytes:
+    """OFPT_BARRIER_REQUEST."""
+    return _message(of.OFPT_BARRIER_REQUEST, xid)
+
+
+def echo_request(xid: int) -> bytes:
+    """OFPT_ECHO_REQUEST."""
+    return _message(of.OFPT_ECHO_REQUEST, xid)
+
+
+def features_request(xid: int) -> bytes:
+    """OFPT_FEATURES_REQUEST."""
+    return _message(of.OFPT_FEATURES_REQUEST, xid)
+
+
+def set_packet_in_format(xid: int) -> bytes:
+    """NXT_SET_PACKET_IN_FORMAT: packet-ins bear the tunnel's fields, a cookie and a table."""
+    return _nicira(nx.NXT_SET_PACKET_IN_FORMAT, xid, struct.pack("!L", nx.NXPIF_NXM))
+
+
+def use_table_ids(xid: int) -> bytes:
+    """NXT_FLOW_MOD_TABLE_ID: the upper half of a flow-mod's command is its table."""
+    return _nicira(nx.NXT_FLOW_MOD_TABLE_ID, xid, struct.pack("!B7x", 1))
+
+
+class PhyPort(NamedTuple):
+    """An ofp_phy_port (OpenFlow 1.0.0, 5.2.1)."""
+
+    port_no: int
+    hw_addr: bytes
+    name: bytes
+    config: int
+    state: int
+    curr: int
+    advertised: int
+    supported: int
+    peer: int
+
+    def pack(self) -> bytes:
+        return _PHY_PORT.pack(*self)
+
+
+_PHY_PORT = struct.Struct("!H6s16sLLLLLL")
+PHY_PORT_LEN = _PHY_PORT.size
+
+
+def parse_phy_port(raw: bytes, offset: int = 0) -> PhyPort:
+    """The ofp_phy_port at offset."""
+    port = PhyPort._make(_PHY_PORT.unpack_from(raw, offset))
+    return port._replace(name=port.name.split(b"\0", 1)[0])
+
+
+def parse_features(message: bytes) -> tuple[PhyPort, ...]:
+    """The ports of an OFPT_FEATURES_REPLY (the whole message)."""
+    return tuple(
+        parse_phy_port(message, offset)
+        for offset in range(32, len(message) - PHY_PORT_LEN + 1, PHY_PORT_LEN)
+    )
