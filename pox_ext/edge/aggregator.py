@@ -193,25 +193,25 @@ def launch(
 
     poxfixes.install()
     garbage.install()
-    switch = BigSwitch(numbers, indexes, candidates, datapath_id, timeout, ips == "auto")
-    north = Northbound(switch)
+    north = Northbound(datapath_id)
+    switch = north.big = BigSwitch(numbers, indexes, candidates, timeout, north, ips == "auto")
     if listen_at is not None:
         try:
-            Listener(listen_at, north.handle, switch.opened, switch.closed).start()
+            Listener(listen_at, north.handle, north.opened, north.closed).start()
         except OSError as e:
             log.error("--listen=%s: cannot listen there: %s", listen, e.strerror or e)
             return False
-    switch.controllers = [
-        Controller(upstream, delay, north.handle, switch.opened, switch.closed)
+    north.upstreams = [
+        Controller(upstream, delay, north.handle, north.opened, north.closed)
         for upstream in upstreams
     ]
-    core.register("aggregator", switch)
+    core.register("aggregator", north)
     started: list[bool] = []
 
     def start_upstream() -> None:
         if not started:
             started.append(True)
-            for controller in switch.controllers:
+            for controller in north.upstreams:
                 controller.start()
 
     def tick() -> None:

@@ -30,6 +30,7 @@ from pox.web import webcore
 
 from edge import poxfixes
 from edge.north import statistics
+from edge.north.requests import Northbound
 from edge.openflow import stats
 from edge.south.gather import ask
 from edge.south.member import Member
@@ -229,14 +230,17 @@ class Dashboard:
 
     # --- what there is to see --------------------------------------------------------------------
 
-    def _switch(self) -> BigSwitch:
-        switch = core.components.get("aggregator")
-        if switch is None:
+    def _datapath(self) -> Northbound:
+        datapath = core.components.get("aggregator")
+        if datapath is None:
             raise Refused(503, "edge.aggregator is not running in this POX.")
-        return switch
+        return datapath
+
+    def _switch(self) -> BigSwitch:
+        return self._datapath().big
 
     def _overview(self) -> Any:
-        return self._reader.read(view.overview(self._switch()))
+        return self._reader.read(view.overview(self._datapath()))
 
     def _flows(self, wanted: view.Query) -> Any:
         switch = self._switch()
@@ -262,11 +266,11 @@ class Dashboard:
     def _metrics(self, headers: Message) -> Response:
         if not metrics.AVAILABLE:
             raise Refused(501, NO_METRICS)
-        switch = self._switch()
+        datapath = self._datapath()
 
         def read() -> Generator[None, None, metrics.Numbers]:
             yield
-            return metrics.numbers(switch)
+            return metrics.numbers(datapath)
 
         body, content_type = metrics.text(self._reader.read(read()), headers.get("Accept"))
         return Response(200, content_type, body)

@@ -5,6 +5,7 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
+from edge.north.requests import Northbound
 from edge.openflow import actions as act
 from edge.openflow import match as matches
 from edge.openflow import messages
@@ -54,11 +55,16 @@ def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:
     """A big switch over so many switches, all of them up and their tunnel IPs known."""
     numbers = PortNumbers()
     ips = [ip(index) for index in range(1, switches + 1)]
-    switch = BigSwitch(numbers, Indexes(numbers), ips, 0x2A, 5.0)
-    switch.controllers = []
+    north = Northbound(0x2A)
+    switch = north.big = BigSwitch(numbers, Indexes(numbers), ips, 5.0, north)
     for index in range(1, switches + 1):
         add_member(switch, index, ports)
     return switch
+
+
+def datapath(switch: BigSwitch) -> Northbound:
+    """The datapath that a big switch of big_switch() belongs to."""
+    return switch._events
 
 
 def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:

@@ -15,7 +15,7 @@ PREFIX = "edge_aggregator_"
 
 def samples(switch, accept=None):
     """All values by name (with the histogram's bounds)."""
-    body, content_type = metrics.text(metrics.numbers(switch), accept)
+    body, content_type = metrics.text(metrics.numbers(model.datapath(switch)), accept)
     reader = parse_open if "openmetrics" in content_type else parse
     found = {}
     for family in reader(body.decode()):
@@ -56,7 +56,7 @@ def test_a_port_that_is_set_down_is_not_up(switch):
 
 
 def test_controllers_are_counted(switch):
-    switch.controllers = [
+    model.datapath(switch).upstreams = [
         model.Controller("10.0.0.1", 6653, model.Peer("controller")),
         model.Controller("10.0.0.2", 6653, None),
     ]

@@ -20,7 +20,7 @@ FIRST = view.Query("", "priority", True, 0, 100)
 
 
 def overview(switch):
-    return read(view.overview(switch))
+    return read(view.overview(model.datapath(switch)))
 
 
 def flows(switch, **query):
@@ -121,12 +121,13 @@ def test_controllers_are_shown_connected_or_not(switch):
     master = model.Peer("controller 10.0.0.1:6653", role=nx.NX_ROLE_MASTER)
     silent = model.Peer("controller 10.0.0.3:6653")
     silent.greeted = False
-    switch.controllers = [
+    datapath = model.datapath(switch)
+    datapath.upstreams = [
         model.Controller("10.0.0.1", 6653, master),
         model.Controller("10.0.0.2", 6653, None),
         model.Controller("10.0.0.3", 6653, silent),
     ]
-    switch.peers = [master, silent, model.Peer("client 127.0.0.1:40000", service=True)]
+    datapath.connections = [master, silent, model.Peer("client 127.0.0.1:40000", service=True)]
     assert [tuple(each.values()) for each in overview(switch)["controllers"]] == [
         ("10.0.0.1:6653", "controller", True, "master"),
         ("10.0.0.2:6653", "controller", False, None),

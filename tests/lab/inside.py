@@ -67,7 +67,7 @@ def flows() -> dict[str, list]:
     """Return what has to be on each ready switch: its service rules, and a copy of each flow."""
     from edge.south import translate
 
-    switch = core.aggregator
+    switch = core.aggregator.big
     wanted: dict[str, list] = {}
     for member in switch.ready_members():
         rules = wanted[str(member.index)] = [
@@ -85,7 +85,7 @@ def flows() -> dict[str, list]:
 
 def unreached() -> dict[str, list]:
     """Return from where no probes to each tunnel IP come through."""
-    discovery = core.aggregator.discovery
+    discovery = core.aggregator.big.discovery
     return {
         str(IPv4Address(ip)): sorted(member.index for member in discovery.unreached(ip))
         for ip in discovery.ips

@@ -92,12 +92,13 @@ class Bed:
     def __init__(self, turns):
         self.turns = turns
         numbers = PortNumbers()
-        self.big = BigSwitch(numbers, Indexes(numbers), [], 1, 5.0)
+        north = Northbound(1)
+        self.big = north.big = BigSwitch(numbers, Indexes(numbers), [], 5.0, north)
         self.switches = [self.connect(dpid) for dpid in (1, 2)]
         self.settle()
         self.socket = Socket()
-        self.peer = Peer(self.socket, "controller", Northbound(self.big).handle)
-        self.big.opened(self.peer)
+        self.peer = Peer(self.socket, "controller", north.handle)
+        north.opened(self.peer)
         self.send(HELLO)
         # How the packet-out is done has to be known before one need not wait.
         self.send(THROUGH_TABLE, BARRIER)

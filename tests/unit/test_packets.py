@@ -2,6 +2,7 @@
 
 import pytest
 
+from edge.north.requests import Northbound
 from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
@@ -16,7 +17,7 @@ TUNNEL = 3
 @pytest.fixture
 def big():
     numbers = PortNumbers()
-    return BigSwitch(numbers, Indexes(numbers), [], 1, 5.0)
+    return BigSwitch(numbers, Indexes(numbers), [], 5.0, Northbound(1))
 
 
 def member(big, index):

@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge.north import statistics
-from edge.north.connections import Peer
+from edge.north.connections import Controller, Peer
 from edge.openflow import actions as act
 from edge.openflow import match as matches
 from edge.openflow import messages
@@ -21,11 +21,13 @@ from edge.openflow import nicira as nx
 from edge.openflow.errors import NiciraError, OpenFlowError
 from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
+from edge.switch.events import Requester
 from edge.switch.flowtable import FlowEntry, with_output
 
 log = logging.getLogger("edge.north")
 
 _HEADER = struct.Struct("!BBHL")
+_PORT_STATUS = struct.Struct("!BBHLB7x")
 _FEATURES = struct.Struct("!BBHLQLB3xLL")
 _FLOW_MOD = struct.Struct("!QHHHHLHH")
 _PORT_MOD = struct.Struct("!H6sLLL4x")
@@ -100,8 +102,11 @@ def _bad_request(code: int) -> OpenFlowError:
 class Northbound:
     """The big switch as its controllers see it."""
 
-    def __init__(self, switch: BigSwitch) -> None:
-        self.switch = switch
+    def __init__(self, dpid: int) -> None:
+        self.dpid = dpid
+        self.big: BigSwitch
+        self.upstreams: list[Controller] = []  # that it connects to, connected or not
+        self.connections: list[Peer] = []  # all OpenFlow connections that there are
         self._handlers: dict[int, Callable[[Peer, bytes], Optional[bool]]] = {
             of.OFPT_ECHO_REQUEST: self._echo_request,
             of.OFPT_ECHO_REPLY: lambda peer, message: None,
@@ -112,12 +117,45 @@ class Northbound:
             of.OFPT_PACKET_OUT: self._packet_out,
             of.OFPT_FLOW_MOD: self._flow_mod,
             of.OFPT_PORT_MOD: self._port_mod,
-            of.OFPT_STATS_REQUEST: lambda peer, message: statistics.answer(
-                self.switch, peer, message
-            ),
+            of.OFPT_STATS_REQUEST: lambda peer, message: statistics.answer(self.big, peer, message),
             of.OFPT_BARRIER_REQUEST: self._barrier_request,
             of.OFPT_QUEUE_GET_CONFIG_REQUEST: self._queue_get_config_request,
         }
+
+    # --- what the big switch tells (see BigSwitchEvents) -----------------------------------------
+
+    def opened(self, peer: Peer) -> None:
+        """A controller has connected."""
+        self.connections.append(peer)
+
+    def closed(self, peer: Peer) -> None:
+        """A controller's connection is gone; its flows stay."""
+        self.connections.remove(peer)
+
+    def port_status(
+        self, reason: int, port: messages.PhyPort, but: Optional[Requester] = None
+    ) -> None:
+        message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
+        for peer in self.connections:
+            if peer is not but:
+                peer.tell(of.OFPT_PORT_STATUS, message + port.pack())
+
+    def packet_in(self, message: bytes) -> None:
+        for peer in self.connections:
+            peer.tell(of.OFPT_PACKET_IN, message)
+
+    def flow_removed(self, message: bytes) -> None:
+        for peer in self.connections:
+            peer.tell(of.OFPT_FLOW_REMOVED, message)
+
+    def switch_up(self, index: int, dpid: int) -> None:
+        pass
+
+    def switch_lost(self, index: int, dpid: int, reason: str) -> None:
+        pass
+
+    def tunnel_found(self, index: int, dpid: int, ip: int) -> None:
+        pass
 
     def handle(self, peer: Peer, message: bytes) -> bool:
         """
@@ -130,10 +168,10 @@ class Northbound:
         """
         kind = message[1]
         if message[0] != of.OFP_VERSION:
-            return not self.switch.refusals.awaited(peer) or self._wait(peer)
+            return not self.big.refusals.awaited(peer) or self._wait(peer)
         if kind == of.OFPT_PACKET_OUT and self._packet_out_again(peer, message):
             return True
-        awaited = self.switch.refusals.awaited(peer)
+        awaited = self.big.refusals.awaited(peer)
         if awaited and kind not in _UNANSWERED:
             return self._wait(peer)
         try:
@@ -142,7 +180,7 @@ class Northbound:
         except OpenFlowError:
             if awaited:
                 return self._wait(peer)
-            self.switch.counts.errors += 1
+            self.big.counts.errors += 1
             self._count(kind)
             raise
         self._count(kind)
@@ -150,14 +188,14 @@ class Northbound:
 
     def _count(self, kind: int) -> None:
         if kind == of.OFPT_FLOW_MOD:
-            self.switch.counts.flow_mods += 1
+            self.big.counts.flow_mods += 1
         elif kind == of.OFPT_PACKET_OUT:
-            self.switch.counts.packet_outs += 1
+            self.big.counts.packet_outs += 1
 
     def _wait(self, peer: Peer) -> bool:
         """Hold the peer until the switches have done, or refused, all that was asked before."""
         peer.hold()
-        self.switch.barrier(peer.release)
+        self.big.barrier(peer.release)
         return False
 
     def _handle(self, peer: Peer, message: bytes) -> Optional[bool]:
@@ -216,7 +254,7 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_BAD_ROLE)
         if role == nx.NX_ROLE_MASTER:
             # There is one master; the one before is not told.
-            for other in self.switch.peers:
+            for other in self.connections:
                 if other.role == nx.NX_ROLE_MASTER:
                     other.role = nx.NX_ROLE_SLAVE
         peer.role = role
@@ -227,14 +265,14 @@ class Northbound:
         check_length(message, 8)
         # As many as there is room for; OFPST_PORT_DESC tells all.
         most = (0xFFFF - _FEATURES.size) // messages.PHY_PORT_LEN
-        ports = b"".join(port.pack() for port in list(self.switch.ports.values())[:most])
+        ports = b"".join(port.pack() for port in list(self.big.ports.values())[:most])
         peer.send(
             _FEATURES.pack(
                 of.OFP_VERSION,
                 of.OFPT_FEATURES_REPLY,
                 _FEATURES.size + len(ports),
                 xid_of(message),
-                self.switch.datapath_id,
+                self.dpid,
                 0,
                 _TABLES,
                 _CAPABILITIES,
@@ -245,7 +283,7 @@ class Northbound:
 
     def _get_config_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
-        body = struct.pack("!HH", self.switch.fragments, peer.miss_send_len)
+        body = struct.pack("!HH", self.big.fragments, peer.miss_send_len)
         peer.send(reply(message, of.OFPT_GET_CONFIG_REPLY, body))
 
     def _set_config(self, peer: Peer, message: bytes) -> None:
@@ -255,19 +293,19 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_UNENCODABLE_ERROR)
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
             # Open vSwitch does not reassemble, and stays with what it did.
-            flags = flags & ~of.OFPC_FRAG_MASK | self.switch.fragments & of.OFPC_FRAG_MASK
+            flags = flags & ~of.OFPC_FRAG_MASK | self.big.fragments & of.OFPC_FRAG_MASK
         peer.miss_send_len = miss_send_len
-        self.switch.set_fragments(flags)
+        self.big.set_fragments(flags)
 
     def _barrier_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 8)
         begun = time.monotonic()
 
         def messages() -> Iterator[bytes]:
-            self.switch.counts.barriers.add(time.monotonic() - begun)
+            self.big.counts.barriers.add(time.monotonic() - begun)
             yield reply(message, of.OFPT_BARRIER_REPLY, b"")
 
-        answer_later(peer, self.switch.barrier, messages(), self._overtaker(peer))
+        answer_later(peer, self.big.barrier, messages(), self._overtaker(peer))
 
     def _overtaker(self, peer: Peer) -> Optional[Callable[[bytes], bool]]:
         """
@@ -279,7 +317,7 @@ class Northbound:
         given yet; and for a configuration, which is not in force behind one barrier (see
         Member.barrier).
         """
-        switch = self.switch
+        switch = self.big
         unsettled = switch.unsettled()
         if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaited(peer):
             return None
@@ -312,7 +350,7 @@ class Northbound:
         if not int.from_bytes(message[8:12], "big") & of.OFPFW_ALL:
             # An exact match has the highest priority, whatever is asked for (OpenFlow 1.0.0, 3.4).
             priority = 0xFFFF
-        table = self.switch.table
+        table = self.big.table
 
         deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
         if not deletes and buffer_id != messages.NO_BUFFER:
@@ -321,7 +359,7 @@ class Northbound:
             entries = table.covered(match)
         else:
             entries = table.exact(match, priority)
-        doubtful = self.switch.refusals.doubtful
+        doubtful = self.big.refusals.doubtful
         if doubtful and (
             not doubtful.isdisjoint(entries)
             or flags & of.OFPFF_CHECK_OVERLAP
@@ -330,12 +368,12 @@ class Northbound:
             return self._wait(peer)  # first see whether a switch has refused one of them
         if deletes:
             entries = with_output(entries, out_port)
-            self.switch.delete(entries)
+            self.big.delete(entries)
             return None
         if command != of.OFPFC_ADD:
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
-                self.switch.modify(entries, match, kept, actions, peer, message)
+                self.big.modify(entries, match, kept, actions, peer, message)
             if entries or cookie == _KEEP_COOKIE:
                 return None
         elif entries and cookie == _KEEP_COOKIE:
@@ -344,7 +382,7 @@ class Northbound:
         if flags & of.OFPFF_CHECK_OVERLAP and not entries and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
-        self.switch.add(entry, peer, message)
+        self.big.add(entry, peer, message)
         return None
 
     def _packet_out_again(
@@ -354,10 +392,10 @@ class Northbound:
         done = (
             peer.role != nx.NX_ROLE_SLAVE
             and len(message) >= 16
-            and self.switch.packets.packet_out_again(peer, message, behind)
+            and self.big.packets.packet_out_again(peer, message, behind)
         )
         if done:
-            self.switch.counts.packet_outs += 1
+            self.big.counts.packet_outs += 1
         return done
 
     def _packet_out(self, peer: Peer, message: bytes) -> bool:
@@ -371,25 +409,25 @@ class Northbound:
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != messages.NO_BUFFER:
             raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
-        done = self.switch.packets.packet_out(peer, message, in_port, actions, message[end:])
+        done = self.big.packets.packet_out(peer, message, in_port, actions, message[end:])
         return done or self._wait(peer)
 
     # --- ports and queues ----------------------------------------------------------------------
 
     def _port_mod(self, peer: Peer, message: bytes) -> None:
         number, hw_addr, config, mask, advertise = _PORT_MOD.unpack_from(message, 8)
-        port = self.switch.ports.get(number)
+        port = self.big.ports.get(number)
         if port is None:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
         if hw_addr != port.hw_addr:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
         mask &= _PORT_CONFIG
-        self.switch.modify_port(peer, number, config, mask, advertise, message)
+        self.big.modify_port(peer, number, config, mask, advertise, message)
 
     def _queue_get_config_request(self, peer: Peer, message: bytes) -> None:
         check_length(message, 12)
         number = int.from_bytes(message[8:10], "big")
-        where = self.switch.port(number)
+        where = self.big.port(number)
         if where is None:
             raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
         member, port = where

@@ -16,7 +16,6 @@ from typing import Any, Callable, Optional
 import pox.openflow.libopenflow_01 as of
 from pox.core import core
 
-from edge.north.connections import Controller, Peer
 from edge.openflow import actions as act
 from edge.openflow import flowmods, messages, stats
 from edge.openflow import match as matches
@@ -30,6 +29,7 @@ from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, table_and_pr
 from edge.switch import garbage
 from edge.switch.cookies import RUN_MASK, Cookies
 from edge.switch.counts import Counts
+from edge.switch.events import BigSwitchEvents, Requester
 from edge.switch.expiry import Expiry
 from edge.switch.flowtable import FlowEntry, FlowTable
 from edge.switch.indexes import Indexes
@@ -40,7 +40,6 @@ from edge.switch.removals import Removals
 
 log = logging.getLogger("edge.switch")
 
-_PORT_STATUS = struct.Struct("!BBHLB7x")
 _FLOW_REMOVED = struct.Struct("!BBHL40sQHBxLLH2xQQ")
 
 _ON_ITS_WAY = 1.0  # seconds that a packet may take through a tunnel at most
@@ -56,8 +55,8 @@ class BigSwitch:
     numbers, indexes: how ports and switches are numbered
     ips: the candidates for tunnel IPs, as numbers
     learn_ips: True if the address from which a switch connects is a candidate too
-    datapath_id: what the controllers are told
     switch_timeout: seconds after which a switch that does not answer is given up
+    events: is told what the controllers, and other components, have to know
     """
 
     def __init__(
@@ -65,21 +64,19 @@ class BigSwitch:
         numbers: PortNumbers,
         indexes: Indexes,
         ips: Iterable[int],
-        datapath_id: int,
         switch_timeout: float,
+        events: BigSwitchEvents,
         learn_ips: bool = False,
     ) -> None:
         self.numbers = numbers
         self._indexes = indexes
         self._learn_ips = learn_ips
-        self.datapath_id = datapath_id
         self.switch_timeout = switch_timeout
+        self._events = events
         self.counts = Counts()
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
         self.members: dict[int, Member] = {}
-        self.controllers: list[Controller] = []  # that it connects to, connected or not
-        self.peers: list[Peer] = []  # all OpenFlow connections that there are
         self.fragments = of.OFPC_FRAG_NORMAL
         self.discovery = Discovery(ips, self.ready_members, self._tunnel_found)
         self.ports: dict[int, messages.PhyPort] = {}  # as the controllers know them
@@ -95,7 +92,7 @@ class BigSwitch:
         self.barrier = self.refusals.barrier
         self.removals = Removals(self._tell_removed)
         self._expiry = Expiry(self.table, self.homes, self.cookies.cookie, self.put, self._end)
-        self.packets = Packets(self, self._expiry)
+        self.packets = Packets(self, self._expiry, events)
         self._topology_due = False
         self._refused_dpids: set[int] = set()
 
@@ -171,6 +168,7 @@ class BigSwitch:
         self._announce_ports(member)
         self.discovery.changed(member)
         self.topology_changed()
+        self._events.switch_up(member.index, member.dpid)
 
     def member_lost(self, member: Member, was_ready: bool, reason: str) -> None:
         """A switch is gone: the others do not flood to it, its ports are down."""
@@ -183,6 +181,7 @@ class BigSwitch:
             self._announce_ports(member)
             self.topology_changed()
             self._expiry.lost(member.lost_at)
+            self._events.switch_lost(member.index, member.dpid, reason)
 
     def tunnel_changed(self, member: Member) -> None:
         """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
@@ -197,6 +196,7 @@ class BigSwitch:
         member.tunnel_ip = ip
         self.packets.forget_outs()
         self.topology_changed()
+        self._events.tunnel_found(member.index, member.dpid, ip)
 
     def topology_changed(self) -> None:
         """Have every flow translated again, once, when what is going on now is done with."""
@@ -307,7 +307,7 @@ class BigSwitch:
         """Something about a switch's ports is new."""
         self._announce_ports(member)
 
-    def _announce_ports(self, member: Member, but: Optional[Peer] = None) -> None:
+    def _announce_ports(self, member: Member, but: Optional[Requester] = None) -> None:
         """Tell the controllers what is new about a switch's ports."""
         down = 0 if member.ready else of.OFPPS_LINK_DOWN
         now = {}
@@ -324,17 +324,14 @@ class BigSwitch:
                     reason = of.OFPPR_DELETE
                 elif number not in self.ports:
                     reason = of.OFPPR_ADD
-                self._send_port_status(reason, now.get(number) or self.ports[number], but)
+                port = now.get(number) or self.ports[number]
+                self._events.port_status(reason, port, but)
         for number in range(first, first + self.numbers.max_ports):
             self.ports.pop(number, None)
         self.ports.update(now)
 
-    def _send_port_status(self, reason: int, port: messages.PhyPort, but: Optional[Peer]) -> None:
-        message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
-        self.tell(of.OFPT_PORT_STATUS, message + port.pack(), but)
-
     def modify_port(
-        self, peer: Peer, number: int, config: int, mask: int, advertise: int, message: bytes
+        self, peer: Requester, number: int, config: int, mask: int, advertise: int, message: bytes
     ) -> None:
         """A controller's PORT_MOD that has been found good."""
         member, port = self.port(number)
@@ -342,22 +339,6 @@ class BigSwitch:
         member.modify_port(port, config, mask, advertise, xid)
         # As Open vSwitch does: the others are told, the one who asked knows.
         self._announce_ports(member, peer)
-
-    # --- the controllers -----------------------------------------------------------------------
-
-    def opened(self, peer: Peer) -> None:
-        """A controller has connected."""
-        self.peers.append(peer)
-
-    def closed(self, peer: Peer) -> None:
-        """A controller's connection is gone; its flows stay."""
-        self.peers.remove(peer)
-
-    def tell(self, kind: int, message: bytes, but: Optional[Peer] = None) -> None:
-        """Send an asynchronous message, of this type, to the controllers that want it."""
-        for peer in self.peers:
-            if peer is not but:
-                peer.tell(kind, message)
 
     # --- flows ---------------------------------------------------------------------------------
 
@@ -478,7 +459,7 @@ class BigSwitch:
                 self._expiry.put_on(entry, member)
             yield entry, cookie
 
-    def add(self, entry: FlowEntry, peer: Peer, message: bytes) -> None:
+    def add(self, entry: FlowEntry, peer: Requester, message: bytes) -> None:
         """
         ADD: put a flow in the place of the one with the same match and priority, if any.
 
@@ -560,7 +541,7 @@ class BigSwitch:
         match: matches.Match,
         cookie: Optional[int],
         actions: act.Actions,
-        peer: Peer,
+        peer: Requester,
         message: bytes,
     ) -> None:
         """
@@ -682,8 +663,7 @@ class BigSwitch:
         """A flow's copies are all told of: tell the controllers."""
         packets, octets = self.counted(entry)
         seconds, nanoseconds = split_seconds(ended - entry.created)
-        self.tell(
-            of.OFPT_FLOW_REMOVED,
+        self._events.flow_removed(
             _FLOW_REMOVED.pack(
                 of.OFP_VERSION,
                 of.OFPT_FLOW_REMOVED,

@@ -12,7 +12,6 @@ from typing import Any, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.connections import Peer
 from edge.openflow import actions as act
 from edge.openflow import messages
 from edge.openflow.errors import OpenFlowError
@@ -20,6 +19,7 @@ from edge.openflow.text import actions_text
 from edge.south import translate
 from edge.south.member import Member
 from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE
+from edge.switch.events import BigSwitchEvents, Requester
 from edge.switch.expiry import Expiry
 
 log = logging.getLogger("edge.switch")
@@ -51,15 +51,16 @@ class Packets:
 
     switch: the big switch
     expiry: takes the packets that meet a gap in a flow
+    events: is handed the packet-ins
     """
 
-    def __init__(self, switch: Any, expiry: Expiry) -> None:
+    def __init__(self, switch: Any, expiry: Expiry, events: BigSwitchEvents) -> None:
         self._switch = switch
         self._expiry = expiry
         self._numbers = switch.numbers
         self._counts = switch.counts
         self._refusals = switch.refusals
-        self._tell = switch.tell
+        self._events = events
         # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
         # what the message to it begins with behind its header.
         self._outs: dict[bytes, tuple[Member, bytes]] = {}
@@ -119,7 +120,7 @@ class Packets:
     # --- packet-outs ---------------------------------------------------------------------------
 
     def packet_out(
-        self, peer: Peer, message: bytes, in_port: int, actions: act.Actions, data: bytes
+        self, peer: Requester, message: bytes, in_port: int, actions: act.Actions, data: bytes
     ) -> bool:
         """
         A controller's PACKET_OUT that has been found good: one switch does it.
@@ -158,7 +159,9 @@ class Packets:
             self._outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
         return True
 
-    def packet_out_again(self, peer: Peer, message: bytes, behind: Optional[Member] = None) -> bool:
+    def packet_out_again(
+        self, peer: Requester, message: bytes, behind: Optional[Member] = None
+    ) -> bool:
         """
         Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
 
@@ -208,8 +211,7 @@ class Packets:
             return
         self._counts.packet_ins += 1
         length = len(message) - messages.PACKET_IN_DATA + _PACKET_IN.size
-        self._tell(
-            of.OFPT_PACKET_IN,
+        self._events.packet_in(
             _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, messages.NO_BUFFER)
             + message[_PACKET_IN_TOTAL_LEN]
             + known
@@ -244,7 +246,7 @@ class Packets:
             in_port,
             reason,
         )
-        self._tell(of.OFPT_PACKET_IN, told + data)
+        self._events.packet_in(told + data)
         if messages.has_just_in_port(message):
             ins = self._ins[member]
             if len(ins) >= _MOST_KNOWN:

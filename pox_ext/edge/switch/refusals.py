@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Callable, Optional
 
-from edge.north.connections import Peer
 from edge.openflow.errors import error_reply
 from edge.openflow.nicira import NXET_VENDOR
 from edge.south.member import Member, new_xid
 from edge.switch.counts import Counts
+from edge.switch.events import Requester
 from edge.switch.flowtable import FlowEntry
 
 log = logging.getLogger("edge.refusals")
@@ -40,7 +40,7 @@ class _Origin:
 
     def __init__(
         self,
-        peer: Optional[Peer],
+        peer: Optional[Requester],
         message: bytes,
         undo: Optional[Undo],
         entries: Collection[FlowEntry],
@@ -70,7 +70,7 @@ class Refusals:
         self._origins: dict[int, _Origin] = {}
         self._octets = 0  # of the messages that are remembered
         self.doubtful: set[FlowEntry] = set()
-        self._awaited: Counter[Peer] = Counter()  # how many refusable messages of each
+        self._awaited: Counter[Requester] = Counter()  # how many refusable messages of each
         self._confirming = False
         self._changes = 0  # grows with all that is undone
         self._undoing = 0  # how much is being undone
@@ -80,7 +80,7 @@ class Refusals:
 
     def originate(
         self,
-        peer: Optional[Peer],
+        peer: Optional[Requester],
         message: bytes,
         undo: Optional[Undo] = None,
         entries: Collection[FlowEntry] = (),
@@ -108,7 +108,7 @@ class Refusals:
             self._awaited[peer] += 1
         return xid
 
-    def awaited(self, peer: Peer) -> bool:
+    def awaited(self, peer: Requester) -> bool:
         """
         True if a switch may still refuse a message of this controller's.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.switch.bigswitch import BigSwitch
+from edge.north.requests import Northbound
 from edge.switch.counts import BARRIER_BOUNDS
 
 try:
@@ -66,11 +66,12 @@ class Numbers(NamedTuple):
     barrier_seconds: float
 
 
-def numbers(switch: BigSwitch) -> Numbers:
+def numbers(datapath: Northbound) -> Numbers:
     """Read them off the big switch."""
+    switch = datapath.big
     discovery, counts = switch.discovery, switch.counts
     owned = [ip for ip in discovery.ips if discovery.owner(ip) is not None]
-    peers = [controller.peer for controller in switch.controllers]
+    peers = [controller.peer for controller in datapath.upstreams]
     gauges = {
         "switches": len(switch.members),
         "switches_up": len(switch.ready_members()),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge.north.connections import Peer
+from edge.north.requests import Northbound
 from edge.openflow import match as matches
 from edge.openflow import nicira as nx
 from edge.openflow import stats
@@ -71,8 +72,9 @@ def name_text(name: bytes) -> str:
 # --- the big switch -------------------------------------------------------------------------------
 
 
-def overview(switch: BigSwitch) -> Pieces:
+def overview(datapath: Northbound) -> Pieces:
     """All but the flows themselves."""
+    switch = datapath.big
     switches = []
     for member in sorted(switch.members.values(), key=lambda member: member.index):
         switches.append(_member(switch, member))
@@ -82,10 +84,10 @@ def overview(switch: BigSwitch) -> Pieces:
         tunnels.append(_tunnel(switch, ip))
         yield
     return {
-        "datapath_id": _dpid(switch.datapath_id),
+        "datapath_id": _dpid(datapath.dpid),
         "max_ports": switch.numbers.max_ports,
         "flows": len(switch.table),
-        "controllers": _controllers(switch),
+        "controllers": _controllers(datapath),
         "switches": switches,
         "tunnels": tunnels,
         "counts": counts(switch),
@@ -160,12 +162,12 @@ def _tunnel(switch: BigSwitch, ip: int) -> Json:
     }
 
 
-def _controllers(switch: BigSwitch) -> list[Json]:
+def _controllers(datapath: Northbound) -> list[Json]:
     controllers = [
         _controller(f"{host}:{port}", "controller", peer)
-        for (host, port), peer in ((each.address, each.peer) for each in switch.controllers)
+        for (host, port), peer in ((each.address, each.peer) for each in datapath.upstreams)
     ]
-    for peer in switch.peers:
+    for peer in datapath.connections:
         if peer.service:
             controllers.append(_controller(peer.name, "client", peer))
     return controllers
