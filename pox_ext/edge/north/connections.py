@@ -22,7 +22,7 @@ from pox.lib.recoco import Select, Sleep, Task
 
 from edge.openflow import nicira as nx
 from edge.openflow.errors import OpenFlowError
-from edge.poxfixes import Outbox, Serve, end_of_turn, in_turns
+from edge.poxfixes import Outbox, Serve, end_of_turn, run_in_slices
 
 log = logging.getLogger("edge.upstream")
 
@@ -145,7 +145,7 @@ class Peer:
 
         An empty one stands for a pause: the rest is made and sent after the turns of others.
         """
-        in_turns(self._answering(messages))
+        run_in_slices(self._answering(messages))
 
     def _answering(self, messages: Iterable[bytes]) -> Iterator[None]:
         try:

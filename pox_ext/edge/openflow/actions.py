@@ -119,11 +119,12 @@ class Actions:
     wire: the bytes as Open vSwitch reports them
     steps: bytes that hold on any switch, and the outputs that do not
     outputs: the ports that an out_port filter finds
+    queues: (port, queue) of each ENQUEUE action
     refusable: True if a switch may refuse them, though they are good as far as can be told here:
         Nicira's can have a fault that only the switch knows
     """
 
-    __slots__ = ("wire", "steps", "outputs", "refusable")
+    __slots__ = ("wire", "steps", "outputs", "queues", "refusable")
 
     def __init__(
         self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int], refusable: bool
@@ -131,6 +132,7 @@ class Actions:
         self.wire = wire
         self.steps = tuple(steps)
         self.outputs = outputs
+        self.queues = tuple(step for step in self.steps if isinstance(step, Enqueue))
         self.refusable = refusable
 
 

@@ -185,3 +185,38 @@ def parse_features(message: bytes) -> tuple[PhyPort, ...]:
         parse_phy_port(message, offset)
         for offset in range(32, len(message) - PHY_PORT_LEN + 1, PHY_PORT_LEN)
     )
+
+
+def flow_removed(
+    match: bytes,
+    cookie: int,
+    priority: int,
+    reason: int,
+    seconds: int,
+    nanoseconds: int,
+    idle_timeout: int,
+    packets: int,
+    octets: int,
+) -> bytes:
+    """
+    OFPT_FLOW_REMOVED (OpenFlow 1.0.0, 5.4.3).
+
+    match: 40 bytes
+    reason: OFPRR_*
+    seconds, nanoseconds: how long the flow was there
+    """
+    return _message(
+        of.OFPT_FLOW_REMOVED,
+        0,
+        _FLOW_REMOVED.pack(
+            match,
+            cookie,
+            priority,
+            reason,
+            seconds,
+            nanoseconds,
+            idle_timeout,
+            packets,
+            octets,
+        ),
+    )

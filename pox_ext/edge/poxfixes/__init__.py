@@ -36,7 +36,7 @@ __all__ = [
     "after",
     "end_of_turn",
     "every",
-    "in_turns",
+    "run_in_slices",
     "install",
     "repair_help",
 ]
@@ -68,13 +68,13 @@ def end_of_turn(callback: Callable[[], None]) -> None:
     core.scheduler._selectHub.end_of_turn(callback)
 
 
-def in_turns(steps: Iterator[Any]) -> None:
+def run_in_slices(steps: Iterator[Any]) -> None:
     """Go through an iterator, one step now and one at the end of each turn from then on.
 
     It is for what takes long: others have their turns between.
     """
     for _ in steps:
-        end_of_turn(lambda: in_turns(steps))
+        end_of_turn(lambda: run_in_slices(steps))
         return
 
 
