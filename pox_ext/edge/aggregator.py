@@ -16,8 +16,7 @@ from typing import Any, Optional
 from pox.core import core
 
 from edge import poxfixes
-from edge.north.connections import Controller, Listener
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.switch import garbage
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import (
@@ -193,26 +192,22 @@ def launch(
 
     poxfixes.install()
     garbage.install()
-    north = Northbound(datapath_id)
-    switch = north.big = BigSwitch(numbers, indexes, candidates, timeout, north, ips == "auto")
+    datapath = Datapath(datapath_id, upstreams, delay)
+    switch = BigSwitch(numbers, indexes, candidates, timeout, datapath, ips == "auto")
+    datapath.big = switch
     if listen_at is not None:
         try:
-            Listener(listen_at, north.handle, north.opened, north.closed).start()
+            datapath.listen(listen_at)
         except OSError as e:
             log.error("--listen=%s: cannot listen there: %s", listen, e.strerror or e)
             return False
-    north.upstreams = [
-        Controller(upstream, delay, north.handle, north.opened, north.closed)
-        for upstream in upstreams
-    ]
-    core.register("aggregator", north)
+    datapath.register()
     started: list[bool] = []
 
     def start_upstream() -> None:
         if not started:
             started.append(True)
-            for controller in north.upstreams:
-                controller.start()
+            datapath.connect()
 
     def tick() -> None:
         switch.tick()

@@ -30,7 +30,7 @@ from pox.web import webcore
 
 from edge import poxfixes
 from edge.north import statistics
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.openflow import stats
 from edge.south.gather import ask
 from edge.south.member import Member
@@ -230,7 +230,7 @@ class Dashboard:
 
     # --- what there is to see --------------------------------------------------------------------
 
-    def _datapath(self) -> Northbound:
+    def _datapath(self) -> Datapath:
         datapath = core.components.get("aggregator")
         if datapath is None:
             raise Refused(503, "edge.aggregator is not running in this POX.")

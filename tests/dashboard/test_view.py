@@ -118,16 +118,20 @@ def test_a_tunnel_is_up_when_every_switch_has_reached_it():
 
 
 def test_controllers_are_shown_connected_or_not(switch):
-    master = model.Peer("controller 10.0.0.1:6653", role=nx.NX_ROLE_MASTER)
-    silent = model.Peer("controller 10.0.0.3:6653")
+    master = model.Connection("controller 10.0.0.1:6653", role=nx.NX_ROLE_MASTER)
+    silent = model.Connection("controller 10.0.0.3:6653")
     silent.greeted = False
     datapath = model.datapath(switch)
     datapath.upstreams = [
-        model.Controller("10.0.0.1", 6653, master),
-        model.Controller("10.0.0.2", 6653, None),
-        model.Controller("10.0.0.3", 6653, silent),
+        model.Upstream("10.0.0.1", 6653, master),
+        model.Upstream("10.0.0.2", 6653, None),
+        model.Upstream("10.0.0.3", 6653, silent),
     ]
-    datapath.connections = [master, silent, model.Peer("client 127.0.0.1:40000", service=True)]
+    datapath.connections = [
+        master,
+        silent,
+        model.Connection("client 127.0.0.1:40000", service=True),
+    ]
     assert [tuple(each.values()) for each in overview(switch)["controllers"]] == [
         ("10.0.0.1:6653", "controller", True, "master"),
         ("10.0.0.2:6653", "controller", False, None),

@@ -7,6 +7,7 @@ install() puts all of them in place; importing does nothing.
     listener    it dies of a failed accept(), waits for ever for handshakes, and has no TLS
     connection  bad bytes drop a switch; a switch that connects again is lost
     outbox      the thread that sends what did not fit dies of one closed switch
+    ioworkers   one bad connection of a datapath ends the I/O of all, and sending is quadratic
     help        it cannot read a launch() with annotations, nor any since Python 3.11
     timers      a recurring timer dies of one exception
     ending      the main thread notices the end up to ten seconds late

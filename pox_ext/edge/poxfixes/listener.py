@@ -20,7 +20,7 @@ HANDSHAKE_TIME = 10  # seconds for the handshakes of TLS and OpenFlow together
 PAUSE = 1.0  # seconds without accepting when the process has no descriptor left
 ACCEPTED_AT_ONCE = 16
 # What accept() reports of a connection that is gone already, or of the network (accept(2)).
-_PEER_GONE = {
+PEER_GONE = {
     errno.ECONNABORTED,
     errno.ECONNRESET,
     errno.EPROTO,
@@ -80,7 +80,7 @@ def listen(self: Any) -> Iterator:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as e:
-                if e.errno in _PEER_GONE:
+                if e.errno in PEER_GONE:
                     continue
                 if e.errno != failing:
                     log.error("Cannot accept a switch on %s: %s", address, e.strerror or e)

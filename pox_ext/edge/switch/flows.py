@@ -329,7 +329,7 @@ class Flows:
         packets, octets = self.counted(entry)
         seconds, nanoseconds = split_seconds(ended - entry.created)
         self._events.flow_removed(
-            messages.flow_removed(
+            messages.pack_flow_removed(
                 entry.match.wire,
                 entry.cookie,
                 entry.priority,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.switch.counts import BARRIER_BOUNDS
 
 try:
@@ -66,20 +66,22 @@ class Numbers(NamedTuple):
     barrier_seconds: float
 
 
-def numbers(datapath: Northbound) -> Numbers:
+def numbers(datapath: Datapath) -> Numbers:
     """Read them off the big switch."""
     switch = datapath.big
     discovery, counts = switch.discovery, switch.counts
     owned = [ip for ip in discovery.ips if discovery.owner(ip) is not None]
-    peers = [controller.peer for controller in datapath.upstreams]
+    connections = [upstream.connection for upstream in datapath.upstreams]
     gauges = {
         "switches": len(switch.members),
         "switches_up": len(switch.ready_members()),
         "tunnels": len(discovery.ips),
         "tunnels_discovered": len(owned),
         "tunnels_unreached": sum(len(discovery.unreached(ip)) for ip in owned),
-        "controllers": len(peers),
-        "controllers_connected": sum(peer is not None and peer.greeted for peer in peers),
+        "controllers": len(connections),
+        "controllers_connected": sum(
+            connection is not None and connection.greeted for connection in connections
+        ),
         "ports": len(switch.ports),
         "ports_up": sum(
             not (port.state & of.OFPPS_LINK_DOWN or port.config & of.OFPPC_PORT_DOWN)

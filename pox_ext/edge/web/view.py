@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.connections import Peer
-from edge.north.requests import Northbound
+from edge.north.connections import ControllerConnection
+from edge.north.datapath import Datapath
 from edge.openflow import match as matches
 from edge.openflow import nicira as nx
 from edge.openflow import stats
@@ -72,7 +72,7 @@ def name_text(name: bytes) -> str:
 # --- the big switch -------------------------------------------------------------------------------
 
 
-def overview(datapath: Northbound) -> Pieces:
+def overview(datapath: Datapath) -> Pieces:
     """All but the flows themselves."""
     switch = datapath.big
     switches = []
@@ -162,24 +162,26 @@ def _tunnel(switch: BigSwitch, ip: int) -> Json:
     }
 
 
-def _controllers(datapath: Northbound) -> list[Json]:
+def _controllers(datapath: Datapath) -> list[Json]:
     controllers = [
-        _controller(f"{host}:{port}", "controller", peer)
-        for (host, port), peer in ((each.address, each.peer) for each in datapath.upstreams)
+        _controller(f"{host}:{port}", "controller", connection)
+        for (host, port), connection in (
+            (each.address, each.connection) for each in datapath.upstreams
+        )
     ]
-    for peer in datapath.connections:
-        if peer.service:
-            controllers.append(_controller(peer.name, "client", peer))
+    for connection in datapath.connections:
+        if connection.service:
+            controllers.append(_controller(connection.name, "client", connection))
     return controllers
 
 
-def _controller(name: str, kind: str, peer: Optional[Peer]) -> Json:
-    connected = peer is not None and peer.greeted and not peer.closed
+def _controller(name: str, kind: str, connection: Optional[ControllerConnection]) -> Json:
+    connected = connection is not None and connection.greeted and not connection.closed
     return {
         "name": name,
         "kind": kind,
         "connected": connected,
-        "role": _ROLES[peer.role] if connected else None,
+        "role": _ROLES[connection.role] if connected else None,
     }
 
 
