@@ -1,15 +1,15 @@
 """
 The big switch as values that can be written as JSON: what the dashboard shows.
 
-Pure functions of what the big switch holds; docs/dashboard.md explains the values.  Those that may
-have to look at many things are generators: they yield now and then, so that whoever runs them can
-do something else in between, and return the value.
+These functions read what the big switch holds, and change nothing; docs/dashboard.md explains the
+values.  Those that may have much to read are generators (Pieces): they yield after each piece, so
+that their caller can do other work between, and return the value at the end.
 """
 
 import time
 from collections.abc import Generator
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -30,8 +30,9 @@ from edge.south.member import Member
 from edge.south.rules import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
+from edge.web.queries import Query
 
-Json = dict[str, Any]
+Json = dict[str, object]
 Pieces = Generator[None, None, Json]
 
 _ROLES = {nx.NX_ROLE_OTHER: "other", nx.NX_ROLE_MASTER: "master", nx.NX_ROLE_SLAVE: "slave"}
@@ -64,7 +65,12 @@ def _ip(ip: Optional[int]) -> Optional[str]:
 
 
 def name_text(name: bytes) -> str:
-    """A name that a switch has given, without what could change how other text looks."""
+    """
+    A name that a switch has given, as text that is safe to show.
+
+    Bytes that are no UTF-8, and characters that do not print or that change how the text around
+    them looks, are replaced.
+    """
     text = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
@@ -73,7 +79,7 @@ def name_text(name: bytes) -> str:
 
 
 def overview(datapath: Datapath) -> Pieces:
-    """All but the flows themselves."""
+    """Everything except the flows."""
     switch = datapath.big
     switches = []
     for member in sorted(switch.members.values(), key=lambda member: member.index):
@@ -95,7 +101,7 @@ def overview(datapath: Datapath) -> Pieces:
 
 
 def counts(switch: BigSwitch) -> Json:
-    """What the big switch has done since it was started."""
+    """How many messages and events there have been since the start."""
     counted = switch.counts
     return {
         "flow_mods": counted.flow_mods,
@@ -108,13 +114,21 @@ def counts(switch: BigSwitch) -> Json:
     }
 
 
+def _state(member: Member) -> str:
+    """connecting, syncing, up, silent or gone; see docs/dashboard.md."""
+    if member.ready:
+        return "syncing" if member.syncing else "up"
+    if member.connection is not None:
+        return "connecting"
+    return "gone" if member._silent is None else "silent"
+
+
 def _member(switch: BigSwitch, member: Member) -> Json:
-    state = "up" if member.ready else "connecting" if member.connection is not None else "lost"
-    tunnel = member.ports.get(member.tunnel_port)
+    tunnel = None if member.tunnel_port is None else member.ports.get(member.tunnel_port)
     return {
         "index": member.index,
         "dpid": _dpid(member.dpid),
-        "state": state,
+        "state": _state(member),
         "tunnel_port": member.tunnel_port,
         "tunnel_name": name_text(tunnel.name) if tunnel is not None else None,
         "tunnel_ip": _ip(member.tunnel_ip),
@@ -157,7 +171,7 @@ def _tunnel(switch: BigSwitch, ip: int) -> Json:
         "ip": _ip(ip),
         "switch": owner.index if owner is not None else None,
         "state": state,
-        # Nobody reaches an address that nobody has.
+        # No switch reaches an address that no switch has.
         "unreached": unreached if owner is not None else [],
     }
 
@@ -176,44 +190,21 @@ def _controllers(datapath: Datapath) -> list[Json]:
 
 
 def _controller(name: str, kind: str, connection: Optional[ControllerConnection]) -> Json:
-    connected = connection is not None and connection.greeted and not connection.closed
-    return {
-        "name": name,
-        "kind": kind,
-        "connected": connected,
-        "role": _ROLES[connection.role] if connected else None,
-    }
+    role = None
+    if connection is not None and connection.greeted and not connection.closed:
+        role = _ROLES[connection.role]
+    return {"name": name, "kind": kind, "connected": role is not None, "role": role}
 
 
 # --- flows ----------------------------------------------------------------------------------------
 
 
-class Query(NamedTuple):
+def search_text(switch: BigSwitch, entry: FlowEntry) -> str:
     """
-    Which flows are wanted.
+    The text of a flow that a search looks through.
 
-    search: words that must all be in a flow's text (see flow_text)
-    sort: one of SORTS
-    descending: the largest first
-    offset, limit: which of the flows found, in this order
-    """
-
-    search: str
-    sort: str
-    descending: bool
-    offset: int
-    limit: int
-
-
-SORTS = ("priority", "packets", "octets", "duration")
-
-
-def flow_text(switch: BigSwitch, entry: FlowEntry) -> str:
-    """
-    A flow in words, each value followed by a comma: what a search looks through.
-
-    That is the match and the actions as ovs-ofctl prints them, then the controller's cookie and
-    the one on the switches.
+    It has the match and the actions as ovs-ofctl prints them, then the controller's cookie and the
+    one on the switches.  A comma follows every value, so that "in_port=1," does not find port 17.
     """
     return (
         f"priority={entry.priority},{match_text(entry.match.wire)},"
@@ -223,15 +214,15 @@ def flow_text(switch: BigSwitch, entry: FlowEntry) -> str:
 
 
 def flows(switch: BigSwitch, query: Query) -> Pieces:
-    """A page of the flow table."""
+    """The flows that are found, sorted, from query.offset to query.limit more."""
     words = query.search.lower().split()
     found: list[tuple[float, FlowEntry]] = []
     for entry in list(switch.table):
         yield
         if entry not in switch.table:
-            continue  # it has gone while we did something else
+            continue  # it was removed between two pieces
         if words:
-            text = flow_text(switch, entry).lower()
+            text = search_text(switch, entry).lower()
             if not all(word in text for word in words):
                 continue
         found.append((_sort_key(switch, entry, query.sort), entry))
@@ -273,15 +264,16 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
     }
 
 
-# What a switch has said of a flow: what it has, None for nothing; it is missing for no answer.
+# index of a switch -> its copy of a flow as it says, None if it says that it has none.  A switch
+# that has not answered is not there.
 Installed = dict[int, Optional[stats.FlowStats]]
 
 
 def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
     """
-    One flow, and what there is of it on each switch.
+    One flow, and its copy on each switch that should have it.
 
-    installed: what the switches have said, by their index
+    installed: what the switches have answered
     """
     members = sorted(switch.homes(entry), key=lambda member: member.index)
     return {
@@ -294,37 +286,41 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     result: Json = {"switch": member.index, "dpid": _dpid(member.dpid)}
     if not member.ready:
         return {**result, "state": "switch lost"}
-    wanted = switch.copy(entry, member)
-    result["wanted"] = {
-        "table": wanted.table,
-        "priority": wanted.priority,
-        "match": match_text(matches.parse(wanted.match).wire),
-        "actions": _explained(switch, member, wanted.actions),
-        "cookie": f"{wanted.cookie:#x}",
+    copy = switch.copy(entry, member)
+    wanted: Json = {
+        "table": copy.table,
+        "priority": copy.priority,
+        "match": match_text(matches.parse(copy.match).wire),
+        "actions": _explained(switch, member, copy.actions),
+        "cookie": f"{copy.cookie:#x}",
     }
+    result["wanted"] = wanted
     if member.index not in installed:
         return {**result, "state": "no answer"}
-    flow = installed[member.index]
-    if flow is None:
+    said = installed[member.index]
+    if said is None:
         return {**result, "state": "missing"}
-    result["installed"] = {
-        "table": flow.table,
-        "priority": flow.priority,
-        "match": nxm_text(flow.match),
-        "actions": _explained(switch, member, flow.actions),
-        "cookie": f"{flow.cookie:#x}",
-        "idle_timeout": flow.idle_timeout,
-        "hard_timeout": flow.hard_timeout,
-        "idle_age": flow.idle_age,
-        "packets": flow.packets,
-        "octets": flow.octets,
+    there: Json = {
+        "table": said.table,
+        "priority": said.priority,
+        "match": nxm_text(said.match),
+        "actions": _explained(switch, member, said.actions),
+        "cookie": f"{said.cookie:#x}",
     }
-    same = all(result["installed"][key] == value for key, value in result["wanted"].items())
-    return {**result, "state": "installed" if same else "differs"}
+    state = "installed" if there == wanted else "differs"
+    result["installed"] = {
+        **there,
+        "idle_timeout": said.idle_timeout,
+        "hard_timeout": said.hard_timeout,
+        "idle_age": said.idle_age,
+        "packets": said.packets,
+        "octets": said.octets,
+    }
+    return {**result, "state": state}
 
 
 def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
-    """Each action, with a note on what it means here."""
+    """Each action, with a note on what it does on this switch (None if that is plain)."""
     return [
         {"text": action_text(action), "note": _note(switch, member, action)}
         for action in split_actions(actions)
