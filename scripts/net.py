@@ -78,11 +78,10 @@ class UserspaceNet(AggregatorNet):
     relay: path of the unix socket that leads to the controller.
     """
 
-    inited = True
-    """Mininet would raise limits that are the whole machine's, and cannot from a namespace."""
-
     def __init__(
         self, switches: int, hosts: int, controller: Address, rundir: str, relay: str
     ) -> None:
+        # Mininet would raise resource limits of the machine, which a namespace does not allow.
+        Mininet.inited = True
         switch = partial(UserspaceSwitch, rundir=rundir, relay=relay)
         super().__init__(switches, hosts, controller, switch)

@@ -69,7 +69,12 @@ class UserspaceOVS:
     # ---- life ----
 
     def start(self) -> None:
-        """Start both daemons with an empty database; return when they answer."""
+        """Start both daemons with an empty database; return when they answer.
+
+        Raises OVSError when they run already.
+        """
+        if self.forwarding:
+            raise OVSError(f"{self.name} is running already")
         os.makedirs(self.directory, exist_ok=True)
         self._run(["ovsdb-tool", "create", self.database, SCHEMA])
         self._start_ovsdb()
