@@ -14,7 +14,7 @@ from lab.controller import Connection
 from system.command import PACKAGE, ended, typed
 
 from edge.poxfixes.webserver import MOST_CONNECTIONS
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 from .site import Site
 
