@@ -175,7 +175,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
 
         message: bytes, or a message object of POX's
         """
-        data = message if type(message) is bytes else message.pack()
+        data = message if isinstance(message, bytes) else message.pack()
         if connection is not None:
             connection.send(data)
             return
@@ -276,11 +276,11 @@ class TableView(FlowTable):
     def _table(self) -> list[TableEntry]:
         """The list in which POX's FlowTable looks for everything: the highest priority first."""
         big = self._datapath.big
-        entries = [_table_entry(big, entry) for entry in big.table]
+        entries = [_table_entry(big, entry) for entry in big.flows.table]
         return sorted(entries, key=lambda entry: -entry.effective_priority)
 
     def __len__(self) -> int:
-        return len(self._datapath.big.table)
+        return len(self._datapath.big.flows.table)
 
     def add_entry(self, entry: TableEntry) -> NoReturn:
         """Raise TypeError."""
@@ -312,7 +312,7 @@ def _table_entry(big: BigSwitch, entry: FlowEntry) -> TableEntry:
         actions=[_action(each) for each in split_actions(entry.actions.wire)],
         now=time.time() - age,
     )
-    made.packet_count, made.byte_count = big.counted(entry)
+    made.packet_count, made.byte_count = big.flows.counted(entry)
     return made
 
 

@@ -20,6 +20,9 @@ from edge.openflow import match as matches
 from edge.openflow import nicira as nx
 from edge.openflow.errors import NiciraError, OpenFlowError, bad_request
 from edge.south.member import Member
+from edge.south.memberports import Bits
+from edge.south.session import State
+from edge.switch.changes import Add, Modify, PortMod
 from edge.switch.flowtable import FlowEntry, with_output
 
 
@@ -98,10 +101,10 @@ class Requests(Statistics):
         kind = msg[1]
         refusals = self.big.refusals
         if msg[0] != of.OFP_VERSION:
-            return not refusals.awaited(connection) or self._wait(connection)
+            return not refusals.awaits(connection) or self._wait(connection)
         if kind == of.OFPT_PACKET_OUT and self._packet_out_again(connection, msg):
             return True
-        awaited = refusals.awaited(connection)
+        awaited = refusals.awaits(connection)
         if awaited and kind not in _UNANSWERED:
             return self._wait(connection)
         try:
@@ -222,7 +225,9 @@ class Requests(Statistics):
 
     def _rx_get_config_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
-        connection.send(messages.pack_config(message, self.big.fragments, connection.miss_send_len))
+        connection.send(
+            messages.pack_config(message, self.big.topology.fragments, connection.miss_send_len)
+        )
 
     def _rx_set_config(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 12)
@@ -231,9 +236,9 @@ class Requests(Statistics):
             raise NiciraError(*nx.NXBRC_UNENCODABLE_ERROR)
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
             # Open vSwitch does not reassemble, and stays with what it did.
-            flags = flags & ~of.OFPC_FRAG_MASK | self.big.fragments & of.OFPC_FRAG_MASK
+            flags = flags & ~of.OFPC_FRAG_MASK | self.big.topology.fragments & of.OFPC_FRAG_MASK
         connection.miss_send_len = miss_send_len
-        self.big.set_fragments(flags)
+        self.big.topology.set_fragments(flags)
 
     def _rx_barrier_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
@@ -254,13 +259,16 @@ class Requests(Statistics):
         their part, a packet-out to that one is behind all that the barrier is about.  There are
         three exceptions: what is undone, or may be, since a switch refuses it; flows that a switch
         which has come back has not been given yet; and a configuration, which is not in force
-        behind one barrier (see Member.barrier).
+        behind one barrier (see Session.barrier).
         """
         switch = self.big
         unsettled = switch.unsettled()
-        if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaited(connection):
+        if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaits(connection):
             return None
-        if any(member.configuring or member.syncing for member in switch.ready_members()):
+        if any(
+            member.session.configuring or member.state is not State.UP
+            for member in switch.topology.ready_members()
+        ):
             return None
         behind = unsettled[0] if unsettled else None
 
@@ -289,7 +297,8 @@ class Requests(Statistics):
         if not int.from_bytes(message[8:12], "big") & of.OFPFW_ALL:
             # An exact match has the highest priority, whatever is asked for (OpenFlow 1.0.0, 3.4).
             priority = 0xFFFF
-        table = self.big.table
+        flows, refusals = self.big.flows, self.big.refusals
+        table = flows.table
 
         deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
         if not deletes and buffer_id != messages.NO_BUFFER:
@@ -298,21 +307,21 @@ class Requests(Statistics):
             entries = table.covered(match)
         else:
             entries = table.exact(match, priority)
-        doubtful = self.big.refusals.doubtful
-        if doubtful and (
-            not doubtful.isdisjoint(entries)
+        unconfirmed = refusals.unconfirmed
+        if unconfirmed and (
+            not unconfirmed.isdisjoint(entries)
             or flags & of.OFPFF_CHECK_OVERLAP
-            and any(each.priority == priority for each in doubtful)
+            and any(each.priority == priority for each in unconfirmed)
         ):
             return self._wait(connection)  # first see whether a switch has refused one of them
         if deletes:
             entries = with_output(entries, out_port)
-            self.big.delete(entries)
+            flows.end(entries, of.OFPRR_DELETE)
             return None
         if command != of.OFPFC_ADD:
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
-                self.big.modify(entries, match, kept, actions, connection, message)
+                Modify(flows, refusals, entries, match, kept, actions, connection, message).start()
             if entries or cookie == _KEEP_COOKIE:
                 return None
         elif entries and cookie == _KEEP_COOKIE:
@@ -321,7 +330,7 @@ class Requests(Statistics):
         if flags & of.OFPFF_CHECK_OVERLAP and not entries and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
-        self.big.add(entry, connection, message)
+        Add(flows, refusals, entry, connection, message).start()
         return None
 
     def _packet_out_again(
@@ -361,7 +370,19 @@ class Requests(Statistics):
         if hw_addr != port.hw_addr.raw:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
         mask &= _PORT_CONFIG
-        self.big.modify_port(connection, number, config, mask, advertise, message)
+        where = self.big.port(number)
+        if where is not None:
+            member, local = where
+            PortMod(
+                self.big.portlist,
+                self.big.refusals,
+                member,
+                local,
+                Bits(config, mask),
+                advertise,
+                connection,
+                message,
+            ).start()
 
     def _rx_queue_get_config_request(
         self, message: bytes, connection: ControllerConnection

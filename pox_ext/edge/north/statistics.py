@@ -21,8 +21,9 @@ from edge.openflow.nicira import NX_VENDOR_ID
 from edge.south.gather import Request, ask
 from edge.south.member import Member
 from edge.south.rules import TABLE_LOWEST, TABLE_OPENFLOW
-from edge.switch.bigswitch import LARGEST_COUNT, BigSwitch, split_seconds
+from edge.switch.bigswitch import BigSwitch
 from edge.switch.cookies import RUN_MASK
+from edge.switch.flows import LARGEST_COUNT, split_seconds
 from edge.switch.flowtable import FlowEntry
 
 # What Open vSwitch says of itself.
@@ -95,7 +96,7 @@ class Statistics:
         match, table, out_port = stats.parse_flow_request(body)
         if table not in (0, _EVERY_TABLE):
             return [], out_port
-        found = self.big.table.covered(matches.parse(match, literal=True), out_port)
+        found = self.big.flows.table.covered(matches.parse(match, literal=True), out_port)
         return found, out_port
 
     def _still_there(self, entries: Iterable[FlowEntry], out_port: int) -> Iterator[FlowEntry]:
@@ -104,7 +105,7 @@ class Statistics:
 
         A long reply takes many turns, and other controllers go on meanwhile.
         """
-        table = self.big.table
+        table = self.big.flows.table
         for entry in entries:
             if entry in table:
                 yield entry
@@ -113,7 +114,7 @@ class Statistics:
 
     def _stats_flow(self, request: StatsRequest, connection: ControllerConnection) -> None:
         entries, out_port = self._selected(request.body)
-        counted = self.big.counted
+        counted = self.big.flows.counted
 
         def flows() -> Iterator[bytes]:
             for entry in self._still_there(entries, out_port):
@@ -151,7 +152,7 @@ class Statistics:
         def sums() -> Iterator[bytes]:
             packets = octets = flows = 0
             for entry in self._still_there(entries, out_port):
-                more = self.big.counted(entry)
+                more = self.big.flows.counted(entry)
                 packets += more[0]
                 octets += more[1]
                 flows += 1
@@ -178,25 +179,28 @@ class Statistics:
             if stats.is_vendor_reply(message):
                 for flow in stats.parse_flows(message):
                     if flow.priority == 0 and flow.table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                        member.missed[flow.table].saw(flow.packets)
+                        member.counters.missed[flow.table].saw(flow.packets)
             else:
                 for table, lookups, matched in stats.parse_table_stats(message):
                     if table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                        member.looked_up[table].saw(lookups)
-                        member.matched[table].saw(matched)
+                        member.counters.looked_up[table].saw(lookups)
+                        member.counters.matched[table].saw(matched)
 
         def entries() -> Iterator[bytes]:
-            lookups, matched = 0, big.matched_in_gap
-            for member in big.members.values():
-                lookups += member.looked_up[TABLE_OPENFLOW].total
+            lookups, matched = 0, big.flows.expiry.rescued
+            for member in big.topology.members.values():
+                lookups += member.counters.looked_up[TABLE_OPENFLOW].total
                 for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                    matched += max(member.matched[table].total - member.missed[table].total, 0)
-            yield stats.pack_table_stats(0, MAX_ENTRIES, len(big.table), lookups, matched)
+                    matched += max(
+                        member.counters.matched[table].total - member.counters.missed[table].total,
+                        0,
+                    )
+            yield stats.pack_table_stats(0, MAX_ENTRIES, len(big.flows.table), lookups, matched)
             for table in range(1, TABLES):
                 yield stats.pack_table_stats(table, MAX_ENTRIES, 0, 0, 0)
 
         requests: list[Request] = []
-        for member in big.ready_members():
+        for member in big.topology.ready_members():
             requests.append((member, lambda xid: stats.stats_request(xid, of.OFPST_TABLE, b"")))
             for table in (TABLE_OPENFLOW, TABLE_LOWEST):
                 requests.append(
@@ -210,8 +214,8 @@ class Statistics:
         big = self.big
         number = int.from_bytes(request.body[:2], "big")
         if number == of.OFPP_NONE:
-            wanted = list(big.ports)
-            asked = [(member, of.OFPP_NONE) for member in big.ready_members()]
+            wanted = list(big.portlist.ports)
+            asked = [(member, of.OFPP_NONE) for member in big.topology.ready_members()]
         else:
             where = big.port(number)
             wanted = [number] if where is not None else []
@@ -219,14 +223,14 @@ class Statistics:
 
         def take(member: Member, kind: int, message: bytes) -> None:
             if kind == of.OFPT_STATS_REPLY:
-                member.port_stats.update(stats.parse_port_stats(message))
+                member.counters.ports.update(stats.parse_port_stats(message))
 
         def entries() -> Iterator[bytes]:
             for each in wanted:
                 where = big.port(each)
                 if where is not None:
                     member, port = where
-                    counted = member.port_stats.get(port, stats.NO_PORT_STATS)
+                    counted = member.counters.ports.get(port, stats.NO_PORT_STATS)
                     yield stats.pack_port_stats(each, counted)
 
         requests = [
@@ -238,7 +242,7 @@ class Statistics:
         big = self.big
         number, queue = stats.parse_queue_request(request.body)
         if number in _ALL_PORTS:
-            asked = [(member, of.OFPP_ALL) for member in big.ready_members()]
+            asked = [(member, of.OFPP_ALL) for member in big.topology.ready_members()]
         else:
             where = big.port(number)
             if where is None:
@@ -250,8 +254,8 @@ class Statistics:
             if kind != of.OFPT_STATS_REPLY:
                 return
             for port, each, counters in stats.parse_queue_stats(message):
-                if member.numbered(port):
-                    north = big.numbers.number(member.index, port)
+                if member.ports.numbered(port):
+                    north = big.topology.numbers.number(member.index, port)
                     found[north, each] = stats.pack_queue_stats(north, each, counters)
 
         def finish() -> None:
@@ -272,7 +276,7 @@ class Statistics:
     def _stats_desc(self, request: StatsRequest, connection: ControllerConnection) -> None:
         desc = stats.pack_desc(
             b"edge.aggregator",
-            b"Open vSwitch, %d switches" % len(self.big.ready_members()),
+            b"Open vSwitch, %d switches" % len(self.big.topology.ready_members()),
             b"POX",
             b"None",
             b"one big switch",
@@ -310,25 +314,22 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
     requests: list[Request] = []
     for member, groups in _by_member(switch, entries).items():
         wanted = sum(map(len, groups))
-        if wanted > 1 + FLOW_COST * len(switch.table):
+        if wanted > 1 + FLOW_COST * len(switch.flows.table):
             requests.append(
-                (member, lambda xid: stats.dump_flows(xid, switch.cookies.run, RUN_MASK))
+                (member, lambda xid: stats.dump_flows(xid, switch.flows.cookies.run, RUN_MASK))
             )
             continue
         for group in groups:
             for entry in group:
-                if entry in switch.table:
-                    cookie = switch.cookies.cookie(entry)
+                if entry in switch.flows.table:
+                    cookie = switch.flows.cookies.cookie(entry)
                     requests.append(
                         (member, lambda xid, cookie=cookie: stats.dump_flows(xid, cookie))
                     )
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind == of.OFPT_STATS_REPLY:
-            counters, known = member.counters, switch.cookies.entry
-            for cookie, packets, octets in stats.parse_counters(message):
-                if known(cookie) is not None:  # else it has ended meanwhile
-                    counters[cookie] = packets, octets
+            member.counters.saw_all(message, switch.flows.is_known)
 
     ask(requests, take, done)
 
@@ -345,6 +346,6 @@ def _by_member(switch: BigSwitch, entries: list[FlowEntry]) -> dict[Member, list
         by_in_port[entry.match.in_port].append(entry)
     by_member: defaultdict[Member, list[list[FlowEntry]]] = defaultdict(list)
     for group in by_in_port.values():
-        for member in switch.holders(group[0]):
+        for member in switch.flows.holders(group[0]):
             by_member[member].append(group)
     return by_member

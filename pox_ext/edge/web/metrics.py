@@ -76,8 +76,8 @@ def numbers(datapath: Datapath) -> Numbers:
     owned = [ip for ip in discovery.ips if discovery.owner(ip) is not None]
     connections = [upstream.connection for upstream in datapath.upstreams]
     gauges = {
-        "switches": len(switch.members),
-        "switches_up": len(switch.ready_members()),
+        "switches": len(switch.topology.members),
+        "switches_up": len(switch.topology.ready_members()),
         "tunnels": len(discovery.ips),
         "tunnels_discovered": len(owned),
         "tunnels_unreached": sum(len(discovery.unreached(ip)) for ip in owned),
@@ -85,12 +85,12 @@ def numbers(datapath: Datapath) -> Numbers:
         "controllers_connected": sum(
             connection is not None and connection.greeted for connection in connections
         ),
-        "ports": len(switch.ports),
+        "ports": len(switch.portlist.ports),
         "ports_up": sum(
             not (port.state & of.OFPPS_LINK_DOWN or port.config & of.OFPPC_PORT_DOWN)
-            for port in switch.ports.values()
+            for port in switch.portlist.ports.values()
         ),
-        "flows": len(switch.table),
+        "flows": len(switch.flows.table),
     }
     return Numbers(
         gauges,

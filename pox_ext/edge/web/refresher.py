@@ -45,7 +45,7 @@ class Refresher:
                 each()
 
         try:
-            statistics.refresh(switch, list(switch.table), finish)
+            statistics.refresh(switch, list(switch.flows.table), finish)
         except Exception:
             finish()  # nobody is to wait for what will not come
             raise
@@ -59,8 +59,8 @@ def ask_switches(
 
     installed: their answers are put there
     """
-    entry = switch.cookies.entry(cookie)
-    holders = switch.holders(entry) if entry is not None else []
+    entry = switch.flows.cookies.entry(cookie)
+    holders = switch.flows.holders(entry) if entry is not None else []
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind != of.OFPT_STATS_REPLY:
@@ -68,12 +68,7 @@ def ask_switches(
         installed.setdefault(member.index, None)
         for flow in stats.parse_flows(message):
             installed[member.index] = flow
-            if switch.cookies.entry(cookie) is not None:  # else it has ended meanwhile
-                saw(member, cookie, flow.packets, flow.octets)
+            if switch.flows.is_known(cookie):  # else it has ended meanwhile
+                member.counters.saw(cookie, flow.packets, flow.octets)
 
     ask([(member, lambda xid: stats.dump_flows(xid, cookie)) for member in holders], take, done)
-
-
-def saw(member: Member, cookie: int, packets: int, octets: int) -> None:
-    """A switch has said what its copy of a flow has counted."""
-    member.counters[cookie] = packets, octets

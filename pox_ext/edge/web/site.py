@@ -168,8 +168,8 @@ class Site:
         )
 
         def read() -> view.Pieces:
-            entry = switch.cookies.entry(cookie)
-            if entry is None or entry not in switch.table:
+            entry = switch.flows.cookies.entry(cookie)
+            if entry is None or entry not in switch.flows.table:
                 raise Refused(404, "There is no such flow (any more).")
             yield
             return view.flow(switch, entry, dict(installed))

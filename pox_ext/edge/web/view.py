@@ -82,7 +82,7 @@ def overview(datapath: Datapath) -> Pieces:
     """Everything except the flows."""
     switch = datapath.big
     switches = []
-    for member in sorted(switch.members.values(), key=lambda member: member.index):
+    for member in sorted(switch.topology.members.values(), key=lambda member: member.index):
         switches.append(_member(switch, member))
         yield
     tunnels = []
@@ -91,8 +91,8 @@ def overview(datapath: Datapath) -> Pieces:
         yield
     return {
         "datapath_id": _dpid(datapath.dpid),
-        "max_ports": switch.numbers.max_ports,
-        "flows": len(switch.table),
+        "max_ports": switch.topology.numbers.max_ports,
+        "flows": len(switch.flows.table),
         "controllers": _controllers(datapath),
         "switches": switches,
         "tunnels": tunnels,
@@ -114,36 +114,27 @@ def counts(switch: BigSwitch) -> Json:
     }
 
 
-def _state(member: Member) -> str:
-    """connecting, syncing, up, silent or gone; see docs/dashboard.md."""
-    if member.ready:
-        return "syncing" if member.syncing else "up"
-    if member.connection is not None:
-        return "connecting"
-    return "gone" if member._silent is None else "silent"
-
-
 def _member(switch: BigSwitch, member: Member) -> Json:
-    tunnel = None if member.tunnel_port is None else member.ports.get(member.tunnel_port)
+    tunnel = None if member.ports.tunnel is None else member.ports.all.get(member.ports.tunnel)
     return {
         "index": member.index,
         "dpid": _dpid(member.dpid),
-        "state": _state(member),
-        "tunnel_port": member.tunnel_port,
+        "state": member.state.value,
+        "tunnel_port": member.ports.tunnel,
         "tunnel_name": name_text(tunnel.name) if tunnel is not None else None,
         "tunnel_ip": _ip(member.tunnel_ip),
-        "ports": [_port(switch, member, port) for port in sorted(member.own_ports())],
+        "ports": [_port(switch, member, port) for port in sorted(member.ports.own())],
         "left_out": [
-            {"port": port, "name": name_text(member.ports[port].name)}
-            for port in sorted(member.left_out())
+            {"port": port, "name": name_text(member.ports.all[port].name)}
+            for port in sorted(member.ports.left_out())
         ],
     }
 
 
 def _port(switch: BigSwitch, member: Member, port: int) -> Json:
-    number = switch.numbers.number(member.index, port)
-    own = member.ports[port]
-    north = switch.ports.get(number, own)
+    number = switch.topology.numbers.number(member.index, port)
+    own = member.ports.all[port]
+    north = switch.portlist.ports.get(number, own)
     if not member.ready:
         state = "switch lost"
     elif north.config & of.OFPPC_PORT_DOWN:
@@ -209,7 +200,7 @@ def search_text(switch: BigSwitch, entry: FlowEntry) -> str:
     return (
         f"priority={entry.priority},{match_text(entry.match.wire)},"
         f"actions={actions_text(entry.actions.wire)},"
-        f"cookie={entry.cookie:#x},cookie={switch.cookies.cookie(entry):#x},"
+        f"cookie={entry.cookie:#x},cookie={switch.flows.cookies.cookie(entry):#x},"
     )
 
 
@@ -217,9 +208,9 @@ def flows(switch: BigSwitch, query: Query) -> Pieces:
     """The flows that are found, sorted, from query.offset to query.limit more."""
     words = query.search.lower().split()
     found: list[tuple[float, FlowEntry]] = []
-    for entry in list(switch.table):
+    for entry in list(switch.flows.table):
         yield
-        if entry not in switch.table:
+        if entry not in switch.flows.table:
             continue  # it was removed between two pieces
         if words:
             text = search_text(switch, entry).lower()
@@ -230,10 +221,10 @@ def flows(switch: BigSwitch, query: Query) -> Pieces:
     now = time.monotonic()
     page = [entry for _, entry in found[query.offset : query.offset + query.limit]]
     return {
-        "flows": len(switch.table),
+        "flows": len(switch.flows.table),
         "found": len(found),
         "offset": query.offset,
-        "page": [_flow(switch, entry, now) for entry in page if entry in switch.table],
+        "page": [_flow(switch, entry, now) for entry in page if entry in switch.flows.table],
     }
 
 
@@ -242,14 +233,14 @@ def _sort_key(switch: BigSwitch, entry: FlowEntry, sort: str) -> float:
         return entry.priority
     if sort == "duration":
         return -entry.created
-    packets, octets = switch.counted(entry)
+    packets, octets = switch.flows.counted(entry)
     return packets if sort == "packets" else octets
 
 
 def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
-    packets, octets = switch.counted(entry)
+    packets, octets = switch.flows.counted(entry)
     return {
-        "switch_cookie": f"{switch.cookies.cookie(entry):#x}",
+        "switch_cookie": f"{switch.flows.cookies.cookie(entry):#x}",
         "cookie": f"{entry.cookie:#x}",
         "priority": entry.priority,
         "match": match_text(entry.match.wire),
@@ -260,7 +251,7 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
         "duration": round(now - entry.created, 1),
         "packets": packets,
         "octets": octets,
-        "switches": [member.index for member in switch.holders(entry)],
+        "switches": [member.index for member in switch.flows.holders(entry)],
     }
 
 
@@ -275,7 +266,7 @@ def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
 
     installed: what the switches have answered
     """
-    members = sorted(switch.homes(entry), key=lambda member: member.index)
+    members = sorted(switch.flows.homes(entry), key=lambda member: member.index)
     return {
         **_flow(switch, entry, time.monotonic()),
         "copies": [_copy(switch, entry, member, installed) for member in members],
@@ -286,7 +277,7 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     result: Json = {"switch": member.index, "dpid": _dpid(member.dpid)}
     if not member.ready:
         return {**result, "state": "switch lost"}
-    copy = switch.copy(entry, member)
+    copy = switch.flows.copy(entry, member)
     wanted: Json = {
         "table": copy.table,
         "priority": copy.priority,
@@ -330,16 +321,16 @@ def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
 def _note(switch: BigSwitch, member: Member, action: bytes) -> Optional[str]:
     if len(action) == 8 and action[:2] == of.OFPAT_OUTPUT.to_bytes(2, "big"):
         port = int.from_bytes(action[4:6], "big")
-        if port == member.tunnel_port:
+        if port == member.ports.tunnel:
             return "into the tunnel"
-        if member.numbered(port):
-            return f"port {switch.numbers.number(member.index, port)} of the big switch"
+        if member.ports.numbered(port):
+            return f"port {switch.topology.numbers.number(member.index, port)} of the big switch"
     elif len(action) == 24 and action[4:10] == _LOAD:
         field, value = int.from_bytes(action[12:16], "big"), int.from_bytes(action[16:24], "big")
         if field == nx.NXM_NX_TUN_ID:
             return _key_note(value)
         if field == nx.NXM_NX_TUN_IPV4_DST and value <= 0xFFFFFFFF:
-            owners = [m.index for m in switch.members.values() if m.tunnel_ip == value]
+            owners = [m.index for m in switch.topology.members.values() if m.tunnel_ip == value]
             owner = f"switch {owners[0]}" if owners else "no switch"
             return f"to {_ip(value)}, {owner}"
     return None
