@@ -25,9 +25,9 @@ PASSING = (
     "edge.poxfixes.hub.",  # who waits for what at this moment
     "edge.poxfixes.timers.",
     "edge.poxfixes.connection.EdgeConnection.",  # what POX keeps of the handshake
-    "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
-    "edge.match.",
-    "edge.south.member.Member._translated",
+    "edge.openflow.actions.",  # shared by flows with the same actions, as long as they are remembered
+    "edge.openflow.match.",
+    "edge.south.translations.Translations._known",
     "edge.switch.expiry.Expiry._deadlines",
     "edge.switch.packets.Packets._ins",
     "edge.switch.packets.Packets._outs",

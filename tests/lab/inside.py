@@ -67,17 +67,17 @@ def flows() -> dict[str, list]:
     """Return what has to be on each ready switch: its service rules, and a copy of each flow."""
     from edge.south import translate
 
-    switch = core.aggregator.big
+    topology, flows = core.aggregator.big.topology, core.aggregator.big.flows
     wanted: dict[str, list] = {}
-    for member in switch.ready_members():
+    for member in topology.ready_members():
         rules = wanted[str(member.index)] = [
             [rule.table, rule.priority, rule.match.hex(), 0, actions.hex()]
-            for rule, actions in member._wanted_rules().items()
+            for rule, actions in member.wanted_rules().items()
         ]
-        ingress = switch.ingress_of(member)
-        for entry in switch.table:
-            if member in switch.holders(entry):
-                copy = switch.copy(entry, member)
+        ingress = topology.ingress_of(member)
+        for entry in flows.table:
+            if member in flows.holders(entry):
+                copy = flows.copy(entry, member)
                 actions = translate.translate(entry.actions, ingress)
                 rules.append([copy.table, copy.priority, "", copy.cookie, actions.hex()])
     return wanted

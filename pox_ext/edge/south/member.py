@@ -185,7 +185,7 @@ class Member:
             return
         reach = self.reach()
         for each in self.ports.changed(reason, port):
-            self.session.send(each)
+            self.session.configure(each)
         if self.ready:
             self.update_rules()
         self._ports_changed(reach)

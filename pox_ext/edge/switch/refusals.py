@@ -30,7 +30,7 @@ class Change:
     """
     Something that was sent to switches, and that they may refuse.
 
-    A subclass that can be undone has `revert` and `finish`, and is_undone_by_us True.
+    A subclass that can be undone has `revert` and `finish`, and can_revert True.
 
     requester: whose message led to it; None for what we do by ourselves
     message: that message
@@ -39,9 +39,9 @@ class Change:
     error: what the requester is answered once it has been refused
     """
 
-    __slots__ = ("requester", "message", "refusable", "refusers", "error")
-
     can_revert = False
+    refusers: Optional[set[Member]] = None
+    error: Optional[bytes] = None
 
     def __init__(
         self, requester: Optional[Requester], message: bytes, refusable: bool = False
@@ -49,8 +49,6 @@ class Change:
         self.requester = requester
         self.message = message
         self.refusable = refusable
-        self.refusers: Optional[set[Member]] = None
-        self.error: Optional[bytes] = None
 
     def entries(self) -> Collection[FlowEntry]:
         """The flows that it has added or changed."""
