@@ -25,7 +25,8 @@ PASSING = (
     "edge.poxfixes.hub.",  # who waits for what at this moment
     "edge.poxfixes.timers.",
     "edge.poxfixes.connection.EdgeConnection.",  # what POX keeps of the handshake
-    "edge.openflow.actions.",  # shared by flows with the same actions, as long as they are remembered
+    # shared by flows with the same actions, as long as they are remembered
+    "edge.openflow.actions.",
     "edge.openflow.match.",
     "edge.south.translations.Translations._known",
     "edge.switch.expiry.Expiry._deadlines",

@@ -3,6 +3,7 @@
 import struct
 from collections import Counter
 from ipaddress import IPv4Address
+from types import SimpleNamespace
 
 import pytest
 from lab import openflow10 as of
@@ -24,7 +25,8 @@ class Switch:
         self.network = network
         self.index = index
         self.local_ip = ip(index)
-        self.tunnel_port = tunnel_port
+        self.ports = SimpleNamespace(tunnel=tunnel_port)
+        self.session = self
         self.tunnel_ip = None
         self.sent = 0
 
@@ -41,7 +43,7 @@ class Switch:
         loads = dict(struct.unpack_from("!IQ", action, 8) for _, action in actions[:2])
         key, destination = loads[0x00012008], loads[0x00014004]
         assert key == 0
-        assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.tunnel_port, 0))
+        assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.ports.tunnel, 0))
         self.sent += 1
         self.network.under_way.append((self.index, destination, body[8 + length :]))
 
@@ -287,7 +289,7 @@ def test_a_broken_underlay_costs_few_probes_for_each_switch(count):
 
 def test_a_switch_without_tunnel_port_sends_no_probes_and_is_none_to_wait_for(caplog):
     network = Network(3, ips=[ip(1), ip(2)])
-    network.switches[2].tunnel_port = None
+    network.switches[2].ports.tunnel = None
     network.run(60)
     assert network.switches[2].sent == 0
     assert network.discovery.complete

@@ -1,6 +1,7 @@
 """When flows come to their end by themselves, with switches that say what the test wants."""
 
 import struct
+from types import SimpleNamespace
 
 import pytest
 from lab import openflow10 as of
@@ -33,8 +34,7 @@ class Switch:
 
     def __init__(self, index):
         self.index = index
-        self.ready = True
-        self.lost_at = self.up_since = self.stalled_at = -1e9
+        self.liveness = SimpleNamespace(ready=True, lost_at=-1e9, up_since=-1e9, stalled_at=-1e9)
         self.asked = []
 
     def request(self, build, answer, lost):
@@ -51,7 +51,7 @@ class Switch:
         assert answer(of.Type.STATS_REPLY, of.message(of.Type.STATS_REPLY, body))
 
     def is_lost(self, at):
-        self.ready, self.lost_at = False, at
+        self.liveness.ready, self.liveness.lost_at = False, at
         asked, self.asked = self.asked, []
         for _, lost in asked:
             lost()
@@ -134,7 +134,7 @@ def test_answers_that_have_waited_for_one_that_hung_do_not_count(bed, clock):
     for switch in bed.switches[:2]:
         switch.says()
     clock.now += 1
-    bed.switches[2].stalled_at = clock.now
+    bed.switches[2].liveness.stalled_at = clock.now
     bed.switches[2].says()
     assert bed.ended == []
     bed.idle(1)
@@ -172,7 +172,7 @@ def test_a_switch_that_comes_back_meanwhile_has_not_been_asked(bed, clock):
     third.is_lost(clock.now)
     bed.idle(1)
     bed.switches[0].says()
-    third.ready = True
+    third.liveness.ready = True
     bed.switches[1].says()
     assert bed.ended == []
 

@@ -2,7 +2,6 @@
 
 import struct
 import time
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -11,11 +10,12 @@ from lab import openflow10 as of
 
 from edge.openflow import actions as act
 from edge.openflow import flowmods, messages, stats
-from edge.south import member as member_module
-from edge.south import translate
-from edge.south.member import Copy, Member
+from edge.south import session
+from edge.south.member import Member
+from edge.south.memberports import Bits
 from edge.south.rules import Rule, service_rules, table_and_priority
-from edge.switch.ports import PortNumbers
+
+from .fakes import PORTS, Connection, Events, Flow, nx_flow, phy_port
 
 OUTPUTS = {
     of.Port.ALL: "ALL",
@@ -154,86 +154,12 @@ def test_no_rule_of_the_ingress_tables_sends_anywhere_by_itself(tunnel, ports, l
 # ---- a switch that says what it has ----
 
 
-class Owner:
-    """What a Member asks of the big switch, and tells it."""
-
-    def __init__(self, wanted=()):
-        self.numbers = PortNumbers()
-        self.fragments = 0
-        self.has_lowest = False
-        self.flows = {flow.cookie: flow for flow in wanted}
-        self.refusals = self.packets = self
-        self.said = []
-
-    def has_cookie(self, cookie):
-        return cookie in self.flows
-
-    def flows_for(self, member, present, anew):
-        return [(flow, cookie) for cookie, flow in self.flows.items()]
-
-    def ingress_of(self, member):
-        return translate.Ingress(1, 3, (1, 2), {}, (), self.numbers.locate, lambda *_: 0)
-
-    def put(self, flow, member):
-        member.send(flow.copy(member.translated(flow.actions)).add(1))
-
-    def renew_actions(self, flow, member):
-        actions = member.translated(flow.actions)
-        member.send(flowmods.modify_flow(1, 2, flow.cookie, actions))
-
-    def __getattr__(self, name):
-        """What it is told."""
-        return lambda *_: self.said.append(name)
-
-
-class Flow(NamedTuple):
-    """What a Member knows of a flow of the big switch."""
-
-    cookie: int
-    actions: act.Actions
-
-    def copy(self, actions):
-        return Copy(self.cookie, 2, of.match(in_port=1), 9, 0, 0, 0, actions)
-
-
-class Connection:
-    """Keeps what is sent."""
-
-    def __init__(self):
-        self.sent = b""
-        self.stuck = self.unacknowledged = 0
-        self.closed = self.reason = ""
-
-    def send(self, data):
-        self.sent += data
-
-    def disconnect(self, reason):
-        self.closed = self.reason = reason
-
-    def take(self):
-        """The messages sent since the last time."""
-        messages = []
-        while self.sent:
-            length = int.from_bytes(self.sent[2:4], "big")
-            messages.append(of.unpack(self.sent[:length]))
-            self.sent = self.sent[length:]
-        return messages
-
-
-def phy_port(number, name, config=0):
-    address = bytes(5) + bytes([number & 0xFF])
-    return messages.PhyPort(number, address, name.encode(), config, 0, 0, 0, 0, 0)
-
-
-PORTS = [phy_port(1, "s1-eth1"), phy_port(2, "s1-eth2"), phy_port(3, "tun1")]
-
-
 class Switch:
     """The far end of a Member: answers its requests as the test says."""
 
     def __init__(self, ports=PORTS, flows=(), wanted=()):
-        self.owner = Owner(wanted)
-        self.member = Member(self.owner, 1, 1)
+        self.events = Events(wanted)
+        self.member = Member(self.events, 1, 1, 16)
         self.connection = Connection()
         self.member.connect(self.connection)
         self.ports = list(ports)
@@ -307,7 +233,7 @@ def test_an_empty_switch_gets_its_service_rules_and_then_is_ready():
     switch, messages = up()
     assert set(changes(messages)) == {"ADD " + rule for rule in DEMO}
     assert switch.member.ready
-    assert switch.owner.said[-1] == "member_ready"
+    assert switch.events.said[-1] == "synced"
 
 
 def test_the_deepest_table_is_filled_first():
@@ -325,12 +251,6 @@ def test_flood_is_switched_off_on_the_tunnel_port_alone():
 def test_a_tunnel_port_with_flood_off_is_left_so():
     _, messages = up(ports=[*PORTS[:2], phy_port(3, "tun1", config=0x10)])
     assert no_flood(messages) == []
-
-
-def nx_flow(table, priority, match, actions, cookie=0, packets=0):
-    rest = match + bytes(-len(match) % 8) + actions
-    head = (48 + len(rest), table, 0, 0, priority, 0, 0, len(match), 0, 0, cookie, packets, 0)
-    return struct.pack("!HBxIIHHHHHHQQQ", *head) + rest
 
 
 def dump(rules):
@@ -389,37 +309,39 @@ def test_flows_are_brought_up_to_date_by_their_difference():
 
 def test_a_port_that_comes_or_goes_changes_its_remote_rule_and_no_other():
     switch, _ = up()
+    switch.events.said.clear()
     switch.port_status(of.PortReason.ADD, phy_port(5, "s1-eth5"))
     assert changes(switch.answer()) == ["ADD table=1 priority=32768 tun_id=0x5: output:5"]
-    assert "ports_changed" in switch.owner.said
+    assert "reach_changed" in switch.events.said
     switch.port_status(of.PortReason.DELETE, phy_port(5, "s1-eth5"))
     assert changes(switch.answer()) == ["DELETE_STRICT table=1 priority=32768 tun_id=0x5"]
 
 
 def test_what_a_port_says_of_its_link_changes_no_rule():
     switch, _ = up()
+    switch.events.said.clear()
     switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
     assert switch.answer() == []
-    assert "topology_changed" not in switch.owner.said
+    assert "reach_changed" not in switch.events.said
 
 
 def test_a_tunnel_port_that_comes_later_brings_the_remote_table():
     switch, messages = up(ports=PORTS[:2])
     assert set(changes(messages)) == {"ADD " + rule for rule in EVERY_SWITCH}
+    switch.events.said.clear()
     switch.port_status(of.PortReason.ADD, PORTS[2])
     messages = switch.answer()
     assert set(changes(messages)) == {"ADD " + rule for rule in DEMO - EVERY_SWITCH}
     assert no_flood(messages) == [3]
-    assert {"tunnel_changed", "topology_changed"} <= set(switch.owner.said)
+    assert {"tunnel_changed", "reach_changed"} <= set(switch.events.said)
 
 
 def test_a_queue_that_another_switch_uses_adds_one_rule():
     switch, _ = up()
-    key = switch.member.queue_key(2, 7)
-    assert changes(switch.answer()) == [f"ADD table=1 priority=32768 tun_id={key:#x}: enqueue:2:7"]
-    assert switch.member.queue_key(2, 7) == key
+    switch.member.use_queue_key(2, 7, 0x100)
+    assert changes(switch.answer()) == ["ADD table=1 priority=32768 tun_id=0x100: enqueue:2:7"]
+    switch.member.use_queue_key(2, 7, 0x100)
     assert switch.answer() == []
-    assert switch.member.queue_key(2, 8) != key
 
 
 def port_mods(messages):
@@ -429,16 +351,16 @@ def port_mods(messages):
 
 def test_a_port_that_is_modified_stays_so_when_the_switch_comes_back():
     switch, _ = up()
-    switch.member.modify_port(2, 0x21, 0x61)
-    switch.member.modify_port(2, 0x00, 0x20)
+    switch.member.modify_port(2, Bits(0x21, 0x61), 0, 7)
+    switch.member.modify_port(2, Bits(0x00, 0x20), 0, 8)
     address = PORTS[1].hw_addr
     assert port_mods(switch.answer()) == [(2, address, 0x21, 0x61), (2, address, 0x00, 0x20)]
-    assert switch.member.ports[2].config == 0x01
+    assert switch.member.ports.all[2].config == 0x01
     switch.member.closed(switch.connection)
     switch.member.connect(switch.connection)
     (again,) = [mod for mod in port_mods(switch.answer()) if mod[0] == 2]
     assert again == (2, address, 0x01, 0x61)
-    assert switch.member.ports[2].config == 0x01
+    assert switch.member.ports.all[2].config == 0x01
 
 
 # ---- requests ----
@@ -447,8 +369,8 @@ def test_a_port_that_is_modified_stays_so_when_the_switch_comes_back():
 def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     switch, _ = up()
     heard = []
-    switch.member.barrier(lambda: heard.append("first"))
-    switch.member.barrier(lambda: heard.append("second"))
+    switch.member.session.barrier(lambda: heard.append("first"))
+    switch.member.session.barrier(lambda: heard.append("second"))
     first, second = switch.connection.take()
     for _ in range(2):
         switch.reply(of.Type.BARRIER_REPLY, first, b"")
@@ -458,13 +380,16 @@ def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     switch.reply(of.Type.BARRIER_REPLY, second, b"")
     assert heard == ["first", "second"]
     # Now there is nobody to ask.
-    switch.member.barrier(lambda: heard.append("third"))
+    switch.member.session.barrier(lambda: heard.append("third"))
     assert heard[-1] == "third"
 
 
 @pytest.mark.parametrize(
     "configure",
-    [lambda member: member.modify_port(2, 0x10, 0x10), lambda member: member.configure(1)],
+    [
+        lambda member: member.modify_port(2, Bits(0x10, 0x10), 0, 7),
+        lambda member: member.set_fragments(1),
+    ],
     ids=["a port", "fragments"],
 )
 def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
@@ -472,14 +397,14 @@ def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
     switch, _ = up()
     heard = []
     configure(switch.member)
-    switch.member.barrier(lambda: heard.append("done"))
+    switch.member.session.barrier(lambda: heard.append("done"))
     _, first = switch.connection.take()
     switch.reply(of.Type.BARRIER_REPLY, first, b"")
     assert heard == []
     (second,) = switch.connection.take()
     switch.reply(of.Type.BARRIER_REPLY, second, b"")
     assert heard == ["done"]
-    switch.member.barrier(lambda: heard.append("once"))
+    switch.member.session.barrier(lambda: heard.append("once"))
     (only,) = switch.connection.take()
     switch.reply(of.Type.BARRIER_REPLY, only, b"")
     assert heard == ["done", "once"]
@@ -488,9 +413,9 @@ def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
 def test_barriers_at_the_same_time_are_each_asked_for_twice_behind_a_new_configuration():
     switch, _ = up()
     heard = []
-    switch.member.configure(1)
+    switch.member.set_fragments(1)
     for name in ("one", "other"):
-        switch.member.barrier(lambda name=name: heard.append(name))
+        switch.member.session.barrier(lambda name=name: heard.append(name))
     _, *first = switch.connection.take()
     for request in first:
         switch.reply(of.Type.BARRIER_REPLY, request, b"")
@@ -503,33 +428,33 @@ def test_barriers_at_the_same_time_are_each_asked_for_twice_behind_a_new_configu
 def test_a_switch_is_settled_when_a_barrier_has_shown_that_it_has_done_all():
     switch, _ = up()
     member = switch.member
-    assert not member.settled, "it has been sent its service rules"
-    member.barrier(lambda: None)
+    assert not member.session.settled, "it has been sent its service rules"
+    member.session.barrier(lambda: None)
     switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
-    assert member.settled
+    assert member.session.settled
     member.request(messages.echo_request, lambda kind, message: True, lambda: None)
-    assert member.settled, "a request changes nothing"
-    member.barrier(lambda: None)
-    member.send(messages.set_config(1, 0, 0))
-    assert not member.settled
-    member.barrier(lambda: None)
+    assert member.session.settled, "a request changes nothing"
+    member.session.barrier(lambda: None)
+    member.session.send(messages.set_config(1, 0, 0))
+    assert not member.session.settled
+    member.session.barrier(lambda: None)
     *_, before, _, behind = switch.connection.take()
     switch.reply(of.Type.BARRIER_REPLY, before, b"")
-    assert not member.settled, "that barrier was before the message"
+    assert not member.session.settled, "that barrier was before the message"
     switch.reply(of.Type.BARRIER_REPLY, behind, b"")
-    assert member.settled
+    assert member.session.settled
 
 
 def test_a_switch_is_configuring_until_it_goes_by_its_new_configuration():
     switch, _ = up()
-    assert not switch.member.configuring
-    switch.member.configure(1)
-    switch.member.barrier(lambda: None)
-    assert switch.member.configuring
+    assert not switch.member.session.configuring
+    switch.member.set_fragments(1)
+    switch.member.session.barrier(lambda: None)
+    assert switch.member.session.configuring
     for _ in range(2):
-        assert switch.member.configuring and not switch.member.settled
+        assert switch.member.session.configuring and not switch.member.session.settled
         switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
-    assert not switch.member.configuring and switch.member.settled
+    assert not switch.member.session.configuring and switch.member.session.settled
 
 
 def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
@@ -537,7 +462,7 @@ def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
     switch, _ = up()
     heard = []
     for name in ("first", "second", "third"):
-        switch.member.barrier(lambda name=name: heard.append(name))
+        switch.member.session.barrier(lambda name=name: heard.append(name))
     requests = switch.connection.take()
     switch.reply(of.Type.BARRIER_REPLY, requests[1], b"")
     assert heard == ["first", "second"]
@@ -552,7 +477,7 @@ def test_what_answers_no_request_is_the_big_switch_s():
     switch.connection.intercept(of.Type.ERROR, error)
     removed = of.message(of.Type.FLOW_REMOVED, bytes(80))
     switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
-    assert switch.owner.said[-2:] == ["refused", "flow_removed"]
+    assert switch.events.said[-2:] == ["refused", "flow_removed"]
 
 
 def test_a_reply_of_several_parts_is_answered_by_the_last():
@@ -591,8 +516,8 @@ def test_a_switch_with_two_tunnel_ports_is_named_once_with_both(caplog):
     switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
     (warning,) = warnings(caplog)
     assert "switch 1" in warning and "tun1, tun7" in warning
-    assert switch.member.tunnel_port is None
-    assert sorted(switch.member.own_ports()) == [1, 2]
+    assert switch.member.ports.tunnel is None
+    assert sorted(switch.member.ports.own()) == [1, 2]
 
 
 @pytest.mark.parametrize("number", [17, 20, 0xFEFF])
@@ -601,7 +526,7 @@ def test_a_port_above_the_formula_is_named_once_and_left_out(caplog, number):
     switch.port_status(of.PortReason.MODIFY, PORTS[0]._replace(state=1))
     (warning,) = warnings(caplog)
     assert all(word in warning for word in ("switch 1", str(number), "big", "--max_ports"))
-    assert sorted(switch.member.own_ports()) == [1, 2]
+    assert sorted(switch.member.ports.own()) == [1, 2]
     # On the switch it takes no part in floods, as the tunnel does not.
     assert sorted(no_flood(messages)) == [3, number]
 
@@ -609,13 +534,13 @@ def test_a_port_above_the_formula_is_named_once_and_left_out(caplog, number):
 @pytest.mark.parametrize("name", ["tun", "tunnel1", "tap1", "tun1x", "xtun1", "TUN1"])
 def test_only_tunn_is_a_tunnel_port(caplog, name):
     switch, _ = up(ports=[*PORTS[:2], phy_port(3, name)])
-    assert switch.member.tunnel_port is None
-    assert sorted(switch.member.own_ports()) == [1, 2, 3]
+    assert switch.member.ports.tunnel is None
+    assert sorted(switch.member.ports.own()) == [1, 2, 3]
 
 
 def test_the_tunnel_port_may_have_any_number():
     switch, messages = up(ports=[*PORTS[:2], phy_port(100, "tun12")])
-    assert switch.member.tunnel_port == 100
+    assert switch.member.ports.tunnel == 100
     expected = {rule.replace("in_port=3", "in_port=100") for rule in DEMO}
     assert set(changes(messages)) == {"ADD " + rule for rule in expected}
 
@@ -624,21 +549,21 @@ def test_a_switch_that_lets_us_wait_has_stood_still(monkeypatch):
     """Not one that has much to say before it answers, and not one that was not asked."""
     switch, _ = up()
     clock = [time.monotonic()]
-    monkeypatch.setattr(member_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
     removed = of.message(of.Type.FLOW_REMOVED, bytes(80))
     for _ in range(10):
         clock[0] += 0.4
         switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
     clock[0] += 100
-    switch.member.barrier(lambda: None)
+    switch.member.session.barrier(lambda: None)
     (barrier,) = switch.connection.take()
     for _ in range(10):
         clock[0] += 0.4
         switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
-    assert switch.member.stalled_at < 0
+    assert switch.member.liveness.stalled_at < 0
     clock[0] += 0.6
     switch.reply(of.Type.BARRIER_REPLY, barrier, b"")
-    assert switch.member.stalled_at == clock[0]
+    assert switch.member.liveness.stalled_at == clock[0]
 
 
 # ---- a switch that does not answer any more ----
@@ -652,14 +577,14 @@ def silent():
     (echo,) = switch.connection.take()
     assert echo.type == of.Type.ECHO_REQUEST
     switch.member.watch(now + 5.1, 5)
-    assert switch.owner.said[-1] == "member_lost" and not switch.member.ready
-    assert switch.member.connection is None and not switch.connection.closed
+    assert switch.events.said[-1] == "lost" and not switch.member.ready
+    assert switch.member.session.connection is None and not switch.connection.closed
     return switch, now + 5.1
 
 
 def test_a_silent_switch_is_lost_and_its_connection_is_kept():
     switch, now = silent()
-    switch.member.send(b"nothing")
+    switch.member.session.send(b"nothing")
     assert switch.connection.take() == []
     for second in range(1, 6):
         switch.member.watch(now + second + 0.1, 5)
@@ -672,7 +597,7 @@ def test_a_silent_switch_that_answers_is_brought_up_to_date_on_its_old_connectio
     (echo,) = switch.connection.take()
     switch.reply(of.Type.ECHO_REPLY, echo, b"")
     switch.answer()
-    assert switch.member.ready and switch.member.connection is switch.connection
+    assert switch.member.ready and switch.member.session.connection is switch.connection
     assert not switch.connection.closed
 
 
@@ -681,7 +606,7 @@ def test_what_a_switch_says_unasked_does_not_show_that_it_hears_us(kind):
     switch, now = silent()
     left_to_pox = not switch.connection.intercept(kind, of.message(kind, bytes(56)))
     assert left_to_pox == (kind == of.Type.ECHO_REQUEST), "it gets an echo"
-    assert switch.connection.take() == [] and switch.member.connection is None
+    assert switch.connection.take() == [] and switch.member.session.connection is None
 
 
 def test_a_new_connection_takes_the_place_of_a_silent_one():
@@ -691,7 +616,7 @@ def test_a_new_connection_takes_the_place_of_a_silent_one():
     assert old.closed
     switch.member.closed(old)
     switch.answer()
-    assert switch.member.ready and switch.member.connection is switch.connection
+    assert switch.member.ready and switch.member.session.connection is switch.connection
 
 
 def test_a_silent_connection_is_closed_in_the_end():

@@ -13,7 +13,8 @@ from lab.openflow10 import Port, Type
 from edge import poxfixes
 from edge.north import connections
 from edge.north.datapath import Datapath
-from edge.switch import bigswitch
+from edge.south.session import State
+from edge.switch import topology
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
 from edge.switch.ports import PortNumbers
@@ -137,7 +138,7 @@ class Bed:
 @pytest.fixture
 def bed(monkeypatch):
     turns = deque()
-    for module in (poxfixes, connections, bigswitch):
+    for module in (poxfixes, connections, topology):
         monkeypatch.setattr(module, "end_of_turn", turns.append)
     return Bed(turns)
 
@@ -211,7 +212,7 @@ def test_a_packet_waits_while_a_switch_is_given_what_it_lacks(bed):
     bed.told()
     one = bed.switches[0] = bed.connect(1)
     bed.send(THROUGH_TABLE, BARRIER, THROUGH_TABLE)
-    assert bed.big.members[1].missing
+    assert bed.big.topology.members[1].state is State.SYNCING
     one.work()
     assert one.did.count(Type.PACKET_OUT) == 1, "not the one behind the barrier"
     for _ in range(5):
@@ -223,7 +224,7 @@ def test_a_packet_waits_while_a_switch_is_given_what_it_lacks(bed):
 
 
 def test_a_probe_of_a_tunnel_has_nobody_wait(bed):
-    bed.big.members[2].send(of.packet_out(bytes(60), of.output(3)), changes=False)
+    bed.big.topology.members[2].session.send(of.packet_out(bytes(60), of.output(3)), changes=False)
     bed.send(FLOW_ON_ONE, BARRIER, THROUGH_TABLE)
     bed.switches[0].work()
     assert bed.switches[0].did == [Type.FLOW_MOD, Type.PACKET_OUT]
