@@ -113,6 +113,21 @@ def test_when_pox_does_not_answer_the_page_says_so_and_comes_back(bed, page):
     bed.wait_until_ready()  # it has been still for longer than its switches may be
 
 
+def test_a_switch_that_does_not_answer_is_shown_as_silent_and_comes_back(bed, page):
+    states = "Array.from(document.querySelectorAll('#members .state'), e => e.textContent).join()"
+    ovs = bed.network.switches[2].ovs
+    ovs.sigstop()
+    try:
+        page.wait(f"{states} === 'up,silent'")
+        assert page.run("return document.querySelectorAll('.member.silent .port.down').length") == 2
+        assert page.texts("#members .state.bad") == ["silent"]
+        assert page.texts(".port .why") == ["lost", "lost"]
+    finally:
+        ovs.sigcont()
+    page.wait(f"{states} === 'up,up'")
+    bed.wait_until_ready()
+
+
 # --- flows ----------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ install() puts all of them in place; importing does nothing.
     help        it cannot read a launch() with annotations, nor any since Python 3.11
     timers      a recurring timer dies of one exception
     ending      the main thread notices the end up to ten seconds late
+    webserver   one connection may cost any memory, thread or log; imported by edge.dashboard alone
 """
 
 import contextlib

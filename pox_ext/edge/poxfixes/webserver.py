@@ -1,9 +1,9 @@
 """
-POX's web server (pox/web/webcore.py), fit for browsers and Prometheus that one does not know.
+POX's web server (pox/web/webcore.py), repaired for clients that nobody knows.
 
-Nothing else here imports pox.web.webcore, which does not load on Python 3.13: it needs the module
-cgi (webcore.py:57), which is gone there.  So edge.poxfixes leaves this module out, and whoever
-serves pages imports it.
+pox.web.webcore is imported here and nowhere else.  It does not load on Python 3.13, since it needs
+the module cgi (webcore.py:57), which is gone there.  So edge.poxfixes does not import this module;
+only edge.dashboard does.
 
     Server          POX's server, with bounds on what connections may cost, and a quiet log
     RequestHandler  what set_handler() takes: on Server, or on the server that POX has already
@@ -33,14 +33,15 @@ class RequestHandler(webcore.SplitRequestHandler):
     Answers requests below one prefix of POX's web server; a subclass says how, in respond().
 
     POX, all in pox/web/webcore.py:
-    - :250, :866 without POX's own cookie, a request is answered by a redirection that sets one.
-      That guards what a request may change; Prometheus keeps no cookies.
-    - :459 every answer has an Access-Control header, and with --cors=permissive (:1218) answers may
-      be read by the pages of all other sites, whatever the handler.
-    - :509 methods other than those that have a do_METHOD() are answered with a page of HTML.
-    - :519 each request is a line of the log at DEBUG; a page asks every other second.
+    - :248 without POX's own cookie, a request is answered by a redirection that sets one.  That
+      guards what a request may change; Prometheus keeps no cookies.
+    - :459 every answer has an Access-Control header, and with --cors=permissive (:1219) the pages
+      of all other sites may read every answer, whatever the handler.
+    - :511 a method without a do_METHOD() is answered by an HTML page, not by the handler.
+    - :518 each request is a line of the log at DEBUG; a page sends some every other second.
+    - :498 the Server header tells the versions of POX and Python.
 
-    Here: no cookie, no Access-Control headers, all methods go to respond(), no lines.
+    Here: no cookie, no Access-Control headers, every method goes to respond(), no lines, PRODUCT.
     """
 
     pox_cookieguard = False
@@ -91,10 +92,10 @@ class _Connection(webcore.SplitterRequestHandler):
     One connection to the server.
 
     POX, all in pox/web/webcore.py:
-    - :779 nothing limits how long a connection may be without a request; each has a thread.
-    - :829 nothing limits how long the first line of a request may be; it is kept in memory.
+    - :779 a connection may wait for ever before it sends a request; it keeps a thread.
+    - :829 the first line of a request may have any length; it is kept in memory.
     - :808 each malformed request is a line of the log at ERROR.
-    - :813 the Server header tells the versions of POX and Python.
+    - :813 the Server header of a refusal tells the versions of POX and Python.
 
     Here: REQUEST_PATIENCE, LONGEST_LINE, lines at DEBUG, PRODUCT.
     """
@@ -120,13 +121,15 @@ class Server(webcore.SplitThreadedServer):
 
     POX, all in pox/web/webcore.py:
     - :900 each connection gets a thread, however many there are.
-    - :900 by what it inherits from socketserver, an error on a connection is a traceback on stderr,
-      and at the end the threads of all connections are waited for.
-    - :1275 shutdown() waits for serve_forever() to end, for ever if that has not begun: when POX
-      goes down before it was up.
+    - :900 what it inherits from socketserver: the kernel holds five connections until they are
+      accepted, and others try again a second later; an error on a connection is a traceback on
+      stderr; the process cannot end while a thread sends to a browser that does not read.
+    - :1276 shutdown() waits for serve_forever() to end.  It waits for ever if that has not begun,
+      as when POX goes down before it was up.
 
-    Here: more connections are closed at once, errors are a line at DEBUG, nobody waits for threads,
-    and start() arranges that shutdown() comes only after serve_forever().
+    Here: connections above MOST_CONNECTIONS are closed at once, the kernel holds as many, an error
+    is a line at DEBUG, threads do not keep the process, and start() calls shutdown() only after
+    serve_forever() has begun.
 
     address: IP and port.  Raises OSError if one cannot listen there.
     """
