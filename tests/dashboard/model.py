@@ -69,16 +69,35 @@ def datapath(switch: BigSwitch) -> Datapath:
 
 def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:
     """A switch that is up."""
-    member = switch.members[index] = Member(switch, index, index)
-    for number in range(1, ports + 1):
-        member.ports[number] = phy_port(number, b"s%d-eth%d" % (index, number))
-    member.ports[TUNNEL] = phy_port(TUNNEL, b"tun%d" % index, config=of.OFPPC_NO_FLOOD)
-    member._ports_found()
-    member.tunnel_ip = ip(index)
-    member.connection = Silence()
-    member.ready = True
-    switch.ports_changed(member)
+    member = Member(switch, index, index, switch.topology.numbers.max_ports)
+    switch.topology.add(member)
+    own = [phy_port(port, b"s%d-eth%d" % (index, port)) for port in range(1, ports + 1)]
+    tunnel = phy_port(TUNNEL, b"tun%d" % index, config=of.OFPPC_NO_FLOOD)
+    member.ports.read([*own, tunnel])
+    member.set_tunnel_ip(ip(index))
+    member.session.connection = Silence()
+    member.use(switch.topology.ingress_of(member))
+    is_up(member)
+    switch.portlist.announce(member)
     return member
+
+
+def is_up(member: Member) -> None:
+    """The switch has connected, and has all that it has to have."""
+    is_syncing(member)
+    member.liveness.synced()
+
+
+def is_syncing(member: Member) -> None:
+    """The switch has connected, and still lacks some flows."""
+    member.liveness.connected()
+    member.liveness.flows_read()
+
+
+def is_lost(member: Member) -> None:
+    """The switch's connection is gone."""
+    member.session.connection = None
+    member.liveness.lost(time.monotonic())
 
 
 class Silence:
@@ -116,14 +135,15 @@ def add_flow(
         act.parse(actions),
         time.monotonic(),
     )
-    switch.table.put(entry)
-    switch.cookies.new(entry)
+    switch.flows.table.put(entry)
+    switch.flows.cookies.new(entry)
     return entry
 
 
 def count(switch: BigSwitch, index: int, entry: FlowEntry, packets: int, octets: int) -> None:
     """A switch has said what its copy of a flow has counted."""
-    switch.members[index].counters[switch.cookies.cookie(entry)] = packets, octets
+    cookie = switch.flows.cookies.cookie(entry)
+    switch.topology.members[index].counters.saw(cookie, packets, octets)
 
 
 def read(pieces):

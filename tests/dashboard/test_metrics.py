@@ -34,9 +34,9 @@ def switch():
 
 
 def test_switches_tunnels_ports_and_flows_are_counted(switch):
-    switch.members[3].ready = False
-    switch.ports_changed(switch.members[3])
-    switch.discovery.changed(switch.members[1])
+    model.is_lost(switch.topology.members[3])
+    switch.portlist.announce(switch.topology.members[3])
+    switch.discovery.changed(switch.topology.members[1])
     for port in range(1, 6):
         model.add_flow(switch, model.match(in_port=port))
     found = samples(switch)
@@ -49,9 +49,9 @@ def test_switches_tunnels_ports_and_flows_are_counted(switch):
 
 
 def test_a_port_that_is_set_down_is_not_up(switch):
-    member = switch.members[1]
-    member.ports[1] = model.phy_port(1, b"s1-eth1", of.OFPPC_PORT_DOWN)
-    switch.ports_changed(member)
+    member = switch.topology.members[1]
+    member.ports.all[1] = model.phy_port(1, b"s1-eth1", of.OFPPC_PORT_DOWN)
+    switch.portlist.announce(member)
     assert samples(switch)["ports_up"] == 5
 
 

@@ -72,38 +72,38 @@ def test_ports_have_the_big_switchs_numbers_and_the_switchs_own(switch):
     ],
 )
 def test_a_port_says_why_it_is_down(switch, config, state, shown):
-    member = switch.members[2]
-    member.ports[1] = model.phy_port(1, b"s2-eth1", config | of.OFPPC_NO_FLOOD, state)
-    switch.ports_changed(member)
+    member = switch.topology.members[2]
+    member.ports.all[1] = model.phy_port(1, b"s2-eth1", config | of.OFPPC_NO_FLOOD, state)
+    switch.portlist.announce(member)
     port = overview(switch)["switches"][1]["ports"][0]
     assert (port["number"], port["state"]) == (17, shown)
     assert port["config"] == ["port_down", "no_flood"][0 if config else 1 :]
 
 
 def test_a_lost_switch_and_its_ports_are_shown_as_lost(switch):
-    member = switch.members[2]
-    member.ready, member.connection = False, None
-    switch.ports_changed(member)
+    member = switch.topology.members[2]
+    model.is_lost(member)
+    switch.portlist.announce(member)
     shown = overview(switch)["switches"][1]
     assert shown["state"] == "gone"
     assert [port["state"] for port in shown["ports"]] == ["switch lost"] * 2
 
 
 def test_a_switch_that_is_brought_up_to_date_is_connecting(switch):
-    switch.members[1].ready = False
+    switch.topology.members[1].liveness.connected()
     assert overview(switch)["switches"][0]["state"] == "connecting"
 
 
 def test_a_switch_that_still_lacks_some_flows_is_syncing(switch):
-    switch.members[1].syncing = True
+    model.is_syncing(switch.topology.members[1])
     shown = overview(switch)["switches"][0]
     assert shown["state"] == "syncing"
     assert [port["state"] for port in shown["ports"]] == ["up", "up"]
 
 
 def test_tunnel_and_ports_that_are_left_out_are_shown_apart(switch):
-    member = switch.members[1]
-    member.ports[20] = model.phy_port(20, b"s1-eth20")
+    member = switch.topology.members[1]
+    member.ports.all[20] = model.phy_port(20, b"s1-eth20")
     shown = overview(switch)["switches"][0]
     assert (shown["tunnel_port"], shown["tunnel_name"], shown["tunnel_ip"]) == (
         model.TUNNEL,
@@ -116,8 +116,8 @@ def test_tunnel_and_ports_that_are_left_out_are_shown_apart(switch):
 
 def test_a_tunnel_is_up_when_every_switch_has_reached_it():
     switch = model.big_switch(3)
-    switch.discovery.changed(switch.members[3])
-    switch.members[1].tunnel_ip = None
+    switch.discovery.changed(switch.topology.members[3])
+    switch.topology.members[1].set_tunnel_ip(None)
     assert overview(switch)["tunnels"] == [
         {"ip": "172.16.0.1", "switch": None, "state": "not found", "unreached": []},
         {"ip": "172.16.0.2", "switch": 2, "state": "not reached by all", "unreached": [3]},
@@ -181,7 +181,7 @@ def test_a_flow_is_shown_as_the_controller_has_it(switch):
     duration = shown.pop("duration")
     assert 0 <= duration < 60
     assert shown == {
-        "switch_cookie": f"{switch.cookies.cookie(entry):#x}",
+        "switch_cookie": f"{switch.flows.cookies.cookie(entry):#x}",
         "cookie": "0x2a",
         "priority": 100,
         "match": "tcp,nw_dst=10.0.0.3,tp_dst=80",
@@ -268,7 +268,7 @@ def test_a_search_finds_the_flows_that_have_all_of_its_words(switch, search, fou
 def test_a_search_finds_the_cookie_that_a_flow_has_on_the_switches(switch):
     wanted = model.add_flow(switch, model.match(in_port=1))
     model.add_flow(switch, model.match(in_port=2))
-    answer = flows(switch, search=f"{switch.cookies.cookie(wanted):#x}")
+    answer = flows(switch, search=f"{switch.flows.cookies.cookie(wanted):#x}")
     assert matches_of(answer) == ["in_port=1"]
 
 
@@ -278,8 +278,8 @@ def test_flows_may_come_and_go_while_they_are_read(switch):
     for _ in range(5):
         next(reading)
     for entry in (entries[1], entries[8]):
-        switch.table.remove(entry)
-        switch.cookies.release(entry)
+        switch.flows.table.remove(entry)
+        switch.flows.cookies.release(entry)
     model.add_flow(switch, model.match(in_port=11))
     answer = read(reading)
     assert matches_of(answer) == [f"in_port={n}" for n in (1, 3, 4, 5, 6, 7, 8, 10)]
@@ -297,7 +297,7 @@ def test_everything_that_is_shown_is_json(switch):
 
 def installed(switch, index, entry, **changes):
     """What the switch would say that it has."""
-    copy = switch.copy(entry, switch.members[index])
+    copy = switch.flows.copy(entry, switch.topology.members[index])
     match = b""
     port = re.fullmatch(r"in_port=(\d+)", match_text(copy.match))
     if port:
@@ -330,7 +330,7 @@ def test_a_flow_is_shown_with_what_each_switch_has(switch):
         "into the tunnel",
     ]
     assert shown[2]["installed"]["actions"][0]["note"] == "port 18 of the big switch"
-    assert shown[1]["installed"]["cookie"] == f"{switch.cookies.cookie(entry):#x}"
+    assert shown[1]["installed"]["cookie"] == f"{switch.flows.cookies.cookie(entry):#x}"
     assert (shown[1]["installed"]["packets"], shown[1]["installed"]["octets"]) == (7, 420)
 
 
@@ -346,7 +346,9 @@ def test_the_ingress_port_is_the_switchs_own_there(switch):
 def test_a_flow_for_an_ingress_port_that_is_not_there_is_shown_as_it_is_installed(switch, in_port):
     """One that no switch has, and the number of a tunnel."""
     entry = model.add_flow(switch, model.match(in_port=in_port))
-    said = {member.index: installed(switch, member.index, entry) for member in switch.homes(entry)}
+    said = {
+        member.index: installed(switch, member.index, entry) for member in switch.flows.homes(entry)
+    }
     shown = copies(switch, entry, said)
     assert [shown[index]["state"] for index in said] == ["installed"] * len(shown)
     assert len(shown) == (2 if in_port == of.OFPP_LOCAL else 1)
@@ -377,7 +379,7 @@ def test_a_copy_that_is_missing_and_one_that_is_not_known_are_told(switch):
 
 def test_a_switch_that_is_lost_is_told(switch):
     entry = model.add_flow(switch)
-    switch.members[2].ready = False
+    model.is_lost(switch.topology.members[2])
     shown = copies(switch, entry, {1: None})
     assert shown[2] == {"switch": 2, "dpid": f"{2:016x}", "state": "switch lost"}
 
