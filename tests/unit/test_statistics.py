@@ -1,4 +1,4 @@
-"""Statistics replies in parts."""
+"""Statistics: replies in parts, and what the switches are asked for."""
 
 import struct
 
@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
+from dashboard import model
+from edge.north import statistics
 from edge.openflow import stats
 
 LONGEST = 65535
@@ -66,3 +68,121 @@ def test_nothing_is_lost_or_cut_whatever_the_sizes_are(sizes):
     for body, _ in got:
         seen += len(body)
         assert seen in ends
+
+
+# ---- how the switches are asked for flows ----
+
+ALL = "all"
+
+
+class Asked:
+    """A connection to a switch that notes what the switch is asked for, and answers when told to.
+
+    requests: for each NXST_FLOW request the cookie that it asks for, or ALL.
+    """
+
+    disconnected = False
+    stuck = unacknowledged = 0
+
+    def __init__(self, member):
+        self.member = member
+        self.requests = []
+        self._xids = []
+        member.connection = self
+
+    def send(self, data):
+        message = of.unpack(data)
+        assert message.type == of.Type.STATS_REQUEST
+        length = struct.unpack_from("!H", message.body, 4 + 14)[0]
+        match = message.body[4 + 20 :][:length]
+        masked = match[2] & 1
+        self.requests.append(ALL if masked else int.from_bytes(match[4:12], "big"))
+        self._xids.append(message.xid)
+
+    def answer(self, counters):
+        """Answer everything, as if these flows ({cookie: (packets, octets)}) were on the switch."""
+        requests, self.requests = self.requests, []
+        xids, self._xids = self._xids, []
+        for asked, xid in zip(requests, xids):
+            flows = b"".join(
+                struct.pack("!HBxLLHHHHHHQQQ", 48, 2, 0, 0, 1, 0, 0, 0, 0, 0, cookie, *counted)
+                for cookie, counted in counters.items()
+                if asked in (ALL, cookie)
+            )
+            body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + flows
+            self.member._received(of.Type.STATS_REPLY, of.message(of.Type.STATS_REPLY, body, xid))
+
+
+class Bed:
+    """A big switch over switches with `flows` flows, of which some have an in_port."""
+
+    def __init__(self, flows, switches=2, in_ports=()):
+        self.switch = model.big_switch(switches)
+        self.flows = [
+            model.add_flow(self.switch, model.match(dl_type=0x88B5, dl_vlan=number))
+            for number in range(flows)
+        ]
+        self.flows += [
+            model.add_flow(self.switch, model.match(in_port=number)) for number in in_ports
+        ]
+        self.asked = [Asked(member) for member in self.switch.members.values()]
+        self.done = []
+
+    def cookies(self, flows):
+        return [self.switch.cookies.cookie(flow) for flow in flows]
+
+    def refresh(self, flows):
+        """Return what each switch is asked for."""
+        statistics.refresh(self.switch, flows, lambda: self.done.append(True))
+        return [asked.requests for asked in self.asked]
+
+
+def test_eight_flows_of_a_table_of_eight_are_one_dump_of_each_switch():
+    bed = Bed(8)
+    assert bed.refresh(bed.flows) == [[ALL], [ALL]]
+
+
+def test_nine_flows_of_a_big_table_are_nine_requests_to_each_switch():
+    bed = Bed(1000)
+    wanted = bed.flows[500:509]
+    assert bed.refresh(wanted) == [bed.cookies(wanted)] * 2
+
+
+def test_one_flow_is_one_request_however_small_the_table():
+    bed = Bed(1)
+    assert bed.refresh(bed.flows) == [bed.cookies(bed.flows)] * 2
+
+
+def test_a_switch_without_any_of_the_flows_is_not_asked():
+    bed = Bed(1000, in_ports=(1, 2, 17))
+    *_, one, two, other = bed.flows
+    assert bed.refresh([one, two]) == [bed.cookies([one, two]), []]
+    assert bed.refresh([other]) == [bed.cookies([one, two]), bed.cookies([other])]
+
+
+def test_each_switch_is_asked_in_the_way_that_is_cheaper_for_it():
+    """One holds many of the flows, the other few."""
+    bed = Bed(100, in_ports=[*range(1, 17), 17])
+    wanted = bed.flows[100:]
+    assert bed.refresh(wanted) == [[ALL], bed.cookies(wanted[-1:])]
+
+
+@pytest.mark.parametrize("flows", [3, 1000], ids=["dump", "one by one"])
+def test_what_the_switches_answer_is_counted(flows):
+    bed = Bed(flows)
+    wanted = bed.flows[:3]
+    bed.refresh(wanted)
+    one, other = bed.asked
+    counters = {cookie: (number + 1, 100) for number, cookie in enumerate(bed.cookies(wanted))}
+    one.answer(counters)
+    assert not bed.done, "the other switch has not answered"
+    other.answer(counters)
+    assert bed.done == [True]
+    assert [bed.switch.counted(flow) for flow in wanted] == [(2, 200), (4, 200), (6, 200)]
+
+
+def test_flows_that_have_gone_are_not_asked_for():
+    bed = Bed(1000)
+    gone, *left = wanted = bed.flows[:3]
+    bed.switch.table.remove(gone)
+    assert bed.refresh(wanted) == [bed.cookies(left)] * 2
