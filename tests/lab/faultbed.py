@@ -25,8 +25,9 @@ PASSING = (
     "edge.poxfixes.hub.",  # who waits for what at this moment
     "edge.poxfixes.timers.",
     "edge.poxfixes.connection.EdgeConnection.",  # what POX keeps of the handshake
-    "edge.translate.",  # shared by flows with the same actions, as long as they are remembered
-    "edge.match.",
+    "edge.openflow.actions.",  # shared by flows with the same actions, as long as remembered
+    "edge.openflow.match.",
+    "edge.south.translate.",
     "edge.south.member.Member._translated",
     "edge.switch.expiry.Expiry._deadlines",
     "edge.switch.packets.Packets._ins",
