@@ -1,4 +1,4 @@
-"""POX with edge.aggregator, run as a user runs it: a process of its own."""
+"""POX with edge.aggregator as a process, started as a user starts it."""
 
 import os
 import re
@@ -34,14 +34,15 @@ class Aggregator:
     """One POX process in a network namespace.
 
     namespace: where it runs.
-    log_path: file that collects what it prints, of all its lives.
+    log_path: file to which it appends what it prints, each time that it is started.
     options: of the component, such as "--ips=172.16.0.1".
-    component: what POX runs; any component will do.
-    python: the interpreter; by default $EDGE_PYTHON, else the one that runs the tests.
+    component: the component that POX runs.
+    python: the interpreter; by default $EDGE_PYTHON, without that the one that runs the tests.
+    level: of POX's log.
     """
 
     running: list["Aggregator"] = []
-    """Those that a failing test may want to show the log of."""
+    """All that run: a test that fails shows the ends of their logs."""
 
     def __init__(
         self,
@@ -72,9 +73,9 @@ class Aggregator:
         return self.process.pid
 
     def start(self) -> None:
-        """Start the process.  Call from the main thread: it dies with the thread that started it.
+        """Start the process; do not wait until it is ready for something.
 
-        It is not ready then; what ready means depends on the test.
+        Call this from the main thread: the process dies with the thread that started it.
         """
         assert not self.alive, "already running"
         pox = find_pox()
@@ -150,19 +151,28 @@ class Aggregator:
         self.process.send_signal(signal.SIGCONT)
 
     def log(self, all_lives: bool = False, since: int = 0) -> str:
-        """Return what it has printed since it was started, or ever, or since a log_end()."""
+        """Return what it has printed since it was started last.
+
+        all_lives: True for what it has printed since it was started first.
+        since: a result of `log_end`; what was printed before is left out.
+        """
         with open(self.log_path, errors="replace") as log:
             log.seek(since if all_lives else max(since, self._life_begins))
             return log.read()
 
     def log_end(self) -> int:
-        """Return where the log ends now: at DEBUG it can be too long to be read again."""
+        """Return where the log ends now, to pass it as `since` to `log` or `wait_for_log`.
+
+        At DEBUG a log can be too long to read all of it each time.
+        """
         return os.path.getsize(self.log_path)
 
     def wait_for_log(self, pattern: str, timeout: float = 10, since: int = 0) -> "re.Match[str]":
-        """Return the first match of a regular expression in the log since the start, or `since`.
+        """Return the first match of a regular expression in the log since the last start.
 
-        Fails when it does not come in `timeout` seconds or the process ends without it.
+        since: a result of `log_end`; what was printed before is left out.
+
+        Fails when there is none within `timeout` seconds, or the process ends without one.
         """
         deadline = time.monotonic() + timeout
         while True:

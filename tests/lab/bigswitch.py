@@ -1,4 +1,4 @@
-"""The whole thing: switches, edge.aggregator, and an upstream controller in the test's hand."""
+"""Switches, edge.aggregator and a controller together, and the bridge they are compared with."""
 
 import os
 import time
@@ -14,22 +14,21 @@ from .network import CONTROL_ADDRESS, Network, PlainBridge, Wires
 
 OPENFLOW_PORT = 6633
 READY = 20.0
-"""Seconds until a big switch must be there."""
+"""Seconds within which a big switch must have all its ports and tunnels."""
 
 
 Self = TypeVar("Self", bound="Bed")
 
 
 class Bed:
-    """A datapath, the wires to its ports, and its controller: what a differential test needs.
-
-    `wires` sends and receives frames, `controller` speaks OpenFlow, and so do `others` where a
-    test has asked for more than one controller.
-    """
+    """A datapath, the wires to its ports, and its controller: what a differential test needs."""
 
     wires: Wires
+    """Sends frames into the ports and receives what comes out."""
     controller: Controller
+    """The datapath's controller, which the test commands."""
     others: Sequence[Controller] = ()
+    """Further controllers, when the test has asked for them."""
 
     @property
     def numbers(self) -> list[int]:
@@ -37,10 +36,10 @@ class Bed:
         return sorted(self.wires.ports)
 
     def settle(self) -> None:
-        """Return when every frame sent and everything that follows from it has arrived.
+        """Return when every frame sent has been forwarded, and every packet-in has arrived.
 
-        Frames are out of the ports, and packet-ins in the controller's inbox.  Twice, because the
-        aggregator may answer a packet-in by itself with a packet-out.
+        Then the frames can be read at the ports, and the packet-ins are in the controller's inbox.
+        All is done twice, because the aggregator may answer a packet-in with a packet-out.
         """
         for _ in range(2):
             self.wires.settle()
@@ -49,14 +48,17 @@ class Bed:
     def expect(
         self, expected: dict[int, Sequence[bytes]], packet_ins: Sequence[of.PacketIn] = ()
     ) -> None:
-        """Fail unless exactly these frames came out of the ports and these packet-ins came."""
+        """Fail unless exactly these frames came out, and exactly these packet-ins came.
+
+        expected: the frames by port.
+        """
         self.settle()
         self.wires.expect(expected)
         got = self.controller.packet_ins()
         assert got == list(packet_ins), got
 
     def reset(self) -> None:
-        """Make it as new for the next test: no flows, default config, nothing left to read."""
+        """Make it as new: no flows, default config, no frames and no messages left to read."""
         self.controller.answer_echo = True
         for port in self.wires.ports.values():
             port.restore()
@@ -83,10 +85,12 @@ class Bed:
 
 
 class PlainSwitch(Bed):
-    """One plain Open vSwitch bridge with its controller: the measure of all things.
+    """One plain Open vSwitch bridge with its controller: what the big switch is compared with.
 
-    controllers: how many.
-    listen: a TCP port of 127.0.0.1 where it takes connections too, as from ovs-ofctl.
+    numbers, flow_limit: see `PlainBridge`.
+    record: keep transcripts of the controllers' connections.
+    controllers: how many there are.
+    listen: a TCP port of 127.0.0.1 where the bridge accepts connections, such as ovs-ofctl's.
     """
 
     def __init__(
@@ -118,13 +122,14 @@ class PlainSwitch(Bed):
 
 
 class BigSwitch(Bed):
-    """N switches with edge.aggregator over them, upstream connected to `controller`.
+    """Switches with edge.aggregator over them, which is connected to `controller`.
 
-    options: further options of the component; `--ips` and where the controllers are is given.
-    flow_limit: see `Network`.
-    record: keep transcripts of the upstream connections.
-    ready: wait until all ports are there and every tunnel carries frames.
-    controllers: how many.
+    switches, ports, flow_limit: see `Network`.
+    options: options of the component, without `--ips` and those that say where controllers are.
+    record: keep transcripts of the controllers' connections.
+    ready: whether to wait until all ports are there and every tunnel carries frames.
+    level, python: see `Aggregator`.
+    controllers: how many there are.
     network: further arguments of `Network`.
     """
 
@@ -163,7 +168,7 @@ class BigSwitch(Bed):
                 python=python,
             )
             self.aggregator.start()
-            # A switch that finds nobody there tries again only after a second.
+            # A switch that nobody answers waits a second before it tries again.
             self.aggregator.wait_until_listening(OPENFLOW_PORT)
             self.connect_switches()
             if ready:
@@ -177,7 +182,10 @@ class BigSwitch(Bed):
         self.network.connect(f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}")
 
     def wait_until_ready(self, timeout: float = READY) -> None:
-        """Return when the controller sees all ports and a frame gets from each switch to all."""
+        """Return when the controller sees all ports, and frames get from each switch to all others.
+
+        Fails after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         for each in (self.controller, *self.others):
             each.wait_until_connected(deadline - time.monotonic())
@@ -187,7 +195,10 @@ class BigSwitch(Bed):
         self.reset()
 
     def wait_for_ports(self, numbers: Sequence[int], timeout: float = READY) -> None:
-        """Return when the big switch has these ports, their links up, and no others up."""
+        """Return when the ports of the big switch whose links are up are exactly these.
+
+        Fails after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while True:
             ports = self.controller.features().ports
@@ -201,7 +212,7 @@ class BigSwitch(Bed):
             self.controller.expect(of.Type.PORT_STATUS, max(0, deadline - time.monotonic()))
 
     def _wait_for_tunnels(self, dpid: int, deadline: float) -> None:
-        """A frame that enters switch `dpid` comes out of one port of every other switch."""
+        """Return when a frame from switch `dpid` comes out of a port of each other switch."""
         first: dict[int, int] = {}
         for number in self.numbers:
             first.setdefault(self.network.locate(number)[0].dpid, number)
@@ -217,7 +228,7 @@ class BigSwitch(Bed):
                 if frame in got:
                     missing.discard(number)
             if missing:
-                time.sleep(0.02)  # discovery goes on; there is no event that this side could see
+                time.sleep(0.02)  # no event tells this side that a tunnel is ready
         self.controller.flow_mod(match, command=of.Command.DELETE_STRICT)
 
     def stop(self) -> None:
@@ -230,5 +241,5 @@ class BigSwitch(Bed):
 
 
 def listeners(namespace: Namespace, count: int, record: bool) -> list[Controller]:
-    """Return controllers that wait for their switch."""
+    """Return `count` controllers that listen for their switch in `namespace`."""
     return [Controller(namespace, record=record) for _ in range(count)]

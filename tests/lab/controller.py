@@ -1,4 +1,4 @@
-"""An OpenFlow 1.0 controller that does exactly what the test tells it, and keeps what it hears."""
+"""An OpenFlow 1.0 controller that sends what the test tells it, and keeps what it receives."""
 
 import itertools
 import select
@@ -16,15 +16,17 @@ Sendable = Union[bytes, "Message", object]
 """Bytes, or anything with a `pack()` that returns them: a `Message`, or one of POX's messages."""
 
 TIMEOUT = 5.0
-"""Seconds that a test waits for what must come."""
+"""Seconds that a test waits for a message that must come."""
 
 
 class Connection:
     """One OpenFlow connection, seen from the controller's side.
 
-    A thread reads it; what came waits in `inbox` until the test takes it out.  Echo requests are
-    answered by the thread and not kept, as long as `answer_echo` is true.
+    A thread reads the connection.  It puts each message into `inbox`, where the message stays until
+    the test takes it out.  While `answer_echo` is true, the thread answers echo requests and does
+    not keep them.
 
+    hello: bytes to send first; None for nothing.
     transcript: a list to which every message of both directions is appended as ("sent" or
         "received", Message); None keeps none.
     """
@@ -66,7 +68,7 @@ class Connection:
     # ---- sending ----
 
     def send(self, *messages: Sendable) -> None:
-        """Send messages as they are, in one piece."""
+        """Send messages unchanged, in one call of sendall()."""
         packed = [item if isinstance(item, bytes) else item.pack() for item in messages]
         if self.transcript is not None:
             self.transcript += [("sent", of.unpack(raw.ljust(8, b"\0"))) for raw in packed]
@@ -76,7 +78,7 @@ class Connection:
     def request(self, message: Sendable, timeout: float = TIMEOUT) -> Message:
         """Send a message with a new xid and return the first message with that xid.
 
-        That may be an OFPT_ERROR.  Fails when none comes in `timeout` seconds.
+        The result may be an OFPT_ERROR.  Fails when no message comes within `timeout` seconds.
         """
         raw = message if isinstance(message, bytes) else message.pack()
         xid = self.new_xid()
@@ -88,31 +90,34 @@ class Connection:
         return next(self._xids)
 
     def barrier(self, timeout: float = TIMEOUT) -> None:
-        """Return when the switch has done all that was sent before.
+        """Return when the switch has processed all messages that were sent before.
 
-        What it had to say about it, errors for instance, is in the inbox then.
+        Its answers to them, such as errors, are in the inbox then.
         """
         reply = self.request(of.message(Type.BARRIER_REQUEST), timeout)
         assert reply.type == Type.BARRIER_REPLY, reply
 
     def flow_mod(self, *args: object, **fields: object) -> None:
-        """Send a flow-mod (arguments of `openflow10.flow_mod`) and wait for it.
+        """Send a flow-mod (arguments of `openflow10.flow_mod`) and wait until it is processed.
 
         Fails when the switch refuses it: a test of errors uses `error_for`.
         """
         self.do(of.flow_mod(*args, **fields))
 
     def packet_out(self, *args: object, **fields: object) -> None:
-        """Send a packet-out (arguments of `openflow10.packet_out`) and wait for it."""
+        """Send a packet-out (arguments of `openflow10.packet_out`) and wait until it is processed.
+
+        Fails when the switch refuses it.
+        """
         self.do(of.packet_out(*args, **fields))
 
     def do(self, message: Sendable) -> None:
-        """Send a message that has no reply, wait until it is done, fail when it is refused."""
+        """Send a message that has no reply, wait until it is processed, fail if it is refused."""
         error = self.error_for(message)
         assert error is None, f"refused: {error}"
 
     def error_for(self, message: Sendable) -> Optional[of.Error]:
-        """Send a message that has no reply; return the error that comes back before a barrier."""
+        """Send a message that has no reply, then a barrier; return the message's error or None."""
         raw = message if isinstance(message, bytes) else message.pack()
         xid = self.new_xid()
         self.send(of.with_xid(raw, xid))
@@ -132,9 +137,11 @@ class Connection:
         timeout: float = TIMEOUT,
         where: Callable[[Message], bool] = lambda message: True,
     ) -> Message:
-        """Take the first message of this type out of the inbox, waiting for it if need be.
+        """Take the first message of this type out of the inbox, or wait for one; return it.
 
-        where: only messages for which it is true count.  Messages of other types stay.
+        where: only messages for which it is true count.
+
+        Fails when none comes within `timeout` seconds.  All other messages stay in the inbox.
         """
         return self._take(
             lambda message: message.type == type and where(message), timeout, of.type_name(type)
@@ -143,8 +150,9 @@ class Connection:
     def take(
         self, *types: int, where: Callable[[Message], bool] = lambda message: True
     ) -> list[Message]:
-        """Take all messages of these types, or all messages, out of the inbox; do not wait.
+        """Take messages out of the inbox and return them; do not wait.
 
+        types: which types; none for all.
         where: only messages for which it is true are taken.
         """
         with self._changed:
@@ -156,25 +164,25 @@ class Connection:
             return taken
 
     def packet_ins(self) -> list[of.PacketIn]:
-        """Take the packet-ins that have come until now.
+        """Take the packet-ins that have come out of the inbox and return them; do not wait.
 
-        `lab.bigswitch` and `Wires.settle` say how to be sure that none is on its way.
+        After `Bed.settle` none is on its way any more.
         """
         return [of.unpack_packet_in(message.body) for message in self.take(Type.PACKET_IN)]
 
     def wait_for_hello(self, timeout: float = TIMEOUT) -> Message:
-        """Return the switch's HELLO, which does not go into the inbox."""
+        """Wait for the switch's HELLO and return it.  It does not go into the inbox."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.hello or self.closed, timeout), "no HELLO"
             assert self.hello, "closed without HELLO"
             return self.hello
 
     def wait_closed(self, timeout: float = TIMEOUT) -> None:
-        """Return when the switch has closed the connection; fail if it does not."""
+        """Return when the switch has closed the connection; fail after `timeout` seconds."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.closed, timeout), "still connected"
 
-    # ---- what a controller asks ----
+    # ---- requests ----
 
     def features(self) -> of.Features:
         """Return the switch's features."""
@@ -183,9 +191,10 @@ class Connection:
         return of.unpack_features(reply.body)
 
     def stats(self, type: int, body: bytes = b"", timeout: float = 30) -> bytes:
-        """Return the bodies of all parts of a statistics reply, joined.
+        """Request statistics; return the bodies of all parts of the reply, joined.
 
-        Fails on an error, on parts of another type, and on a part that does not come.
+        Fails when the reply is an error, when a part has another type, and when no part comes
+        within `timeout` seconds.
         """
         xid = self.new_xid()
         self.send(of.stats_request(type, body, xid=xid))
@@ -233,10 +242,10 @@ class Connection:
     # ---- the end ----
 
     def close(self, reset: bool = False) -> None:
-        """Close the connection, as a controller does that ends.
+        """Close the connection, as a controller that ends does.
 
-        reset: with a TCP reset instead, as the kernel does for a process that was killed with
-            data unread, or a machine that comes back from a crash.
+        reset: close it with a TCP reset.  The kernel does so for a process that is killed before
+            it has read all data, and a machine does so after a crash.
         """
         self._stop.close()
         self._reader.join(TIMEOUT)
@@ -244,13 +253,13 @@ class Connection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
-    # ---- inside ----
+    # ---- the reading thread ----
 
     def _take(self, wanted: Callable[[Message], bool], timeout: float, what: str) -> Message:
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
-                # All of it each time: another thread may have taken something out meanwhile.
+                # Another thread may have taken messages out, so look at the whole inbox again.
                 for index, message in enumerate(self.inbox):
                     if wanted(message):
                         return self.inbox.pop(index)
@@ -307,13 +316,13 @@ class Connection:
 
 
 class Controller:
-    """Listens for the switch; `connection` is the newest one that came.
+    """Listens for switches and accepts each connection.
 
-    What a `Connection` can do can be asked of the controller itself.
+    A method of `Connection` that is called here is called on the newest connection.
 
     namespace: where to listen.
-    port: TCP port; 0 takes a free one, see `port`.
-    hello: what is sent first on a connection, None for nothing.
+    port: TCP port; 0 for a free one, which is then in the attribute `port`.
+    hello: bytes to send first on each connection; None for nothing.
     record: keep a transcript of every connection.
     """
 
@@ -337,7 +346,7 @@ class Controller:
 
     @property
     def target(self) -> str:
-        """What Open vSwitch calls this controller: "tcp:127.0.0.1:6653"."""
+        """The controller's address in Open vSwitch's notation, such as "tcp:127.0.0.1:6653"."""
         return f"tcp:{self.address}:{self.port}"
 
     @property
@@ -352,26 +361,29 @@ class Controller:
         return getattr(self.connection, name)
 
     def listen(self) -> None:
-        """Accept connections (again, after `refuse`)."""
+        """Accept connections; the constructor has called this, `refuse` ends it."""
         self._listener = self.namespace.call(self._open)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def refuse(self) -> None:
-        """Accept no more connections; those that are there stay."""
+        """Refuse new connections; existing ones stay open."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread up
             self._listener.close()
             self._listener = None
 
     def wait_for_connection(self, count: int = 1, timeout: float = 20) -> Connection:
-        """Return the newest connection when `count` of them have been made and it said HELLO."""
+        """Return the newest connection when `count` have been made and HELLO came on the newest.
+
+        Fails after `timeout` seconds.
+        """
         return self._wait(
             lambda: len(self.connections) >= count, f"connection number {count}", timeout
         )
 
     def wait_until_connected(self, timeout: float = 20) -> Connection:
-        """Return the newest connection when it is open and said HELLO."""
+        """Return the newest connection when it is open and HELLO came; fail after `timeout` s."""
         return self._wait(
             lambda: self.connections and not self.connection.closed, "connection", timeout
         )
@@ -385,7 +397,7 @@ class Controller:
         return connection
 
     def close(self) -> None:
-        """Close everything, as a controller does that ends.  `listen` brings it back."""
+        """Close all, as a controller that ends does.  `listen` accepts connections again."""
         self.refuse()
         for connection in self.connections:
             connection.close()
@@ -412,7 +424,7 @@ class Controller:
             try:
                 connection = Connection(sock, self.hello, [] if self.record else None)
             except OSError:
-                continue  # gone before we could greet
+                continue  # the switch has closed it already
             with self._changed:
                 self.connections.append(connection)
                 self._changed.notify_all()

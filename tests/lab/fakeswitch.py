@@ -1,4 +1,4 @@
-"""A switch that is none: it speaks OpenFlow 1.0 as Open vSwitch does, until it is told to lie."""
+"""A program that answers OpenFlow 1.0 as a switch does, or as wrongly as a test wants."""
 
 import contextlib
 import socket
@@ -21,12 +21,12 @@ def phy_port(number: int, name: str, config: int = 0, state: int = 0) -> bytes:
 
 
 class FakeSwitch(Connection):
-    """One connection to a controller, made by a program instead of a switch.
+    """A connection to a controller from a switch that does not exist.
 
-    What is asked is answered at once, by the thread that reads; all that came is in `inbox`.
+    The reading thread answers each request at once.  All messages are in `inbox` as well.
 
-    ports: ofp_phy_ports.
-    lie: is given each request and returns the bytes to answer instead, None for the truth.
+    ports: its ports as ofp_phy_port structures; by default two for hosts and a tunnel port.
+    lie: called with each request; returns the bytes to answer, or None for the right answer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FakeSwitch(Connection):
         super().__init__(namespace.call(socket.create_connection, (address, port), TIMEOUT))
 
     def truth(self, request: Message) -> Optional[bytes]:
-        """Return the right answer, None if a request needs none."""
+        """Return the right answer to a request, None when it needs none."""
         answer = {
             Type.ECHO_REQUEST: (Type.ECHO_REPLY, request.body),
             Type.BARRIER_REQUEST: (Type.BARRIER_REPLY, b""),
@@ -80,7 +80,7 @@ class FakeSwitch(Connection):
         if answer is None:
             answer = self.truth(message)
         if answer:
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # the controller has closed the connection
                 self.send(answer)
-        self.answer_echo = False  # that was done above
+        self.answer_echo = False  # an echo request has been answered above
         super()._received(message)

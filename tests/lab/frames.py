@@ -1,4 +1,4 @@
-"""Ethernet frames for tests, as bytes, built here so that no library's idea of them gets in."""
+"""Ethernet frames for tests as bytes, built without a library, whose mistakes tests would share."""
 
 import ipaddress
 import struct
@@ -16,7 +16,7 @@ def mac(address: str) -> bytes:
 
 
 def host_mac(number: int) -> str:
-    """Return the address that test hosts are given by number: 1 is 00:00:00:00:00:01."""
+    """Return the Ethernet address of test host `number`: 00:00:00:00:00:01 for host 1."""
     return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
 
 
@@ -207,12 +207,12 @@ def lldp(
 
 
 def numbered(number: int, size: int = 60, **ether: object) -> bytes:
-    """Return a UDP frame of `size` bytes that no other number gives."""
+    """Return a UDP frame of `size` bytes that differs from the frames of all other numbers."""
     payload = struct.pack("!I", number).ljust(max(4, size - 42), b"\xa5")
     return udp(payload=payload, pad=False, **ether)[:size]
 
 
 def describe(frame: bytes) -> str:
-    """Return a frame for a failure's message: length and hexadecimal bytes by their layers."""
+    """Return a frame as text for a failure: its length and its bytes in hexadecimal by layers."""
     layers = (frame[0:6], frame[6:12], frame[12:14], frame[14:])
     return f"{len(frame):4}  " + " ".join(layer.hex() for layer in layers)

@@ -6,7 +6,8 @@ A test connects to the abstract unix socket NAME (which belongs to the network n
 is nothing to clean up), sends a line, and is answered with a line of JSON:
 
     sizes   how many things all the containers of all of edge's objects hold, and how many objects
-            of each of edge's classes there are: {"edge.cookies.Cookies._entry_of": 3, ...}
+            of each of edge's classes there are: {"edge.switch.cookies.Cookies._entry_of": 3,
+            ...}
     flows   all that has to be on each switch, translated anew: {"1": [[table, priority, match,
             cookie, actions], ...], ...}, match (NXM; none for copies of flows, whose cookie is
             theirs alone) and actions in hexadecimal

@@ -1,4 +1,4 @@
-"""Network namespaces without names: each is held by a process and gone with it."""
+"""Network namespaces without names: a process holds each, and it ends with that process."""
 
 import ctypes
 import os
@@ -15,16 +15,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
-    """A network namespace, its loopback up and IPv6 off.
+    """A network namespace with its loopback interface up and IPv6 off.
 
-    Nothing is left in /run/netns, and what was made inside goes when the holding process ends: at
-    `close`, or when the test process dies in whatever way.
+    There is no file in /run/netns.  The namespace and the interfaces in it go when the holding
+    process ends: at `close`, or when the test process dies for whatever reason.
 
-    remove: directories that the holder deletes when the namespace ends.
+    remove: directories that the holding process deletes at its end.
     """
 
     def __init__(self, remove: Sequence[str] = ()) -> None:
-        # The holder ends when its standard input does, that is with this process at the latest.
+        # The holding process ends when its standard input does, at the latest with this process.
         self._holder = subprocess.Popen(
             ["unshare", "-n", "sh", "-c", 'cat; rm -rf -- "$@"', "namespace", *remove],
             stdin=subprocess.PIPE,
@@ -36,18 +36,19 @@ class Namespace:
         if self._holder.stdout.readline() != b"ready\n":
             raise RuntimeError("no network namespace: root (CAP_SYS_ADMIN) is needed")
         self.pid = self._holder.pid
-        # Router solicitations would come out of the ports between the test's frames.
+        # With IPv6, router solicitations would come out of the ports between the test's frames.
         self.sysctl("net/ipv6/conf/all/disable_ipv6", "1")
         self.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
-        # The kernel sees the frames of a port too, and must not answer ARP for its other devices.
+        # The kernel receives a port's frames as well.  It must not answer ARP requests in them
+        # that ask for the addresses of other devices.
         self.sysctl("net/ipv4/conf/all/arp_ignore", "1")
         self.ip("link set lo up")
 
     def call(self, function: Callable[..., Result], *args: object) -> Result:
-        """Return `function(*args)`, run inside the namespace.
+        """Call `function(*args)` inside the namespace and return its result.
 
-        Sockets and tap devices opened there belong to the namespace for good.  Do not start
-        processes so (their parent thread ends at once): that is what `command` is for.
+        Sockets and tap devices that it opens stay in the namespace.  It must not start processes,
+        because the thread that would be their parent ends at once: use `command` for that.
         """
         outcome = []
 
@@ -60,7 +61,7 @@ class Namespace:
                 finally:
                     os.close(fd)
                 outcome.append((function(*args), None))
-            except BaseException as error:  # carried to the caller's thread
+            except BaseException as error:  # raised again in the caller's thread
                 outcome.append((None, error))
 
         thread = threading.Thread(target=enter_and_call)
@@ -76,9 +77,9 @@ class Namespace:
         return dying_with_parent(in_netns(self.pid, command))
 
     def run(self, *command: str, text: str = "") -> str:
-        """Run a program inside, `text` on its standard input; return its standard output.
+        """Run a program inside with `text` as its standard input; return its standard output.
 
-        Raises AssertionError with what it said when it fails.
+        Raises AssertionError with what it printed when its exit status is not 0.
         """
         done = subprocess.run(
             in_netns(self.pid, command), input=text, capture_output=True, text=True, check=False
@@ -91,7 +92,7 @@ class Namespace:
         return self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
 
     def sysctl(self, path: str, value: str) -> None:
-        """Write a setting below /proc/sys that belongs to the namespace."""
+        """Write a setting of the namespace; `path` is below /proc/sys."""
 
         def write() -> None:
             with open("/proc/sys/" + path, "w") as setting:
@@ -100,7 +101,7 @@ class Namespace:
         self.call(write)
 
     def close(self) -> None:
-        """End the namespace.  Processes inside must have ended before, or they keep it alive."""
+        """End the namespace.  Processes that still run inside would keep it."""
         if self._holder.poll() is None:
             self._holder.stdin.close()
             self._holder.wait()

@@ -1,8 +1,9 @@
-"""Switches for tests: several joined by GRE tunnels, or one plain bridge, and frames through them.
+"""Switches for tests, several joined by tunnels or one plain bridge, and frames through them.
 
-The test holds the far end of every port: a tap device's file descriptor.  What it writes there
-arrives at the port byte for byte, and what the switch sends out of the port it reads, VLAN tags
-included (AF_PACKET would hide them) and nothing of the kernel's between.
+Every port of a switch is a tap device, whose file descriptor the test has.  The bytes that the test
+writes are a frame that arrives at the port.  The frames that the switch sends out of the port are
+what the test reads, unchanged: an AF_PACKET socket would hide VLAN tags, and the kernel's own
+frames would come in between.
 """
 
 import errno
@@ -25,22 +26,22 @@ from .namespaces import Namespace
 
 MAX_PORT_NUMBER = 16
 HOST_MTU = 2000
-"""Bytes.  More than Ethernet's 1500: tests send frames of that size and longer, with tags."""
+"""Bytes.  Tests send frames that are longer than Ethernet's 1500 bytes."""
 UNDERLAY_MTU = HOST_MTU + 100
 CONTROL_ADDRESS = "10.255.0.1"
-"""Where the switches of a `Network` reach what runs in its outer namespace."""
+"""Address of the outer namespace of a `Network`, at which its switches reach their controller."""
 UNDERLAY_ADDRESS = "172.16.255.254"
-"""The same over the underlay, once `Network.join_underlay` has been called."""
+"""Address of the outer namespace in the underlay, after `Network.join_underlay`."""
 
 BURST = 32
-"""Frames that may be on their way at once: Open vSwitch's receive sockets hold 50 long ones."""
+"""Frames to send before waiting: a receive socket of Open vSwitch holds 50 long frames."""
 
 TUNSETIFF, TUNSETCARRIER = 0x400454CA, 0x400454E2
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 
 
 class HostPort:
-    """The cable end of one switch port, in the test's hand."""
+    """The far end of the cable in one switch port, where the test sends and receives frames."""
 
     def __init__(self, namespace: Namespace, name: str, mtu: int = HOST_MTU) -> None:
         self.namespace = namespace
@@ -56,9 +57,9 @@ class HostPort:
         return fd
 
     def send(self, frame: bytes) -> None:
-        """Put a frame of at least 14 bytes on the cable towards the switch.
+        """Send a frame of at least 14 bytes to the switch.
 
-        It is lost when the port's interface is down.
+        The frame is lost when the port's interface is down.
         """
         try:
             os.write(self.fd, frame)
@@ -67,7 +68,7 @@ class HostPort:
                 raise
 
     def receive(self, timeout: float = 0) -> Optional[bytes]:
-        """Return the next frame that the switch sent, or None when none came in `timeout` s."""
+        """Return the next frame that the switch sent; None when none came within `timeout` s."""
         if timeout:
             select.select([self.fd], [], [], timeout)
         try:
@@ -76,7 +77,7 @@ class HostPort:
             return None
 
     def set_carrier(self, present: bool) -> None:
-        """Pull the cable out, or plug it in again."""
+        """Plug the cable in, or pull it out when `present` is false."""
         fcntl.ioctl(self.fd, TUNSETCARRIER, struct.pack("i", present))
         self._changed = True
 
@@ -100,14 +101,14 @@ class HostPort:
 
 
 class Wires:
-    """Frames in and out of a set of ports, known by the numbers that the controller uses."""
+    """A set of ports by the controller's numbers, to send frames in and receive them."""
 
     def __init__(self) -> None:
         self.ports: dict[int, HostPort] = {}
         self._unsettled = 0
 
     def daemons(self) -> Iterable[BreakableOVS]:
-        """Return the Open vSwitches that a frame may cross, those that forward now."""
+        """Return the Open vSwitches that forward now."""
         raise NotImplementedError
 
     def send(self, port: int, *frames: bytes) -> None:
@@ -119,17 +120,17 @@ class Wires:
             self._unsettled += 1
 
     def receive(self, port: int, timeout: float = 5) -> bytes:
-        """Return the next frame that comes out of `port`; fail when none does in `timeout` s."""
+        """Return the next frame out of `port`; fail when none comes within `timeout` s."""
         frame = self.ports[port].receive(timeout)
         assert frame is not None, f"no frame out of port {port} within {timeout:g} s"
         return frame
 
     def settle(self) -> None:
-        """Return when all frames sent so far are where they go.
+        """Return when all frames that were sent have been forwarded.
 
-        A frame written to a tap is in the switch's receive queue at once.  ovs-vswitchd takes up
-        to 32 from each queue in each round of its main loop, forwards them in that round, and
-        answers its control socket once a round: after two answers it is through.  All that twice,
+        A frame that is written to a tap device is in the switch's receive queue at once.  In each
+        round of its main loop ovs-vswitchd forwards up to 32 frames of each queue, and answers its
+        control socket.  So after two answers it has forwarded all frames.  All this is done twice,
         because a frame may cross two switches.
         """
         self._unsettled = 0
@@ -140,7 +141,10 @@ class Wires:
             _wait_for_softirq()
 
     def capture(self) -> dict[int, list[bytes]]:
-        """Settle; return and remove the frames that came out, by port, none for silent ports."""
+        """Settle; return the frames that came out since the last time, by port.
+
+        Ports without frames are left out.
+        """
         self.settle()
         captured = {}
         for number, port in self.ports.items():
@@ -150,9 +154,10 @@ class Wires:
         return captured
 
     def expect(self, expected: dict[int, Sequence[bytes]], timeout: float = 5) -> None:
-        """Fail unless exactly these frames come out, in order, and nothing from any other port.
+        """Fail unless exactly these frames come out, in this order, and none of any other port.
 
-        timeout: seconds to wait for what is expected; that nothing else comes needs no waiting.
+        timeout: seconds to wait for the expected frames.  After them, `settle` is enough to know
+            that no others come.
         """
         wanted = {number: list(frames) for number, frames in expected.items() if frames}
         got: dict[int, list[bytes]] = {}
@@ -229,22 +234,23 @@ class Switch:
         return connection
 
     def meet(self, others: Iterable["Switch"]) -> None:
-        """Tell the Ethernet addresses of the others' tunnel IPs.
+        """Tell the switch the Ethernet addresses of the other switches' tunnel IPs.
 
-        Otherwise the first frame to each is lost: Open vSwitch sends an ARP request instead.
+        Without this the first frame to each of them is lost, because Open vSwitch sends an ARP
+        request in its place.
         """
         for other in others:
             if other is not self:
                 self.ovs.appctl("tnl/neigh/set", "underlay", other.tunnel_ip, other.tunnel_mac)
 
     def recover(self) -> None:
-        """Start again what was killed or frozen, with the neighbours known."""
+        """Start the daemons that were killed or frozen, and `meet` the other switches again."""
         self.ovs.sigcont()
         self.ovs.start()
         self.meet(self.network.switches.values())
 
     def connect(self, target: Optional[str]) -> None:
-        """Set the bridge's OpenFlow controller, or none."""
+        """Set the bridge's OpenFlow controller; None for no controller."""
         if target is None:
             self.ovs.vsctl("del-controller", self.name)
         else:
@@ -278,7 +284,7 @@ class Switch:
         self._set_cables("down", control, underlay)
 
     def mend(self, control: bool = True, underlay: bool = True) -> None:
-        """Repair what `cut` cut."""
+        """Repair the cables that `cut` has cut."""
         self._set_cables("up", control, underlay)
 
     def _set_cables(self, state: str, control: bool, underlay: bool) -> None:
@@ -286,9 +292,9 @@ class Switch:
         self.network.outer.ip(*(f"link set {cable} {state}" for cable in cables))
 
     def lose(self, lost: bool = True) -> None:
-        """Lose every frame of the cable that carries OpenFlow somewhere on its way, or none more.
+        """Lose every frame of the cable that carries OpenFlow; with False, lose none any more.
 
-        No end sees its link go down, as when it is another cable that is cut.
+        Both ends keep their links up, as when a cable between two machines on the way is cut.
         """
         change = "add" if lost else "del"
         for namespace, device in (self.network.outer, f"c{self.dpid}"), (self.namespace, "control"):
@@ -310,16 +316,16 @@ class Switch:
 class Network(Wires):
     """Switches s1, s2, ... (dpids 1, 2, ...), each in its own namespace, joined by an underlay.
 
-    What controls them runs in `outer`, reachable for the switches at CONTROL_ADDRESS.
+    Their controller runs in the namespace `outer`, which they reach at CONTROL_ADDRESS.
 
     switches: how many.
-    ports: ports for hosts on each.
-    flow_limit: Open vSwitch's limit of cached datapath flows.  0: every packet is looked up in
-        the OpenFlow tables, so that a change holds for the next packet and counters are exact at
-        once.  None: as delivered, for measurements.
-    max_ports: how many port numbers each switch gets.
+    ports: how many ports for hosts each switch has.
+    flow_limit: Open vSwitch's limit of cached datapath flows.  With 0 every packet is looked up in
+        the OpenFlow tables, so a change holds for the next packet, and counters are exact at once.
+        None leaves the default, for measurements.
+    max_ports: how many port numbers of the big switch each switch gets.
     tunnel_type: "gre", "vxlan" or "geneve".
-    datapath_ids: by dpid, where a switch's datapath-id shall be another than its dpid here.
+    datapath_ids: the datapath ids of switches, by dpid, that differ from the dpid here.
     """
 
     def __init__(
@@ -378,9 +384,9 @@ class Network(Wires):
     def join_underlay(self) -> None:
         """Give `outer` the address UNDERLAY_ADDRESS.
 
-        A switch that connects there does so from its tunnel IP.
+        A switch that connects to this address does so from its tunnel IP.
         """
-        # Open vSwitch hands frames on as they are, and the kernel behind it wants a checksum.
+        # Open vSwitch computes no checksums, and the kernel that receives the frames checks them.
         self.outer.run("ethtool", "-K", "underlay", "tx", "off")
         self.outer.ip(f"address add {UNDERLAY_ADDRESS}/16 dev underlay")
 
@@ -415,10 +421,12 @@ class Network(Wires):
 
 
 class PlainBridge(Wires):
-    """One Open vSwitch bridge, in a namespace of its own: what the big switch is compared with.
+    """One Open vSwitch bridge in a namespace of its own: what the big switch is compared with.
 
-    numbers: its OpenFlow port numbers.  By default those of a big switch over two switches with
-        two ports each, so that the same messages mean the same on both.
+    numbers: its OpenFlow port numbers.  By default they are those of a big switch over two switches
+        with two ports each, so that a test can send both the same messages.
+    dpid: its datapath id.
+    flow_limit: see `Network`.
     """
 
     name = "plain"
@@ -483,11 +491,11 @@ class PlainBridge(Wires):
 
 
 def _wait_for_softirq() -> None:
-    """Wait until the kernel's soft interrupt, which moves packets between veths, is through.
+    """Wait until the kernel's soft interrupt has moved all packets that are between two veths.
 
     Column 12 of softnet_stat, in kernels that have it, is the length of a processor's backlog.
     """
-    for _ in range(2):  # from one bridge port to the next a packet is queued anew
+    for _ in range(2):  # a packet is queued again between two ports of a Linux bridge
         empty: set[int] = set()
 
         def all_seen_empty(empty: set[int] = empty) -> bool:

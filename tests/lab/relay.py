@@ -1,7 +1,7 @@
-"""A relay between a switch and its controller that loses, delays, swallows and forges.
+"""A relay between a switch and its controller that loses, delays, changes and forges messages.
 
-The switch connects to the relay, the relay to the controller.  What goes wrong on real networks
-and in real programs is done to the connection from here, message by message.
+The switch connects to the relay, and the relay connects to the controller.  A test commands the
+faults that connections suffer on real networks.
 """
 
 import contextlib
@@ -20,13 +20,14 @@ CHUNK = 1 << 16
 
 
 class _Pair:
-    """One connection through the relay: two sockets, and what is done to it."""
+    """One connection through the relay: its two sockets, and its present faults."""
 
     def __init__(self, switch: socket.socket, controller: socket.socket) -> None:
         self.ends = {SOUTHWARD: switch, NORTHWARD: controller}
         for each in self.ends.values():
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.locks = {direction: threading.Lock() for direction in self.ends}  # whole messages
+        # A lock is held while whole messages are sent.
+        self.locks = {direction: threading.Lock() for direction in self.ends}
         self.swallowed: set[str] = set()
         self.flowing = {direction: threading.Event() for direction in self.ends}
         for event in self.flowing.values():
@@ -43,7 +44,7 @@ class _Pair:
             self.ends[direction].sendall(data)
 
     def close(self, reset: bool = False) -> None:
-        """Have both directions end."""
+        """Close both ends; with a TCP reset when `reset` is true."""
         self._reset = self._reset or reset
         for each in self.ends.values():
             with contextlib.suppress(OSError):
@@ -54,14 +55,14 @@ class _Pair:
             event.set()
 
     def abandon_controller(self) -> None:
-        """Close the switch's end only."""
+        """Close the switch's end, and leave the controller's end open and silent."""
         self.swallowed = set(self.ends)
         self._abandoned = True
         with contextlib.suppress(OSError):
             self.ends[SOUTHWARD].shutdown(socket.SHUT_RDWR)
 
     def ended(self, direction: str) -> None:
-        """Nothing more goes in this direction."""
+        """Note that nothing more goes in this direction; close the sockets after both."""
         if not (self._abandoned and direction == NORTHWARD):
             self.close()
         self._running.discard(direction)
@@ -71,14 +72,13 @@ class _Pair:
 
 
 class Relay:
-    """Accepts switches and connects each to the controller at `target`.
+    """Accepts connections of switches, and connects each to the controller at `target`.
 
-    Faults hold for the connections that there are; a new one is as good as new.
+    A fault holds for the connections that exist when it is called.  New connections are without
+    faults, except for `mangle` and `bytes_per_second`.
 
-    namespace: where it listens and from where it connects; `port` is the one that it got.
-    mangle: is given (direction, message) of each whole OpenFlow message and returns the bytes that
-        go on in its place, b"" for none; may be set at any time, and holds for all connections.
-    bytes_per_second: how fast all connections are; None for as fast as can be.
+    namespace: where the relay listens and connects.
+    address: where the relay listens, at a free TCP port, which is then in the attribute `port`.
     """
 
     def __init__(self, namespace: Namespace, address: str, target: tuple[str, int]) -> None:
@@ -86,7 +86,11 @@ class Relay:
         self.address = address
         self.target = target
         self.mangle: Optional[Callable[[str, bytes], bytes]] = None
+        """Called with the direction and the bytes of each OpenFlow message; returns the bytes to
+        send in its place, b"" for none.  It holds for all connections and may be set at any time.
+        """
         self.bytes_per_second: Optional[float] = None
+        """The speed of each connection in each direction; None for no limit."""
         self.connections = 0
         self._refusing = False
         self._pairs: list[_Pair] = []
@@ -97,56 +101,56 @@ class Relay:
 
     @property
     def endpoint(self) -> str:
-        """What Open vSwitch calls the relay: "tcp:10.255.0.1:40001"."""
+        """The relay's address in Open vSwitch's notation, such as "tcp:10.255.0.1:40001"."""
         return f"tcp:{self.address}:{self.port}"
 
     # ---- faults ----
 
     def swallow(self, *directions: str) -> None:
-        """Go on reading, and pass nothing on; in both directions if none is given."""
+        """Read and discard all messages, in these directions, or in both when none is given."""
         for pair in self._pairs:
             pair.swallowed = set(directions or (NORTHWARD, SOUTHWARD))
 
     def block(self, *directions: str) -> None:
-        """Read no more, so that the sender's buffers fill up."""
+        """Stop reading, in these directions or in both, so that the senders' buffers fill up."""
         for pair in self._pairs:
             for direction in directions or (NORTHWARD, SOUTHWARD):
                 pair.flowing[direction].clear()
 
     def flow(self) -> None:
-        """Pass everything on again."""
+        """End `swallow` and `block`."""
         for pair in self._pairs:
             pair.swallowed = set()
             for event in pair.flowing.values():
                 event.set()
 
     def drop(self, reset: bool = False) -> None:
-        """Close all connections that there are."""
+        """Close all connections; with a TCP reset when `reset` is true."""
         for pair in list(self._pairs):
             pair.close(reset)
 
     def refuse(self, refused: bool = True) -> None:
-        """Hang up on new connections, or welcome them again."""
+        """Close each new connection at once; with False, accept new connections again."""
         self._refusing = refused
 
     def lose_switches(self) -> None:
-        """Close the switches' ends only: the controller hears no more, and no end either."""
+        """Close the switches' ends only.  The controller's ends stay open, and nothing comes."""
         for pair in list(self._pairs):
             pair.abandon_controller()
 
     def forge(self, direction: str, data: bytes) -> None:
-        """Send bytes on the newest connection as if the other side had, between two messages."""
+        """Send bytes on the newest connection, between two messages, as if they were relayed."""
         self._pairs[-1].send(direction, data)
 
     def wait_for_connection(self, count: int, timeout: float = 10) -> None:
-        """Return when `count` connections have been made, those of the past included."""
+        """Return when `count` connections have been made, including those that have ended."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.connections >= count, timeout), (
                 f"{self.connections} connections, not {count}, within {timeout:g} s"
             )
 
     def close(self) -> None:
-        """End it all."""
+        """Close the listener and all connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -158,7 +162,7 @@ class Relay:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    # ---- inside ----
+    # ---- the relaying threads ----
 
     def _open(self) -> socket.socket:
         listener = socket.socket()
@@ -200,7 +204,7 @@ class Relay:
                 if not data:
                     break
                 if rate is not None:
-                    time.sleep(len(data) / rate)  # that is what being slow means
+                    time.sleep(len(data) / rate)  # the time that the data takes at this speed
                 flowing.wait()
                 messages, buffer = _split(buffer + data)
                 if direction not in pair.swallowed:
@@ -214,7 +218,7 @@ class Relay:
 
 
 def _split(buffer: bytes) -> tuple[list[bytes], bytes]:
-    """Return the whole OpenFlow messages in a buffer, and what is left."""
+    """Return the complete OpenFlow messages in a buffer, and the bytes after them."""
     messages = []
     start = 0
     while len(buffer) - start >= 8:

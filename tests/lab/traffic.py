@@ -1,4 +1,4 @@
-"""Frames that never stop while a test breaks things, and what became of them."""
+"""A steady stream of frames while a test breaks things, and which of the frames were lost."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from . import frames
 from .network import Wires
 
 PACE = 0.002
-"""Seconds: a load that two processors carry easily."""
+"""Seconds between two frames: a load that two processors carry easily."""
 PATIENCE = 0.25
 """Seconds after which a frame counts as lost."""
 
@@ -16,13 +16,16 @@ ETHERTYPE = 0x9000
 
 
 class Stream:
-    """Sends one frame after the other into a port; each must come out of all of `outs`.
+    """Sends one frame after the other into a port, and notes which do not come out of all `outs`.
 
-    Addresses are those of `frames.host_mac`: from the ingress port's to `dst`, by default that of
-    the first port of `outs`.  The ports of `outs` belong to the stream while it runs: nobody else
-    may read them.  What else comes out of them is ignored.  Without `outs`, nobody looks.
+    While the stream runs, only the stream may read the ports of `outs`.  It ignores other frames
+    that come out of them.
 
-    pace: seconds between a frame's arrival and the next one.
+    wires: the ports by number.
+    port: where the frames go in; their source address is `frames.host_mac(port)`.
+    outs: where each frame must come out; empty when that does not matter.
+    dst: destination address; by default `frames.host_mac` of the first port of `outs`.
+    pace: seconds between the arrival of a frame and the next frame.
     """
 
     def __init__(
@@ -34,9 +37,9 @@ class Stream:
         self._pace = pace
         self.sent = 0
         self.lost: list[tuple[int, int]] = []
-        """(number of the frame, port where it did not come out)"""
+        """Number of the frame, and port where the frame did not come out."""
         self.arrived = dict.fromkeys(outs, time.monotonic())
-        """When the last frame came out of each port."""
+        """When the last frame came out of each port (time.monotonic)."""
         self.gap = dict.fromkeys(outs, 0.0)
         """The longest time without a frame out of each port, in seconds."""
         self._ended = threading.Event()
@@ -52,12 +55,15 @@ class Stream:
         self.stop()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._ended.set()
         self._thread.join()
 
     def wait_for_frames(self, count: int = 10, timeout: float = 10) -> None:
-        """Return when `count` more frames have come out of all ports, none of them lost."""
+        """Return when `count` frames in a row have come out of all ports from now on.
+
+        Fails after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         with self._progress:
             start = self.sent

@@ -15,7 +15,7 @@ from .terminal import SCRIPTS, SYSTEM_PYTHON, Terminal, processes_with
 
 @pytest.fixture
 def machine(root):
-    """A network namespace that stands for the machine; nothing may be left in it."""
+    """A network namespace in place of the machine; no interface or address may be left in it."""
     with Namespace() as namespace:
         before = namespace.run("ip", "-brief", "address")
         yield namespace
@@ -24,7 +24,7 @@ def machine(root):
 
 @pytest.fixture
 def state(machine):
-    """The path of agg_net.py's directory; neither it nor a process may be left at the end."""
+    """The path of agg_net.py's state directory, which may not be left at the end, nor a process."""
     parent = tempfile.mkdtemp(prefix="agg-")
     path = os.path.join(parent, "net")
     yield path
@@ -52,7 +52,7 @@ def agg_net(machine, state):
 
 @pytest.fixture
 def aggregator_sh(machine, state):
-    """A function that runs aggregator.sh; it returns the exit status and all that was printed."""
+    """A function that runs aggregator.sh and returns its exit status and its output."""
 
     def run(*arguments):
         command = [os.path.join(SCRIPTS, "aggregator.sh"), *arguments]

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, as a user has it."""
+"""A program in a terminal, where a test types and reads as a user does."""
 
 import os
 import pty
@@ -16,11 +16,14 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 SCRIPTS = os.path.join(REPOSITORY, "scripts")
 SYSTEM_PYTHON = "/usr/bin/python3"
 PATIENCE = 30.0
-"""Seconds that a test waits for what must come."""
+"""Seconds that a test waits for output that must come."""
 
 
 class Terminal:
-    """`command` in a network namespace and with a terminal that the test reads and types into."""
+    """Runs `command` in a network namespace, with a terminal of its own.
+
+    env: environment variables in addition to the test's.
+    """
 
     def __init__(
         self, namespace: Namespace, command: Sequence[str], env: Optional[dict[str, str]] = None
@@ -37,7 +40,7 @@ class Terminal:
         os.close(slave)
 
     def read_until(self, pattern: str) -> str:
-        """Return what was printed up to a match of `pattern`; fail when that does not come."""
+        """Return the output up to a match of `pattern`; fail after PATIENCE seconds without one."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = re.search(pattern, self.text)
@@ -55,14 +58,14 @@ class Terminal:
         self.process.send_signal(number)
 
     def wait(self) -> tuple[int, str]:
-        """Return the exit status and what was printed last, when the program has ended."""
+        """Wait for the end of the program; return its exit status and the output not yet read."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass
         return self.process.wait(max(0, deadline - time.monotonic())), self.text
 
     def close(self) -> None:
-        """End it, if it has not ended."""
+        """End the program, if it has not ended, and close the terminal."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -84,14 +87,14 @@ class Terminal:
             return False
         try:
             data = os.read(self.master, 65536)
-        except OSError:  # EIO: nobody has the other end any more
+        except OSError:  # EIO: no program has the terminal open any more
             return False
         self.text += data.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)
 
 
 def processes_with(variable: str, value: str) -> list[int]:
-    """Return the processes of this machine that were started with VARIABLE=VALUE."""
+    """Return the ids of all processes with VARIABLE=VALUE in their environment."""
     wanted = f"{variable}={value}".encode()
     found = []
     for entry in os.listdir("/proc"):
@@ -100,25 +103,25 @@ def processes_with(variable: str, value: str) -> list[int]:
                 with open(f"/proc/{entry}/environ", "rb") as environment:
                     if wanted in environment.read().split(b"\0"):
                         found.append(int(entry))
-            except OSError:  # ended meanwhile, or a zombie
+            except OSError:  # the process has ended meanwhile, or is a zombie
                 continue
     return found
 
 
 def children(pid: int) -> list[int]:
-    """Return the child processes of a process with one thread that makes some."""
+    """Return the ids of the processes that the main thread of process `pid` has started."""
     with open(f"/proc/{pid}/task/{pid}/children") as text:
         return [int(word) for word in text.read().split()]
 
 
 def commands_below(pid: int) -> list[str]:
-    """Return the names of all programs that descend from a process."""
+    """Return the names of the programs that run in the descendants of process `pid`."""
     names = []
     for child in children(pid):
         try:
             with open(f"/proc/{child}/comm") as name:
                 names.append(name.read().strip())
             names += commands_below(child)
-        except FileNotFoundError:  # ended meanwhile
+        except FileNotFoundError:  # the process has ended meanwhile
             continue
     return names

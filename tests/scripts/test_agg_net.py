@@ -67,7 +67,7 @@ def test_bad_number_is_refused(text):
 
 
 def run_script(name, *arguments, **options):
-    """Return status and all output of a script that ends at once."""
+    """Run a script that needs no input; return its exit status and its output."""
     command = [*options.pop("before", ()), os.path.join(SCRIPTS, name), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return done.returncode, done.stdout + done.stderr
@@ -94,7 +94,7 @@ def test_kernel_datapath_asked_for_where_there_is_none_is_one_line(agg_net, monk
 
 
 def test_works_when_started_by_a_python_without_mininet(machine, state, tmp_path):
-    """`sudo python` may be any Python: then the system's takes over."""
+    """`sudo python` may be another Python than the system's, which then takes over."""
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
     status, text = run_script(
@@ -171,7 +171,7 @@ def test_sizes(agg_net):
 
 
 def test_switches_find_a_controller_outside_whenever_it_comes(agg_net, machine):
-    """The user's POX listens on the machine's loopback, and is started and restarted at will."""
+    """The user starts POX, which listens on the machine's loopback, before or after the network."""
     with machine.call(socket.create_server, ("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     net = agg_net(*USER, "--controller", f"127.0.0.1:{port}")
@@ -236,7 +236,7 @@ def end_by_killing_what_is_inside(net):
     ids=lambda end: end.__name__,
 )
 def test_nothing_is_left(end, agg_net, aggregator_sh):
-    """The fixtures check that: no process, no file, no interface."""
+    """The fixtures check that no process, no file and no interface is left."""
     net = agg_net(*SMALL)
     net.read_until(PROMPT)
     assert aggregator_sh("1")[0] == 0
@@ -362,6 +362,8 @@ def test_a_switch_stopped_and_started_gets_its_tunnel_again(agg_net, aggregator_
     )
     net.type("switch s2 start\n")
     assert "Error" not in net.read_until(PROMPT)
+    net.type("switch s2 start\n")
+    assert "*** Error: s2 is running already\n" in net.read_until(PROMPT)
     assert aggregator_sh("2") == both
     join_by_hand(state)
     net.type("h1 ping -c1 -W9 h2\n")

@@ -21,7 +21,7 @@ DEMO = os.path.join(SCRIPTS, "demo.sh")
 
 @pytest.fixture
 def temporary():
-    """A directory for what the demo writes, where nothing may be left, nor a process."""
+    """The demo's directory for temporary files.  No file and no process may be left at the end."""
     path = tempfile.mkdtemp(prefix="demo-")
     yield path
     wait_until(lambda: not processes_with("TMPDIR", path), "end of all processes")
@@ -79,7 +79,7 @@ def test_cli_stays_at_the_prompt(demo):
 
 
 def get(namespace, port, path):
-    """What a web server on 127.0.0.1 answers to a GET."""
+    """Return the body of a web server's answer to a GET; the server is on 127.0.0.1."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.sock = namespace.call(socket.create_connection, ("127.0.0.1", port), 10)
     with contextlib.closing(connection):
@@ -123,7 +123,7 @@ def test_nothing_goes_on_after_a_signal(demo, temporary, number, moment):
     terminal.read_until(moment)
     terminal.signal(number)
     assert terminal.wait()[0] != 0
-    if number == signal.SIGKILL:  # then the kernel ends the processes, and files stay
+    if number == signal.SIGKILL:  # then the kernel ends the processes, and nobody removes the files
         wait_until(lambda: not processes_with("TMPDIR", temporary), "end of all processes")
         for name in os.listdir(temporary):
             shutil.rmtree(os.path.join(temporary, name))
@@ -139,7 +139,7 @@ def test_a_controller_that_ends_is_a_failure_in_a_line_and_leaves_the_logs(
     assert status == 1
     (directory,) = os.listdir(temporary)
     logs = f"{temporary}/{directory}"
-    # Both end, and either may be found first.
+    # Both POX processes end, and the message is about the one whose end is noticed first.
     found = re.fullmatch(
         rf"demo.sh: POX has ended with status 7: {logs}/(\w+\.log); logs are in {logs}",
         text.splitlines()[-1],

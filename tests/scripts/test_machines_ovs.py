@@ -1,8 +1,9 @@
 """agg_net.py and aggregator.sh on the machine's own Open vSwitch.
 
-The kernel module need not be there: a namespace with its own /run stands for the machine, its Open
-vSwitch forwards in user space, and wrappers around three commands hide the difference.  It has no
-tunnel traffic (one userspace Open vSwitch cannot tunnel to itself), but the same configuration.
+These tests do not need the kernel module.  Network and mount namespaces with their own /run stand
+for the machine.  The Open vSwitch in them forwards in user space, which wrappers around three
+commands hide.  It carries no tunnel traffic, since one userspace Open vSwitch cannot tunnel to
+itself, but its configuration is the same.
 """
 
 import os
@@ -24,7 +25,7 @@ PROMPT = "mininet> "
 DAEMON = "setpriv --pdeathsig KILL -- {} --pidfile -vconsole:off -vsyslog:off"
 OVSDB = "ovsdb-server /run/conf.db --remote=punix:/run/openvswitch/db.sock"
 
-# Ends with its standard input, and the daemons with it.
+# This shell ends when its standard input does, and then ends the daemons.
 MACHINE = f"""
 mount -t tmpfs tmpfs /run
 mkdir /run/openvswitch
@@ -43,7 +44,7 @@ wait
 WRAPPERS = {
     "modprobe": "#!/bin/sh\nexit 0\n",
     "ovs-dpctl": "#!/bin/sh\nexit 0\n",
-    # Every bridge that is made gets the userspace datapath.
+    # Gives every new bridge the userspace datapath.
     "ovs-vsctl": """#!/bin/bash
 more=()
 previous=
@@ -57,7 +58,7 @@ exec /usr/bin/ovs-vsctl "$@" "${more[@]}"
 
 
 class Machine(Namespace):
-    """Namespaces that hold an Open vSwitch where a machine's own would be."""
+    """Network and mount namespaces with an Open vSwitch where the machine's own would be."""
 
     def __init__(self, directory):
         for name, text in WRAPPERS.items():
@@ -77,7 +78,7 @@ class Machine(Namespace):
         return dying_with_parent([*inside, "--", *command])
 
     def run(self, *command):
-        """Run a command; return status and all that it printed."""
+        """Run a command; return its exit status and its output."""
         done = subprocess.run(
             self.command(*command),
             env=self.env,
@@ -90,15 +91,15 @@ class Machine(Namespace):
         return done.returncode, done.stdout
 
     def stop_vswitchd(self):
-        """As `service openvswitch-switch stop`, the database apart."""
+        """Stop ovs-vswitchd, and leave the database running."""
         self.run("sh", "-c", "kill $(cat /run/openvswitch/ovs-vswitchd.pid)")
 
     def start_vswitchd(self):
-        """Start it again."""
+        """Start ovs-vswitchd again."""
         self.vswitchd = subprocess.Popen(self.command(*DAEMON.format("ovs-vswitchd").split()))
 
     def close(self):
-        """End the namespaces and all that runs in them."""
+        """End the daemons and the namespaces."""
         if self.holder.poll() is None:
             self.holder.stdin.close()
             self.holder.wait()
@@ -107,7 +108,7 @@ class Machine(Namespace):
 
 @pytest.fixture
 def machine(root, tmp_path):
-    """The machine; all that is made there must be gone at the end."""
+    """The machine.  No bridge, address, file or process may be left in it at the end."""
     with Machine(tmp_path) as machine:
         before = machine.run("ip", "-brief", "address")
         yield machine

@@ -23,7 +23,7 @@ SOURCES = (
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The directory where pip has installed the project, from a copy: a build leaves files."""
+    """Where pip has installed the project, from a copy, since building leaves files behind."""
     place = tmp_path_factory.mktemp("source")
     for name in SOURCES:
         shutil.copy(os.path.join(REPOSITORY, name), place)

@@ -1,4 +1,4 @@
-"""scripts/setup.sh where all is there already, and where something cannot be had."""
+"""scripts/setup.sh when nothing is missing, and when something cannot be installed."""
 
 import os
 import shutil
@@ -15,9 +15,9 @@ FILES = ("scripts/setup.sh", "scripts/env.sh", "requirements-test.txt")
 
 @pytest.fixture
 def checkout():
-    """A copy of what set-up needs, with the Python environment of this one, and without POX.
+    """A checkout with the files that set-up needs, this one's Python environment, and no POX.
 
-    Not in tmp_path: that is closed to other users.
+    It is not in tmp_path, which other users cannot read.
     """
     parent = Path(tempfile.mkdtemp(prefix="setup-"))
     parent.chmod(0o755)
@@ -32,15 +32,15 @@ def checkout():
 
 @pytest.fixture
 def setup(machine, checkout):
-    """A function that runs the copy's setup.sh without a network; returns status, stdout, stderr.
+    """A function that runs the checkout's setup.sh and returns its status, stdout and stderr.
 
-    The namespace has no interface but loopback, so whatever asks for the network fails.
+    It runs in a namespace with no interface but loopback, where all use of the network fails.
     """
 
     def run(before=(), **env):
         done = subprocess.run(
             machine.command(*before, str(checkout / "scripts" / "setup.sh")),
-            # Git's own settings might say that POX is to be had elsewhere.
+            # The user's Git configuration might replace the address of POX by another.
             env={"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, **env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -91,7 +91,7 @@ def test_pox_home_that_is_none_is_a_line(setup, tmp_path):
 
 
 def test_pox_that_cannot_be_cloned_is_a_line(setup, checkout):
-    make_pox(checkout.parent / "pox", "eel")  # another branch is passed over
+    make_pox(checkout.parent / "pox", "eel")  # a checkout of another branch is not taken
     status, out, error = setup()
     assert status == 1
     assert "Ready" not in out
