@@ -45,7 +45,7 @@ import bench
 from lab.aggregator import Aggregator
 from lab.bigswitch import Bed
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 IN = 1
 UNDER_WAY = 16

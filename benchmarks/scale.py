@@ -33,7 +33,7 @@ from bench import of
 from flow_mods import ADD, DELETE_STRICT, EVERYTHING, flow_mods
 from lab import frames
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 MS = 1e3
 BURST = 1000

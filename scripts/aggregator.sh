@@ -1,7 +1,7 @@
 #!/bin/bash
 # Gives the switches s1 .. sN of the running network (agg_net.py) their tunnel ports: tunX on sX,
 # with remote address and key taken from the flow, and the tunnel IP 172.16.0.X.
-# Run again at any time: what is there stays.
+# It may be run again at any time: ports that are there stay.
 #
 # usage: sudo scripts/aggregator.sh N [--type gre|vxlan|geneve]
 #        sudo scripts/aggregator.sh --remove
@@ -9,7 +9,7 @@ set -u
 . "$(dirname "$0")/env.sh"
 
 USAGE="usage: sudo scripts/aggregator.sh N [--type gre|vxlan|geneve] | --remove"
-# Where agg_net.py listens when its switches are userspace ones.
+# Where agg_net.py takes requests when its switches are userspace ones (control_socket.py).
 CONTROL=${AGG_NET_DIR:-/run/agg_net}/control
 
 # tunnel_addresses: the tunnel IPs that this script put on the loopback interface, a line each.
@@ -17,7 +17,8 @@ tunnel_addresses() {
     ip -oneline -4 address show dev lo label 'lo:agg*' | awk '{ print $4 }'
 }
 
-# ask REQUEST: has agg_net.py do it. Status 1 when none is there; ends the script when it refuses.
+# ask REQUEST: sends agg_net.py a request (control_socket.py) and waits until it is done.
+# Status 1 when no agg_net.py takes requests; ends the script when agg_net.py refuses.
 ask() {
     local answer
     [ -S "$CONTROL" ] || return 1
@@ -31,11 +32,11 @@ with socket.socket(socket.AF_UNIX) as control:
     [ "$answer" = ok ] || die "${answer:-agg_net.py ended}"
 }
 
-# add_tunnel X TYPE: on the machine's own Open vSwitch.
+# add_tunnel X TYPE: adds the tunnel port of sX to the machine's own Open vSwitch.
 add_tunnel() {
     local bridge=s$1 port=tun$1 address=172.16.0.$1
-    # Both ends are on this machine, so the address has to be here. Loopback takes any number of
-    # them; the label tells ours from the user's. /32: no route to a network comes with it.
+    # Both ends of the tunnel are on this machine, so their addresses have to be here. Loopback takes
+    # any number of addresses. The label tells them from the user's. With /32 no route is added.
     if ! ip -oneline -4 address show to "$address/32" | grep -q .; then
         ip address add "$address/32" dev lo label "lo:agg$1" || die "could not add the address $address"
     fi
@@ -48,6 +49,7 @@ add_tunnel() {
     fi
 }
 
+# remove_tunnels: removes what add_tunnel has added.
 remove_tunnels() {
     local port address
     for port in $(ovs-vsctl --timeout=3 --bare --columns=name find port external_ids:edge-aggregator=tunnel 2>/dev/null); do
@@ -58,14 +60,17 @@ remove_tunnels() {
     done
 }
 
-count= remove= type=gre
+count='' remove='' type=gre
 while [ $# -gt 0 ]; do
     case $1 in
         --remove) remove=yes ;;
         --type) type=${2:-} && shift ;;
         --type=*) type=${1#*=} ;;
         -h | --help) echo "$USAGE" && exit ;;
-        *) [ -z "$count" ] && count=$1 || die "$USAGE" ;;
+        *)
+            [ -z "$count" ] || die "$USAGE"
+            count=$1
+            ;;
     esac
     shift || die "$USAGE"
 done

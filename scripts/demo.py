@@ -1,7 +1,7 @@
-"""What scripts/demo.sh runs: the whole network with both controllers, in a namespace of its own.
+"""What scripts/demo.sh runs: the whole network with both controllers, in a private namespace.
 
-Needs POX_HOME in the environment.  Uses none of the machine's addresses, ports or bridges: its
-switches are userspace ones, and everything is gone when it ends.
+POX_HOME has to be in the environment.  The switches are userspace ones.  Nothing uses the machine's
+addresses, ports or bridges, but for the port of `--web`, and nothing is left at the end.
 """
 
 import argparse
@@ -10,38 +10,39 @@ import json
 import os
 import re
 import shutil
-import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Optional
+
+from mininet.log import setLogLevel
 
 import private_namespace
-from agg_net import (
-    AggregatorCLI,
-    Control,
-    Failure,
-    Relay,
-    Tunnels,
-    carry,
-    number_up_to,
-    parse_address,
-    setLogLevel,
-    userspace_net,
-)
-from userspace_ovs import OVSError, dying_with_parent
+import signals
+from cli import AggregatorCLI
+from control_socket import ControlSocket
+from failure import Failure
+from net import UserspaceNet
+from options import Address, number_up_to
+from pox_process import PoxProcess
+from relay import TcpToUnixRelay, UnixToTcpRelay
+from state_directory import StateDirectory
+from tunnels import Tunnels
+from waiting import wait_until
 
-SCRIPTS = Path(__file__).resolve().parent
+AGGREGATOR_SH = Path(__file__).resolve().with_name("aggregator.sh")
 PATIENCE = 30.0
 """Seconds for the network and the controllers to become ready."""
 LAST_PINGS = 10
-"""Pings that the flow which is shown carries besides."""
-WEB = ("127.0.0.1", 8000)
-"""Where the page is, inside."""
+"""Pings that are sent before a flow is shown, so that it has something to count."""
+AGGREGATOR = Address("127.0.0.1", 6633)
+"""Where the aggregator listens for the switches."""
+PAGE = Address("127.0.0.1", 8000)
+"""Where edge.dashboard serves its page, in the private namespace."""
+PAGE_SOCKET = "web"
+"""The unix socket in the state directory by which connections to the page come in."""
 
 
 def title(text: str) -> None:
@@ -49,99 +50,49 @@ def title(text: str) -> None:
     print(f"\n=== {text}", flush=True)
 
 
-class Pox:
-    """A POX process in the namespace of its caller, and the file with what it prints."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.log = log
-        home = os.environ["POX_HOME"]
-        paths = [str(SCRIPTS.parent / "pox_ext"), str(SCRIPTS / "pox_demo")]
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                dying_with_parent([sys.executable, "-u", f"{home}/pox.py", *arguments]),
-                cwd=home,
-                # The POX may be the user's own: nothing is written there.
-                env=dict(os.environ, PYTHONPATH=":".join(paths), PYTHONDONTWRITEBYTECODE="1"),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C is for the prompt.
-                start_new_session=True,
-            )
-
-    def says(self, text: str) -> bool:
-        """Whether it has printed `text`; Failure when it has ended."""
-        if self.process.poll() is not None:
-            raise Failure(f"POX has ended with status {self.process.returncode}: {self.log}")
-        return text in self.log.read_text(errors="replace")
-
-
-class Door(socketserver.ThreadingTCPServer):
-    """Carries connections to a port of 127.0.0.1, where the launcher is, to the page inside.
-
-    path: of the unix socket by which one gets inside.
-    """
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, port: int, path: Path) -> None:
-        super().__init__(("127.0.0.1", port), DoorConnection)
-        self.path = str(path)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class DoorConnection(socketserver.BaseRequestHandler):
-    """One connection of a browser."""
-
-    def handle(self) -> None:
-        with socket.socket(socket.AF_UNIX) as inside:
-            try:
-                inside.connect(self.server.path)
-            except OSError:
-                return  # the page is not there yet, or not any more
-            carry(self.request, inside)
-
-
 class Demo:
-    """The running network with both controllers.
+    """The running network, with the aggregator and the upstream controller.
 
-    directory: for sockets and logs.
-    web: whether the aggregator has its page.
+    Network, controllers and relays end with the private namespace in which they are.
+
+    web: whether the aggregator serves its page.
     """
 
-    def __init__(self, directory: Path, switches: int, hosts: int, web: bool) -> None:
-        self.directory = directory
+    def __init__(self, switches: int, hosts: int, web: bool) -> None:
+        state = StateDirectory()
+        self.directory = state.path
         self.hosts = hosts
         self.web = web
-        self.report_file = directory / "report.json"
-        relay = str(directory / "relay")
-        self.relay = Relay(relay, parse_address("127.0.0.1:6633"))
-        self.net = userspace_net(switches, hosts, self.relay.controller, str(directory), relay)
-        self.control = Control(str(directory / "control"), Tunnels(self.net))
-        self.door = Relay(str(directory / "web"), WEB) if web else None
+        self.report_file = self.directory / "report.json"
+        UnixToTcpRelay(state.relay, AGGREGATOR)
+        self.net = UserspaceNet(switches, hosts, AGGREGATOR, str(state.path), state.relay)
+        self.net.start()
+        ControlSocket(state.control, Tunnels(self.net))
+        if web:
+            UnixToTcpRelay(str(self.directory / PAGE_SOCKET), PAGE)
 
     def start_controllers(self) -> None:
         """Start the upstream controller and the aggregator; return when all ports are there."""
-        upstream = Pox(
+        upstream = PoxProcess(
             self.directory / "l2_pairs.log",
             *("openflow.of_01", "--port=7744", "forwarding.l2_pairs"),
             *("flow_report", f"--file={self.report_file}"),
         )
         ips = ",".join(f"172.16.0.{number + 1}" for number in range(len(self.net.switches)))
-        aggregator = Pox(
+        aggregator = PoxProcess(
             self.directory / "aggregator.log",
             *("log.level", "--DEBUG", "edge.aggregator", f"--ips={ips}"),
-            *(("edge.dashboard", f"--port={WEB[1]}") if self.web else ()),
+            *(("edge.dashboard", f"--port={PAGE.port}") if self.web else ()),
         )
 
         def ready() -> bool:
-            upstream.says("")
-            # A switch alone has nobody who could find its tunnel IP, and needs none.
-            joined = aggregator.says("tunnel IPs are discovered") or len(self.net.switches) == 1
+            upstream.expect_running()
+            joined = aggregator.has_printed("tunnel IPs are discovered")
+            # The tunnel IP of a single switch is never discovered: that takes a second switch.
+            joined = joined or len(self.net.switches) == 1
             return joined and len(self.report().get("ports", ())) == len(self.net.hosts)
 
-        wait_for(ready, "big switch with all its ports")
+        wait_until(ready, "big switch with all its ports", PATIENCE, 0.05)
 
     def report(self) -> dict:
         """Return what the upstream controller saw last; see pox_demo/flow_report.py."""
@@ -152,19 +103,25 @@ class Demo:
 
     def ping_all(self) -> bool:
         """Let every host ping every other; return whether all pings came back."""
-        wanted = came = 0
+        sent = answered = 0
         for source in self.net.hosts:
             answers = []
             for target in self.net.hosts:
                 if source is not target:
-                    wanted += 1
+                    sent += 1
                     ping = source.popen(["ping", "-c1", "-W3", target.IP()])
                     ping.communicate()
-                    came += ping.returncode == 0
+                    answered += ping.returncode == 0
                     answers.append(target.name if ping.returncode == 0 else "X")
             print(f"{source.name} -> {' '.join(answers)}", flush=True)
-        print(f"{came} of {wanted} pings came back")
-        return came == wanted
+        print(f"{answered} of {sent} pings came back")
+        return answered == sent
+
+    def show_hosts(self) -> None:
+        """Print the switches with their hosts."""
+        for switch in self.net.switches:
+            hosts = [host for host in self.net.hosts if host.connectionsTo(switch)]
+            print(f"{switch.name}: {', '.join(f'{host.name} {host.IP()}' for host in hosts)}")
 
     def show_ports(self) -> None:
         """Print the ports of the big switch with the hosts behind them."""
@@ -187,14 +144,15 @@ class Demo:
             return "".join(s.ovs.ofctl("dump-flows", s.name, text) for s in self.net.switches)
 
         def seen() -> Optional[dict]:
-            """The flow, when the controller's counter has what the switches' have."""
+            """Return the controller's flow once its counter equals the sum of the switches'."""
             packets = sum(map(int, re.findall(r"n_packets=(\d+)", installed())))
             for flow in self.report()["flows"]:
                 if flow["match"] == match and flow["packets"] == packets >= LAST_PINGS:
                     return flow
             return None
 
-        flow = wait_for(seen, f"flow from {source.name} to {target.name} with its counters")
+        what = f"flow from {source.name} to {target.name} with its counters"
+        flow = wait_until(seen, what, PATIENCE, 0.05)
         title(f"One flow: {source.name} to {target.name}")
         print("the controller sees:")
         print(f"  cookie={flow['cookie']:#x}, n_packets={flow['packets']}, priority=", end="")
@@ -205,61 +163,8 @@ class Demo:
                 print(f"  {line.strip()}")
 
 
-def wait_for(condition: Callable, what: str):
-    """Return what `condition()` returns as soon as it is true; Failure when it takes too long."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            raise Failure(f"no {what} within {PATIENCE:.0f} s")
-        time.sleep(0.05)
-
-
-def run_inside(options: argparse.Namespace) -> int:
-    """Run the demo in the namespaces that `main` has made; return the exit status."""
-    private_namespace.arrive()
-    count = options.switches
-    directory = Path(os.environ["AGG_NET_DIR"])
-    try:
-        title(f"The network: {count} x {options.hosts} hosts, GRE between the switches")
-        demo = Demo(directory, count, options.hosts, bool(options.web))
-        for switch in demo.net.switches:
-            hosts = [host for host in demo.net.hosts if host.connectionsTo(switch)]
-            print(f"{switch.name}: {', '.join(f'{host.name} {host.IP()}' for host in hosts)}")
-        sys.stdout.flush()
-        subprocess.run([str(SCRIPTS / "aggregator.sh"), str(count)], check=True)
-        demo.start_controllers()
-        demo.show_ports()
-        title("Every host pings every host")
-        passed = demo.ping_all()
-        if passed:
-            demo.show_flow()
-        else:
-            print(f"demo.sh: not all pings came back; logs are in {directory}", file=sys.stderr)
-        if options.web:
-            title(f"The page: http://127.0.0.1:{options.web}/")
-            demo.net.hosts[0].popen(["ping", "-i0.5", demo.net.hosts[-1].IP()])
-        if options.web and not options.cli:
-            with contextlib.suppress(KeyboardInterrupt):
-                print("Ctrl-C ends the demo.", flush=True)
-                threading.Event().wait()
-        if options.cli:
-            print(f"\nLogs are in {directory}; from another terminal: ", end="")
-            print(f"ovs-ofctl dump-flows unix:{directory}/s1/s1.mgmt")
-            AggregatorCLI(demo.net)
-        private_namespace.ignore_signals()
-        return 0 if passed else 1
-    except (Failure, OVSError, subprocess.CalledProcessError) as error:
-        print(f"demo.sh: {error}; logs are in {directory}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def main() -> int:
-    """Run the command line; return the exit status."""
+def option_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="demo.sh",
         description="Two switches or more, GRE between them, edge.aggregator and a controller: "
@@ -277,25 +182,89 @@ def main() -> int:
         metavar="PORT",
         help="stay, and show the big switch as a page at this port of 127.0.0.1, 8000 by default",
     )
+    return parser
+
+
+def run_outside(options: argparse.Namespace) -> int:
+    """Run this program again in a private namespace; return its exit status.
+
+    Its files are in a new directory, which stays only when the demo has failed.
+
+    Raises Failure when the port of --web is taken.
+    """
+    signals.hold()
+    directory = tempfile.mkdtemp(prefix="edge-demo-")
+    os.environ["AGG_NET_DIR"] = directory
+    if options.web:
+        try:
+            TcpToUnixRelay(options.web, os.path.join(directory, PAGE_SOCKET))
+        except OSError as error:
+            os.rmdir(directory)
+            raise Failure(f"--web {options.web}: {error.strerror}") from None
+    status = private_namespace.run([sys.executable, *sys.argv])
+    if status != 1:
+        shutil.rmtree(directory)
+    return status
+
+
+def run_inside(options: argparse.Namespace) -> int:
+    """Run the demo in the private namespace that `run_outside` has made."""
+    private_namespace.arrive()
+    directory = StateDirectory().path
+    try:
+        passed = show(options)
+        signals.ignore()
+        return 0 if passed else 1
+    except (Failure, subprocess.CalledProcessError) as error:
+        print(f"demo.sh: {error}; logs are in {directory}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def show(options: argparse.Namespace) -> bool:
+    """Show all, and stay as long as the user wants; return whether all pings came back."""
+    count = options.switches
+    title(f"The network: {count} x {options.hosts} hosts, GRE between the switches")
+    demo = Demo(count, options.hosts, bool(options.web))
+    demo.show_hosts()
+    sys.stdout.flush()
+    subprocess.run([str(AGGREGATOR_SH), str(count)], check=True)
+    demo.start_controllers()
+    demo.show_ports()
+    title("Every host pings every host")
+    passed = demo.ping_all()
+    if passed:
+        demo.show_flow()
+    else:
+        print(f"demo.sh: not all pings came back; logs are in {demo.directory}", file=sys.stderr)
+    if options.web:
+        title(f"The page: http://127.0.0.1:{options.web}/")
+        demo.net.hosts[0].popen(["ping", "-i0.5", demo.net.hosts[-1].IP()])
+    if options.web and not options.cli:
+        with contextlib.suppress(KeyboardInterrupt):
+            print("Ctrl-C ends the demo.", flush=True)
+            threading.Event().wait()
+    if options.cli:
+        print(f"\nLogs are in {demo.directory}; from another terminal: ", end="")
+        print(f"ovs-ofctl dump-flows unix:{demo.directory}/s1/s1.mgmt")
+        AggregatorCLI(demo.net)
+    return passed
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = option_parser()
     options = parser.parse_args()
     if options.switches * options.hosts < 2:
         parser.error("one host alone has nobody to ping")
     setLogLevel("output")
     if private_namespace.inside():
         return run_inside(options)
-    private_namespace.hold_signals()
-    directory = tempfile.mkdtemp(prefix="edge-demo-")
-    os.environ["AGG_NET_DIR"] = directory
-    if options.web:
-        try:
-            Door(options.web, Path(directory) / "web")
-        except OSError as error:
-            os.rmdir(directory)
-            parser.error(f"--web {options.web}: {error.strerror}")
-    status = private_namespace.run([sys.executable, *sys.argv])
-    if status != 1:
-        shutil.rmtree(directory)
-    return status
+    try:
+        return run_outside(options)
+    except Failure as failure:
+        parser.error(str(failure))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Shows the big switch at work: a network with tunnels, edge.aggregator and a controller above it.
-# Every host pings every host; the exit status is 0 only when all pings came back.
+# Shows the big switch at work: a network with tunnels, edge.aggregator, and a controller that sees one
+# switch. Every host pings every host; the exit status is 0 only when all pings came back.
 #
 # usage: sudo scripts/demo.sh [--switches N] [--hosts N] [--cli] [--web [PORT]]
 set -u

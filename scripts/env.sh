@@ -1,5 +1,7 @@
-# Sourced by the scripts beside it: the one place that says where POX and Python are.
+# The scripts beside this file source it.  It alone says where POX and Python are.
 # shellcheck shell=bash
+# SC2034: the variables below are used by the scripts that source this file.
+# shellcheck disable=SC2034
 
 EDGE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 EDGE_PYTHON=$EDGE_ROOT/.venv/bin/python
@@ -16,13 +18,13 @@ die() {
     exit 1
 }
 
-# is_halosaur DIR: whether DIR is a checkout of the POX branch that this project runs on.
+# is_halosaur DIR: status 0 when DIR is a checkout of the POX branch that this project runs on.
 is_halosaur() {
     [ -f "$1/pox.py" ] && grep -qs "version_name = \"$POX_BRANCH\"" "$1/pox/core.py"
 }
 
-# find_pox: sets and exports POX_HOME: itself where it is set, or the first of ./.pox, ~/pox, ../pox.
-# Status 1 where there is none.
+# find_pox: finds POX and exports its directory as POX_HOME.  A POX_HOME that is set already is taken;
+# otherwise the first checkout of ./.pox, ~/pox, ../pox.  Status 1 when there is none.
 find_pox() {
     if [ -n "${POX_HOME:-}" ]; then
         is_halosaur "$POX_HOME" ||
@@ -32,7 +34,7 @@ find_pox() {
         return 0
     fi
     local user_home dir
-    # Under sudo, ~ is root's: the POX that the user means is in the home of who called.
+    # Under sudo, ~ is the home of root; the POX of the user is in the home of who called sudo.
     user_home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6)
     for dir in "$EDGE_ROOT/.pox" "${user_home:-$HOME}/pox" "$EDGE_ROOT/../pox"; do
         if is_halosaur "$dir"; then
@@ -44,7 +46,7 @@ find_pox() {
     return 1
 }
 
-# need_root WHAT: ends the script with one line unless it runs as root.
+# need_root WHAT: ends the script with one line, which says that WHAT needs root, unless it is root.
 need_root() {
     [ "$(id -u)" -eq 0 ] || die "$1 needs root: sudo $0"
 }

@@ -1,25 +1,26 @@
 #!/bin/bash
-# Makes this machine ready: Debian's packages, a Python environment for the tests, and POX.
-# Run again at any time: it does only what is missing, and asks no network where nothing is.
+# Makes this machine ready: installs Debian's packages, a Python environment for the tests, and POX.
+# It may be run again at any time: it does what is missing, and without that it uses no network.
 #
 # usage: [sudo] scripts/setup.sh
 set -u
 . "$(dirname "$0")/env.sh"
 
-# One set-up at a time. -o: a service that apt starts must not hold the lock for ever.
+# One set-up at a time. With -o a service that apt starts does not inherit the lock, and so does not
+# hold it for ever.
 if [ -z "${EDGE_SETUP_LOCKED:-}" ]; then
     EDGE_SETUP_LOCKED=1 exec flock -o "$EDGE_ROOT/scripts" "$0" "$@"
 fi
 
 failed=0
 
-# missing WHAT WHAT-TO-DO: one line for something that could not be got.
+# missing WHAT WHAT-TO-DO: prints a line about something that could not be installed.
 missing() {
     echo "setup.sh: $1: $2" >&2
     failed=1
 }
 
-# quietly COMMAND...: its status; what it prints is shown only when it fails.
+# quietly COMMAND...: runs COMMAND, shows the end of its output only when it fails; has its status.
 quietly() {
     local said status
     said=$("$@" 2>&1 </dev/null)
@@ -28,7 +29,7 @@ quietly() {
     return "$status"
 }
 
-# Each command that something here runs, and the Debian package that brings it.
+# Each command that the scripts or tests run, and the Debian package that it is in.
 COMMANDS="
     ovs-vswitchd:openvswitch-switch
     ovs-vsctl:openvswitch-switch
@@ -50,7 +51,7 @@ COMMANDS="
     modprobe:kmod
 "
 
-# packages_missing: the names of the Debian packages whose commands are not there.
+# packages_missing: prints the names of the Debian packages whose commands are not there.
 packages_missing() {
     local pair
     for pair in $COMMANDS; do
@@ -83,7 +84,7 @@ install_packages() {
         return
     fi
     case " ${wanted[*]} " in *" openvswitch-testcontroller "*)
-        # The package starts a controller as a service. The tests start their own.
+        # The package starts a controller as a service, which nothing here uses.
         { systemctl disable --now openvswitch-testcontroller || service openvswitch-testcontroller stop; } >/dev/null 2>&1
         ;;
     esac
@@ -127,7 +128,7 @@ install_pox() {
     fi
 }
 
-# give_back DIR: what sudo made belongs to the user whose checkout this is.
+# give_back DIR: under sudo, makes the user who called sudo the owner of DIR.
 give_back() {
     if [ -n "${SUDO_UID:-}" ]; then
         chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$1"
@@ -135,7 +136,7 @@ give_back() {
 }
 
 install_packages
-# Without the packages the rest would only fail again, in more words.
+# Without the packages the rest would fail too.
 if [ "$failed" -eq 0 ]; then
     install_python
     install_pox

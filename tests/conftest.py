@@ -15,7 +15,7 @@ from lab.aggregator import Aggregator, find_pox  # noqa: E402
 from lab.bigswitch import BigSwitch, PlainSwitch  # noqa: E402
 from lab.network import Network  # noqa: E402
 
-from userspace_ovs import OVSError  # noqa: E402
+from failure import Failure  # noqa: E402
 
 # So that pure tests can import POX's own libraries (pox.openflow and so on).
 sys.path.append(find_pox())
@@ -65,7 +65,7 @@ class Shared:
         if self.bed is not None:
             try:
                 self.bed.reset()
-            except (AssertionError, OSError, OVSError):
+            except (AssertionError, OSError, Failure):
                 self.stop()
         if self.bed is None:
             self.bed = self.kind()

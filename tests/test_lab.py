@@ -323,7 +323,7 @@ def test_nothing_is_left(root, ending):
     )
     directory, *pids = done.stdout.split()
     assert len(pids) == 7
-    from userspace_ovs import wait_until
+    from waiting import wait_until
 
     for pid in pids:
         wait_until(lambda pid=pid: not os.path.exists("/proc/" + pid), "end of process " + pid)

@@ -16,7 +16,7 @@ from lab.bigswitch import OPENFLOW_PORT
 from lab.namespaces import Namespace
 from lab.network import CONTROL_ADDRESS, Network
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 MTU = 1450
 """Bytes.  The README's: GRE takes 42."""

@@ -5,7 +5,7 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.openflow import actions as act
 from edge.openflow import match as matches
 from edge.openflow import messages
@@ -29,7 +29,7 @@ def phy_port(number: int, name: bytes, config: int = 0, state: int = 0) -> messa
     return messages.PhyPort(number, address, name, config, state, 0, 0, 0, 0)
 
 
-class Peer:
+class Connection:
     """A controller's connection, as much of it as is shown."""
 
     def __init__(self, name: str, service: bool = False, role: int = 0) -> None:
@@ -39,30 +39,30 @@ class Peer:
         self.greeted = True
         self.closed = False
 
-    def wants(self, kind: int) -> bool:
-        return False
+    def tell(self, kind: int, message: bytes) -> None:
+        """Takes it."""
 
 
-class Controller:
-    """One that the big switch connects to."""
+class Upstream:
+    """A controller that the big switch connects to."""
 
-    def __init__(self, host: str, port: int, peer: Optional[Peer]) -> None:
+    def __init__(self, host: str, port: int, connection: Optional[Connection]) -> None:
         self.address = (host, port)
-        self.peer = peer
+        self.connection = connection
 
 
 def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:
     """A big switch over so many switches, all of them up and their tunnel IPs known."""
     numbers = PortNumbers()
     ips = [ip(index) for index in range(1, switches + 1)]
-    north = Northbound(0x2A)
-    switch = north.big = BigSwitch(numbers, Indexes(numbers), ips, 5.0, north)
+    datapath = Datapath(0x2A)
+    switch = datapath.big = BigSwitch(numbers, Indexes(numbers), ips, 5.0, datapath)
     for index in range(1, switches + 1):
         add_member(switch, index, ports)
     return switch
 
 
-def datapath(switch: BigSwitch) -> Northbound:
+def datapath(switch: BigSwitch) -> Datapath:
     """The datapath that a big switch of big_switch() belongs to."""
     return switch._events
 

@@ -57,8 +57,8 @@ def test_a_port_that_is_set_down_is_not_up(switch):
 
 def test_controllers_are_counted(switch):
     model.datapath(switch).upstreams = [
-        model.Controller("10.0.0.1", 6653, model.Peer("controller")),
-        model.Controller("10.0.0.2", 6653, None),
+        model.Upstream("10.0.0.1", 6653, model.Connection("controller")),
+        model.Upstream("10.0.0.2", 6653, None),
     ]
     found = samples(switch)
     assert (found["controllers"], found["controllers_connected"]) == (2, 1)

@@ -9,7 +9,7 @@ import pytest
 from lab import frames
 from lab import openflow10 as of
 
-from edge import dashboard
+from edge.web.site import FILES, STATIC
 
 from .browser import FLOW_SHOWN, MISSING, ROWS, Browser, installed, show
 from .site import Site
@@ -324,9 +324,9 @@ def stand_in(bed, site):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             path = self.path.partition("?")[0]
-            if path in dashboard._FILES:
-                name, kind = dashboard._FILES[path]
-                body = (dashboard._STATIC / name).read_bytes()
+            if path in FILES:
+                name, kind = FILES[path]
+                body = (STATIC / name).read_bytes()
             else:
                 kind = "application/json"
                 body = json.dumps(answers.get("flow" if "0x" in path else path)).encode()

@@ -109,7 +109,7 @@ def test_what_goes_wrong_in_a_reading_goes_to_who_asked(scheduler):
 
 
 def test_a_reading_that_takes_too_long_is_given_up(scheduler, monkeypatch):
-    monkeypatch.setattr(reader, "PATIENCE", 0.05)
+    monkeypatch.setattr(reader, "READ_TIMEOUT", 0.05)
     ended = threading.Event()
 
     def endless():
@@ -123,7 +123,7 @@ def test_a_reading_that_takes_too_long_is_given_up(scheduler, monkeypatch):
     with pytest.raises(Busy):
         place.read(endless())
     assert ended.wait(10)
-    monkeypatch.setattr(reader, "PATIENCE", 10)
+    monkeypatch.setattr(reader, "READ_TIMEOUT", 10)
 
     def right():
         yield

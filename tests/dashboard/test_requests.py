@@ -9,15 +9,18 @@ from html.parser import HTMLParser
 import pytest
 
 from edge import dashboard
-from edge.dashboard import Dashboard, Refresher, Refused, Shared, parse_cookie, parse_query
-from edge.web import view
+from edge.web import metrics, refresher, shared, site
+from edge.web.queries import Query, Refused, parse_cookie, parse_query
+from edge.web.refresher import Refresher
+from edge.web.shared import Shared
+from edge.web.site import Site
 
 LOCAL = {"Host": "127.0.0.1:8000"}
 
 
 @pytest.fixture(scope="module")
 def page():
-    return Dashboard(frozenset(["pox.example"]))
+    return Site(frozenset(["pox.example"]))
 
 
 def headers(**fields):
@@ -114,14 +117,14 @@ def test_without_the_aggregator_it_says_so(page):
 
 
 def test_without_prometheus_client_it_says_so(page, monkeypatch):
-    monkeypatch.setattr(dashboard.metrics, "AVAILABLE", False)
+    monkeypatch.setattr(metrics, "AVAILABLE", False)
     response = answer(page, "/metrics")
     assert response.status == 501
     assert "prometheus_client" in json.loads(response.body)["error"]
 
 
 def test_a_mistake_of_ours_costs_one_answer_and_one_line(monkeypatch, caplog):
-    page = Dashboard(frozenset())
+    page = Site(frozenset())
     monkeypatch.setattr(page, "_overview", lambda: 1 / 0)
     assert answer(page, "/api/switch?x=%0a\x1b").status == 500
     (line,) = [r for r in caplog.records if r.levelname == "ERROR"]
@@ -132,12 +135,12 @@ def test_a_mistake_of_ours_costs_one_answer_and_one_line(monkeypatch, caplog):
 
 
 def test_the_first_page_is_what_is_shown_without_parameters():
-    assert parse_query("") == view.Query("", "priority", True, 0, 100)
+    assert parse_query("") == Query("", "priority", True, 0, 100)
 
 
 def test_all_parameters_together():
     text = "search=nw_dst%3D10.0.0.3+output&sort=octets&order=asc&offset=200&limit=500&other=1"
-    assert parse_query(text) == view.Query("nw_dst=10.0.0.3 output", "octets", False, 200, 500)
+    assert parse_query(text) == Query("nw_dst=10.0.0.3 output", "octets", False, 200, 500)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,8 @@ WRONG = [
     ({"port": "65536"}, "--port=65536"),
     ({"port": "http"}, "--port=http"),
     ({"port": True}, "--port"),
+    ({"port": "08000"}, "--port=08000"),
+    ({"port": "80_0"}, "--port=80_0"),
     ({"address": "localhost:80"}, "--address=localhost:80"),
     ({"address": "10.0.0.256"}, "--address=10.0.0.256"),
     ({"address": True}, "--address"),
@@ -180,6 +185,11 @@ WRONG = [
     ({"names": True}, "--names"),
     ({"names": "a,,b"}, "--names=a,,b"),
     ({"names": "http://a"}, "--names=http://a"),
+    ({"names": "a:80"}, "--names=a:80"),
+    (
+        {"names": "a,\N{FULLWIDTH LATIN SMALL LETTER B}"},
+        "--names=a,\N{FULLWIDTH LATIN SMALL LETTER B}",
+    ),
 ]
 
 
@@ -194,34 +204,34 @@ def test_a_wrong_option_is_told_in_one_line(options, named, caplog):
 
 
 def test_who_asks_the_same_at_once_gets_the_same_answer(monkeypatch):
-    monkeypatch.setattr(dashboard, "SHARE", 60)
-    shared, made = Shared(), []
+    monkeypatch.setattr(shared, "SHARE", 60)
+    answers, made = Shared(), []
 
     def make():
         made.append(1)
         return b"answer"
 
-    threads = [threading.Thread(target=shared.get, args=("key", make)) for _ in range(8)]
+    threads = [threading.Thread(target=answers.get, args=("key", make)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert shared.get("key", make) == b"answer"
-    assert shared.get("other", lambda: b"another") == b"another"
+    assert answers.get("key", make) == b"answer"
+    assert answers.get("other", lambda: b"another") == b"another"
 
 
 def test_an_answer_is_not_given_for_ever(monkeypatch):
-    monkeypatch.setattr(dashboard, "SHARE", 0)
-    shared = Shared()
-    assert [shared.get("key", lambda n=n: n) for n in (b"1", b"2")] == [b"1", b"2"]
+    monkeypatch.setattr(shared, "SHARE", 0)
+    answers = Shared()
+    assert [answers.get("key", lambda n=n: n) for n in (b"1", b"2")] == [b"1", b"2"]
 
 
 def test_only_so_many_answers_are_kept():
-    shared = Shared()
+    answers = Shared()
     for number in range(1000):
-        shared.get(number, lambda: b"")
-    assert len(shared._answers) <= shared._MOST
+        answers.get(number, lambda: b"")
+    assert len(answers._answers) <= shared._MOST_ANSWERS
 
 
 class Clock:
@@ -233,18 +243,18 @@ class Clock:
 
 def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     clock, asked, done = Clock(), [], []
-    monkeypatch.setattr(dashboard, "time", clock)
+    monkeypatch.setattr(refresher, "time", clock)
     monkeypatch.setattr(
-        dashboard.statistics, "refresh", lambda switch, entries, finish: asked.append(finish)
+        refresher.statistics, "refresh", lambda switch, entries, finish: asked.append(finish)
     )
 
     class Switch:
         table = ()
 
-    refresher = Refresher()
+    asker = Refresher()
 
     def look():
-        refresher.refresh(Switch(), lambda: done.append(1))
+        asker.refresh(Switch(), lambda: done.append(1))
 
     look()
     look()
@@ -253,7 +263,7 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     assert len(done) == 2
     look()
     assert (len(asked), len(done)) == (1, 3)  # they are new enough
-    clock.now += dashboard.REFRESH
+    clock.now += refresher.REFRESH
     look()
     assert (len(asked), len(done)) == (2, 3)
     clock.now += 1.0  # the switches have very many flows
@@ -270,7 +280,7 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
 
 
 def test_the_page_takes_nothing_from_elsewhere(page):
-    for path in dashboard._FILES:
+    for path in site.FILES:
         text = answer(page, path).body.decode()
         links = re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"']*", text)
         assert links == (["http://www.w3.org/2000/svg"] if path in ("/app.js", "/icon.svg") else [])

@@ -13,8 +13,8 @@ from lab.bigswitch import OPENFLOW_PORT
 from lab.controller import Connection
 from system.command import PACKAGE, ended, typed
 
-from edge.dashboard import MOST_CONNECTIONS
-from userspace_ovs import wait_until
+from edge.poxfixes.webserver import MOST_CONNECTIONS
+from waiting import wait_until
 
 from .site import Site
 
@@ -175,7 +175,7 @@ def test_a_switch_that_does_not_answer_holds_nobody_up_for_long(bed, site):
         seen = ["installed", "no answer"]
         site.wait(lambda s: [c["state"] for c in s.get(f"flows/{cookie}")["copies"]] == seen)
         assert site.get("flows")["flows"] == 1
-        site.wait(lambda site: site.get("switch")["switches"][1]["state"] == "lost")
+        site.wait(lambda site: site.get("switch")["switches"][1]["state"] == "silent")
     finally:
         bed.network.switches[2].ovs.sigcont()
     site.wait(lambda site: site.get("switch")["switches"][1]["state"] == "up")
@@ -191,7 +191,7 @@ def test_a_lost_switch_and_a_lost_controller_are_shown(make_big_switch):
     def lost(site):
         shown = site.get("switch")
         return (
-            [switch["state"] for switch in shown["switches"]] == ["up", "lost"]
+            [switch["state"] for switch in shown["switches"]] == ["up", "gone"]
             and [each["connected"] for each in shown["controllers"]] == [False]
             and shown
         )

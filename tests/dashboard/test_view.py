@@ -12,11 +12,12 @@ from edge.openflow import flowmods, stats
 from edge.openflow import nicira as nx
 from edge.openflow.text import action_text, match_text
 from edge.web import view
+from edge.web.queries import Query
 
 from . import model
 from .model import read
 
-FIRST = view.Query("", "priority", True, 0, 100)
+FIRST = Query("", "priority", True, 0, 100)
 
 
 def overview(switch):
@@ -84,13 +85,20 @@ def test_a_lost_switch_and_its_ports_are_shown_as_lost(switch):
     member.ready, member.connection = False, None
     switch.ports_changed(member)
     shown = overview(switch)["switches"][1]
-    assert shown["state"] == "lost"
+    assert shown["state"] == "gone"
     assert [port["state"] for port in shown["ports"]] == ["switch lost"] * 2
 
 
 def test_a_switch_that_is_brought_up_to_date_is_connecting(switch):
     switch.members[1].ready = False
     assert overview(switch)["switches"][0]["state"] == "connecting"
+
+
+def test_a_switch_that_still_lacks_some_flows_is_syncing(switch):
+    switch.members[1].syncing = True
+    shown = overview(switch)["switches"][0]
+    assert shown["state"] == "syncing"
+    assert [port["state"] for port in shown["ports"]] == ["up", "up"]
 
 
 def test_tunnel_and_ports_that_are_left_out_are_shown_apart(switch):
@@ -118,16 +126,20 @@ def test_a_tunnel_is_up_when_every_switch_has_reached_it():
 
 
 def test_controllers_are_shown_connected_or_not(switch):
-    master = model.Peer("controller 10.0.0.1:6653", role=nx.NX_ROLE_MASTER)
-    silent = model.Peer("controller 10.0.0.3:6653")
+    master = model.Connection("controller 10.0.0.1:6653", role=nx.NX_ROLE_MASTER)
+    silent = model.Connection("controller 10.0.0.3:6653")
     silent.greeted = False
     datapath = model.datapath(switch)
     datapath.upstreams = [
-        model.Controller("10.0.0.1", 6653, master),
-        model.Controller("10.0.0.2", 6653, None),
-        model.Controller("10.0.0.3", 6653, silent),
+        model.Upstream("10.0.0.1", 6653, master),
+        model.Upstream("10.0.0.2", 6653, None),
+        model.Upstream("10.0.0.3", 6653, silent),
     ]
-    datapath.connections = [master, silent, model.Peer("client 127.0.0.1:40000", service=True)]
+    datapath.connections = [
+        master,
+        silent,
+        model.Connection("client 127.0.0.1:40000", service=True),
+    ]
     assert [tuple(each.values()) for each in overview(switch)["controllers"]] == [
         ("10.0.0.1:6653", "controller", True, "master"),
         ("10.0.0.2:6653", "controller", False, None),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 from .namespaces import Namespace
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Callable, TypeVar
 
-from userspace_ovs import dying_with_parent, in_netns
+from command import dying_with_parent, in_netns
 
 Result = TypeVar("Result")
 CLONE_NEWNET = 0x40000000

@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
-from userspace_ovs import UserspaceOVS, wait_until
+from waiting import wait_until
 
 from . import openflow10 as of
+from .breakable_ovs import BreakableOVS
 from .frames import describe
 from .namespaces import Namespace
 
@@ -105,7 +106,7 @@ class Wires:
         self.ports: dict[int, HostPort] = {}
         self._unsettled = 0
 
-    def daemons(self) -> Iterable[UserspaceOVS]:
+    def daemons(self) -> Iterable[BreakableOVS]:
         """Return the Open vSwitches that a frame may cross, those that forward now."""
         raise NotImplementedError
 
@@ -184,7 +185,7 @@ class Switch:
         self.tunnel_ip = f"172.16.{dpid >> 8}.{dpid & 0xFF}"
         self.tunnel_mac = f"02:ac:10:00:{dpid >> 8:02x}:{dpid & 0xFF:02x}"
         self.namespace = Namespace()
-        self.ovs = UserspaceOVS(self.name, network.directory, self.namespace.pid)
+        self.ovs = BreakableOVS(self.name, network.directory, self.namespace.pid)
         self.ports: dict[int, HostPort] = {}
 
     def start(self, ports: int) -> None:
@@ -392,7 +393,7 @@ class Network(Wires):
         index, port = divmod(number - 1, self.max_ports)
         return self.switches[index + 1], port + 1
 
-    def daemons(self) -> Iterable[UserspaceOVS]:
+    def daemons(self) -> Iterable[BreakableOVS]:
         return [switch.ovs for switch in self.switches.values() if switch.ovs.forwarding]
 
     def connect(self, target: str) -> None:
@@ -428,7 +429,7 @@ class PlainBridge(Wires):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="lab-")
         self.namespace = self.outer = Namespace(remove=[self.directory])
-        self.ovs = UserspaceOVS(self.name, self.directory, self.namespace.pid)
+        self.ovs = BreakableOVS(self.name, self.directory, self.namespace.pid)
         try:
             self.ovs.start()
             if flow_limit is not None:
@@ -460,7 +461,7 @@ class PlainBridge(Wires):
         self.ovs.vsctl("del-port", self.name, port.name)
         port.close()
 
-    def daemons(self) -> Iterable[UserspaceOVS]:
+    def daemons(self) -> Iterable[BreakableOVS]:
         return [self.ovs] if self.ovs.forwarding else []
 
     def connect(self, *targets: str) -> None:

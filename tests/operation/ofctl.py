@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from lab.bigswitch import Bed
 
-from userspace_ovs import dying_with_parent, in_netns, wait_until
+from command import dying_with_parent, in_netns
+from waiting import wait_until
 
 PORT = 6654
 TARGET = f"tcp:127.0.0.1:{PORT}"

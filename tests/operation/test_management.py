@@ -180,9 +180,11 @@ def test_a_hundred_come_and_go(managed):
 
     def none_left():
         sizes = managed.big.inside("sizes")
-        (peers,) = (count for name, count in sizes.items() if name.endswith(".Peer"))
+        (connections,) = (
+            count for name, count in sizes.items() if name.endswith(".ControllerConnection")
+        )
         # Two are the controllers', and the listening task may still know the last one.
-        return peers <= 3
+        return connections <= 3
 
     for bed in managed.beds:
         hello = of.message(Type.HELLO)

@@ -8,7 +8,7 @@ import tempfile
 import pytest
 from lab.namespaces import Namespace
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 from .terminal import SCRIPTS, SYSTEM_PYTHON, Terminal, processes_with
 

@@ -12,8 +12,10 @@ import pytest
 from lab import openflow10 as of
 from lab.controller import Connection
 
-import agg_net as network
-from userspace_ovs import wait_until
+import machine_ovs
+from options import number_up_to, parse_address
+from topo import AggregatorTopo
+from waiting import wait_until
 
 from .terminal import SCRIPTS, children, commands_below, processes_with
 
@@ -26,7 +28,7 @@ SMALL = (*USER, "--switches", "1")
 
 
 def test_topology_has_hosts_on_ports_1_and_up_and_no_link_between_switches():
-    topo = network.AggregatorTopo(switches=3, hosts=2)
+    topo = AggregatorTopo(switches=3, hosts=2)
     links = {
         (info["node1"], info["port1"], info["node2"], info["port2"])
         for _, _, info in topo.links(withInfo=True)
@@ -43,7 +45,7 @@ def test_topology_has_hosts_on_ports_1_and_up_and_no_link_between_switches():
 
 
 def test_datapath_id_is_the_switch_number_beyond_nine():
-    topo = network.AggregatorTopo(switches=17, hosts=1)
+    topo = AggregatorTopo(switches=17, hosts=1)
     assert topo.nodeInfo("s17")["dpid"] == "11"
 
 
@@ -52,13 +54,13 @@ def test_datapath_id_is_the_switch_number_beyond_nine():
 )
 def test_bad_controller_address_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not IP:PORT"):
-        network.parse_address(text)
+        parse_address(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "255", "two", "", "1.5"])
 def test_bad_number_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a number from 1 to 254"):
-        network.number_up_to(254)(text)
+        number_up_to(254)(text)
 
 
 # ---- the command ----
@@ -84,7 +86,7 @@ def test_needs_root_and_says_so_in_a_line(root, tmp_path):
 
 
 def test_kernel_datapath_asked_for_where_there_is_none_is_one_line(agg_net, monkeypatch):
-    if network.why_not_kernel() is None:
+    if machine_ovs.why_unusable() is None:
         pytest.skip("this machine has the openvswitch kernel module")
     status, text = agg_net("--datapath", "kernel").wait()
     assert status == 1

@@ -12,7 +12,7 @@ import tempfile
 
 import pytest
 
-from userspace_ovs import wait_until
+from waiting import wait_until
 
 from .terminal import SCRIPTS, Terminal, processes_with
 

@@ -13,7 +13,9 @@ import subprocess
 import pytest
 from lab.namespaces import Namespace
 
-from userspace_ovs import SCHEMA, dying_with_parent, wait_until
+from command import dying_with_parent
+from userspace_ovs import SCHEMA
+from waiting import wait_until
 
 from .terminal import SCRIPTS, SYSTEM_PYTHON, Terminal, commands_below, processes_with
 

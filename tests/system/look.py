@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lab import frames
 from lab.network import Switch
 
-from userspace_ovs import dying_with_parent
+from command import dying_with_parent
 
 
 class Flow(NamedTuple):

@@ -1,4 +1,4 @@
-"""Packet-outs that overtake the answer of a barrier, and those that must not.
+"""Packet-outs that bypass a barrier, and those that must not.
 
 The big switch as it is, over two connections whose far ends do what they are sent when told to.
 """
@@ -11,16 +11,15 @@ from lab import openflow10 as of
 from lab.openflow10 import Port, Type
 
 from edge import poxfixes
-from edge.north import connections as upstream
-from edge.north.connections import Peer
-from edge.north.requests import Northbound
+from edge.north import connections
+from edge.north.datapath import Datapath
 from edge.switch import bigswitch
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
 from edge.switch.ports import PortNumbers
 
 from .test_member import phy_port
-from .test_upstream import HELLO, Sent, Socket
+from .test_upstream import HELLO, Socket, connect
 
 BARRIER = of.message(Type.BARRIER_REQUEST)
 THROUGH_TABLE = of.packet_out(bytes(60), of.output(Port.TABLE), 1)
@@ -92,13 +91,13 @@ class Bed:
     def __init__(self, turns):
         self.turns = turns
         numbers = PortNumbers()
-        north = Northbound(1)
-        self.big = north.big = BigSwitch(numbers, Indexes(numbers), [], 5.0, north)
+        datapath = Datapath(1)
+        self.big = datapath.big = BigSwitch(numbers, Indexes(numbers), [], 5.0, datapath)
         self.switches = [self.connect(dpid) for dpid in (1, 2)]
         self.settle()
         self.socket = Socket()
-        self.peer = Peer(self.socket, "controller", north.handle)
-        north.opened(self.peer)
+        self.connection = connect(self.socket, datapath.rx_message)
+        datapath.set_connection(self.connection)
         self.send(HELLO)
         # How the packet-out is done has to be known before one need not wait.
         self.send(THROUGH_TABLE, BARRIER)
@@ -126,20 +125,20 @@ class Bed:
 
     def send(self, *messages):
         self.socket.coming.append(b"".join(messages))
-        self.peer.read()
+        self.connection.io_worker._do_recv()
 
     def told(self):
         """The types of what the controller has been told since the last time."""
-        told, self.peer._outbox.data = self.peer._outbox.data, b""
+        outbox = self.connection.io_worker.outbox
+        told, outbox.data = outbox.data, b""
         return [message[1] for message in split(told)]
 
 
 @pytest.fixture
 def bed(monkeypatch):
     turns = deque()
-    for module in (poxfixes, upstream, bigswitch):
+    for module in (poxfixes, connections, bigswitch):
         monkeypatch.setattr(module, "end_of_turn", turns.append)
-    monkeypatch.setattr(upstream, "Outbox", Sent)
     return Bed(turns)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
@@ -17,7 +17,7 @@ TUNNEL = 3
 @pytest.fixture
 def big():
     numbers = PortNumbers()
-    return BigSwitch(numbers, Indexes(numbers), [], 5.0, Northbound(1))
+    return BigSwitch(numbers, Indexes(numbers), [], 5.0, Datapath(1))
 
 
 def member(big, index):

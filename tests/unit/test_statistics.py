@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from edge.north.statistics import parts
+from edge.openflow import stats
 
 LONGEST = 65535
 
@@ -25,7 +25,7 @@ def unpacked(messages):
 
 
 def reply(entries):
-    return list(unpacked(parts(0x12345678, of.Stats.FLOW, entries)))
+    return list(unpacked(stats.pack_reply(0x12345678, of.Stats.FLOW, entries)))
 
 
 def test_nothing_is_one_part_with_nothing_in_it():
@@ -50,7 +50,7 @@ def test_a_part_is_full_before_the_next_begins(count, sizes):
 
 
 def test_others_have_their_turns_between_parts_and_where_an_entry_is_empty():
-    messages = list(parts(7, of.Stats.FLOW, [bytes(40000), b"", bytes(40000)]))
+    messages = list(stats.pack_reply(7, of.Stats.FLOW, [bytes(40000), b"", bytes(40000)]))
     assert [len(message) for message in messages] == [0, 40012, 0, 40012]
 
 

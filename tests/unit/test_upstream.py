@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from lab import openflow10 as of
 
 from edge import poxfixes
-from edge.north import connections as upstream
-from edge.north.connections import Peer
+from edge.north import connections
+from edge.north.connections import ControllerConnection
 from edge.openflow.errors import OpenFlowError
+from edge.poxfixes import ioworkers
 
 HELLO = of.message(of.Type.HELLO)
 
@@ -40,6 +41,9 @@ class Socket:
     def setsockopt(self, *_option):
         pass
 
+    def getpeername(self):
+        raise OSError("it has gone already")
+
 
 class Sent:
     """Takes the place of the Outbox, which needs a running POX."""
@@ -62,39 +66,55 @@ class Sent:
 @pytest.fixture(autouse=True)
 def no_turns(monkeypatch):
     """What is to be done at the end of a turn, which needs a running POX, is done at once."""
-    for module in (upstream, poxfixes):
+    for module in (connections, poxfixes):
         monkeypatch.setattr(module, "end_of_turn", lambda callback: callback())
 
 
+class Worker(ioworkers.RobustIOWorker):
+    """Reads from a Socket, and takes the place of the workers whose ends somebody else is told."""
+
+    def ended(self, reason):
+        self.connection.close(reason or "by the controller")
+
+
+def connect(sock, handle, name="controller", **options):
+    """A ControllerConnection on a Socket."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ioworkers, "Outbox", Sent)
+        worker = Worker(sock)
+        worker.attach()
+    worker.connection = ControllerConnection(worker, name, **options)
+    worker.connection.set_message_handler(handle)
+    return worker.connection
+
+
 class Line:
-    """A Peer, and the controller's end of it."""
+    """A ControllerConnection, and the controller's end of it."""
 
     def __init__(self, handle=None, greet=True):
         self.handled = []
         self.sock = Socket()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(upstream, "Outbox", Sent)
-            self.peer = Peer(self.sock, "controller", handle or self.keep)
+        self.connection = connect(self.sock, handle or self.keep)
         assert self.answers() == [of.unpack(HELLO)], "a switch greets unasked"
         if greet:
             self.send(HELLO)
-            assert self.peer.greeted and self.answers() == []
+            assert self.connection.greeted and self.answers() == []
 
-    def keep(self, peer, message):
+    def keep(self, connection, message):
         self.handled.append(message)
 
     def send(self, *chunks):
         for chunk in chunks:
             self.sock.coming.append(chunk)
-            self.peer.read()
+            self.connection.io_worker._do_recv()
 
     def answers(self):
-        messages, data = [], self.peer._outbox.data
+        messages, data = [], self.connection.io_worker.outbox.data
         while data:
             length = int.from_bytes(data[2:4], "big")
             messages.append(of.unpack(data[:length]))
             data = data[length:]
-        self.peer._outbox.data = b""
+        self.connection.io_worker.outbox.data = b""
         return messages
 
     def error(self):
@@ -144,7 +164,7 @@ def test_a_length_below_the_header_s_ends_the_connection(length):
     """Open vSwitch closes without an error; a loop over such a length would never end."""
     line = Line()
     line.send(struct.pack("!BBHI", 1, of.Type.ECHO_REQUEST, length, 0) + HELLO)
-    assert line.peer.closed and line.sock.shut
+    assert line.connection.closed and line.sock.shut
     assert line.handled == [] and line.answers() == []
 
 
@@ -152,15 +172,15 @@ def test_a_length_below_the_header_s_ends_the_connection(length):
 def test_the_controller_s_end_of_the_connection_is_the_end_of_ours(end):
     line = Line()
     line.send(end)
-    assert line.peer.closed
-    line.peer.send(HELLO)
+    assert line.connection.closed
+    line.connection.send(HELLO)
     assert line.answers() == []
 
 
 def test_nothing_to_read_is_no_end():
     line = Line()
-    line.peer.read()
-    assert not line.peer.closed
+    line.connection.io_worker._do_recv()
+    assert not line.connection.closed
 
 
 # ---- the hello ----
@@ -172,7 +192,7 @@ def test_a_hello_of_any_version_is_one(version, body):
     """The lower version counts, and ours is 1.0."""
     line = Line(greet=False)
     line.send(of.message(of.Type.HELLO, body, version=version) + numbered(1)[0])
-    assert line.peer.greeted and not line.peer.closed
+    assert line.connection.greeted and not line.connection.closed
     assert line.handled == numbered(1)
 
 
@@ -184,7 +204,7 @@ def bitmap(versions):
 def test_a_version_bitmap_with_ours_is_fine(versions):
     line = Line(greet=False)
     line.send(of.message(of.Type.HELLO, bitmap(versions), version=4))
-    assert line.peer.greeted
+    assert line.connection.greeted
 
 
 @pytest.mark.parametrize("version", [1, 4])
@@ -196,7 +216,7 @@ def test_a_version_bitmap_without_ours_is_refused_as_open_vswitch_does(version):
     assert of.unpack_error(message.body) == of.Error(
         0, 0, b"We support version 0x01, you support version 0x04, no common versions."
     )
-    assert line.peer.closed
+    assert line.connection.closed
 
 
 @pytest.mark.parametrize(
@@ -211,13 +231,13 @@ def test_a_version_bitmap_without_ours_is_refused_as_open_vswitch_does(version):
 def test_what_comes_first_has_to_be_a_hello(first):
     line = Line(greet=False)
     line.send(first + HELLO)
-    assert line.peer.closed and line.handled == [] and line.answers() == []
+    assert line.connection.closed and line.handled == [] and line.answers() == []
 
 
 def test_an_echo_request_before_the_hello_closes_the_connection():
     line = Line(greet=False)
     line.send(of.message(of.Type.ECHO_REQUEST), HELLO, *numbered(1))
-    assert line.peer.closed and line.handled == []
+    assert line.connection.closed and line.handled == []
 
 
 @pytest.mark.parametrize("version", [2, 4, 5, 255])
@@ -248,23 +268,23 @@ def test_other_messages_of_another_version_are_refused(version, kind, answered_i
     (message,) = line.answers()
     assert (message.version, message.xid) == (answered_in, 7)
     assert of.unpack_error(message.body) == of.Error(1, code, raw)
-    assert not line.peer.closed
+    assert not line.connection.closed
 
 
 def test_an_answer_to_another_version_waits_for_its_turn():
     held = []
 
-    def hold_once(peer, message):
+    def hold_once(connection, message):
         if held:
             return True
         held.append(message)
-        peer.hold()
+        connection.hold()
         return False
 
     line = Line(hold_once)
     line.send(of.message(of.Type.ECHO_REQUEST, b"ping", 7, 4))
     assert held and line.answers() == []
-    line.peer.release()
+    line.connection.release()
     assert line.answers() == [of.Message(4, of.Type.ECHO_REPLY, 7, b"ping")]
 
 
@@ -272,7 +292,7 @@ def test_an_answer_to_another_version_waits_for_its_turn():
 
 
 def test_what_is_refused_is_answered_and_the_next_is_handled():
-    def refuse(peer, message):
+    def refuse(connection, message):
         if message == first:
             raise OpenFlowError(3, 4)
         handled.append(message)
@@ -286,7 +306,7 @@ def test_what_is_refused_is_answered_and_the_next_is_handled():
 
 
 def test_a_mistake_of_ours_costs_one_message(caplog):
-    def fail(peer, message):
+    def fail(connection, message):
         if message == first:
             raise KeyError("a mistake")
         handled.append(message)
@@ -296,7 +316,7 @@ def test_a_mistake_of_ours_costs_one_message(caplog):
     line = Line(fail)
     line.send(first + second)
     assert line.error().type == 1
-    assert handled == [second] and not line.peer.closed
+    assert handled == [second] and not line.connection.closed
     assert [r.levelname for r in caplog.records if r.name == "edge.upstream"].count("ERROR") == 1
 
 
@@ -306,37 +326,37 @@ def test_a_mistake_of_ours_costs_one_message(caplog):
 def test_what_comes_behind_a_barrier_waits_for_its_answer():
     handled = []
 
-    def hold_at_2(peer, message):
+    def hold_at_2(connection, message):
         handled.append(message)
         if message == messages[2]:
-            peer.hold()
+            connection.hold()
 
     messages = numbered(5)
     line = Line(hold_at_2)
     line.send(b"".join(messages[:4]), messages[4])
     assert handled == messages[:3]
-    line.peer.release()
+    line.connection.release()
     assert handled == messages
 
 
 def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
     """As while a switch hangs: what is read ahead is bounded, and then nobody listens."""
     now = 1000.0
-    monkeypatch.setattr(upstream.time, "monotonic", lambda: now)
-    monkeypatch.setattr(upstream, "core", SimpleNamespace(running=True))
-    line = Line(lambda peer, message: peer.hold())
-    waits = upstream.serve(line.peer)
-    assert isinstance(next(waits), upstream.Serve)
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now)
+    monkeypatch.setattr(connections, "core", SimpleNamespace(running=True))
+    line = Line(lambda connection, message: connection.hold())
+    waits = connections.serve(line.connection)
+    assert isinstance(next(waits), connections.Serve)
     line.send(*numbered(10, 4000))
     while now < 1100:
         now += 1
-        assert isinstance(next(waits), upstream.Sleep)
+        assert isinstance(next(waits), connections.Sleep)
     line.handled.clear()
-    line.peer._handle = line.keep
-    line.peer.release()
+    line.connection.set_message_handler(line.keep)
+    line.connection.release()
     for silence in (0, 1, 2):
-        assert isinstance(next(waits), upstream.Serve)
-        assert not line.peer.closed, f"after {silence} s"
+        assert isinstance(next(waits), connections.Serve)
+        assert not line.connection.closed, f"after {silence} s"
         now += 1
     assert len(line.handled) == 9 and line.answers() == []
     now += 4
@@ -348,41 +368,41 @@ def test_what_has_come_is_done_though_the_controller_has_gone():
     """What changes something; nobody is there for answers."""
     handled = []
 
-    def hold_at_first(peer, message):
+    def hold_at_first(connection, message):
         handled.append(message[1])
         if len(handled) == 1:
-            peer.hold()
+            connection.hold()
 
     kinds = [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.STATS_REQUEST, of.Type.PACKET_OUT]
     line = Line(hold_at_first)
     line.send(b"".join(map(of.message, kinds)), b"")
-    assert line.peer.closed and handled == kinds[:1]
-    line.peer.release()
+    assert line.connection.closed and handled == kinds[:1]
+    line.connection.release()
     assert handled == [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.PACKET_OUT]
 
 
 def test_several_barriers_are_waited_for_one_after_the_other():
     handled = []
 
-    def hold(peer, message):
+    def hold(connection, message):
         handled.append(message)
-        peer.hold()
+        connection.hold()
 
     messages = numbered(3)
     line = Line(hold)
     line.send(b"".join(messages))
     for count in (1, 2, 3):
         assert handled == messages[:count]
-        line.peer.release()
+        line.connection.release()
 
 
 def test_an_answer_that_is_there_at_once_holds_nothing_up():
     handled = []
 
-    def hold_and_release(peer, message):
+    def hold_and_release(connection, message):
         handled.append(message)
-        peer.hold()
-        peer.release()
+        connection.hold()
+        connection.release()
 
     messages = numbered(1000)
     line = Line(hold_and_release)
@@ -395,84 +415,84 @@ def test_an_answer_that_is_there_at_once_holds_nothing_up():
 PACKET_IN, PORT_STATUS = (of.message(kind) for kind in (of.Type.PACKET_IN, of.Type.PORT_STATUS))
 
 
-class Overtaken(Line):
-    """A Peer that is held by its first message; those with an even xid need not wait."""
+class Bypassed(Line):
+    """A connection that is held by its first message; those with an even xid need not wait."""
 
     def __init__(self):
-        self.overtook = []
+        self.bypassed = []
         super().__init__(self.hold_once)
         self.messages = numbered(6)
         self.send(self.messages[1])
 
-    def hold_once(self, peer, message):
+    def hold_once(self, connection, message):
         self.handled.append(message)
         if len(self.handled) == 1:
-            peer.hold(self.overtake)
+            connection.hold(self.bypass)
 
-    def overtake(self, message):
+    def bypass(self, message):
         if message[7] % 2:
             return False
-        self.overtook.append(message)
+        self.bypassed.append(message)
         return True
 
     def tell(self, *messages):
         for message in messages:
-            self.peer.tell(message[1], message)
+            self.connection.tell(message[1], message)
 
 
 def test_what_need_not_wait_for_a_barrier_is_done_until_something_has_to():
-    line = Overtaken()
+    line = Bypassed()
     first, even, odd = line.messages[1], line.messages[::2], line.messages[3]
     line.send(even[0], even[1] + odd + even[2])
-    assert line.handled == [first] and line.overtook == even[:2]
-    line.peer.release()
-    assert line.handled == [first, odd, even[2]] and line.overtook == even[:2]
+    assert line.handled == [first] and line.bypassed == even[:2]
+    line.connection.release()
+    assert line.handled == [first, odd, even[2]] and line.bypassed == even[:2]
 
 
 def test_what_may_come_of_something_that_did_not_wait_is_told_behind_the_answer():
-    line = Overtaken()
+    line = Bypassed()
     line.tell(PORT_STATUS)
-    assert line.answers() == [of.unpack(PORT_STATUS)], "nothing has overtaken yet"
+    assert line.answers() == [of.unpack(PORT_STATUS)], "nothing has bypassed the barrier yet"
     line.send(line.messages[2])
     line.tell(PACKET_IN, PORT_STATUS)
     assert line.answers() == []
     answer = line.messages[0]
-    line.peer.answer([answer])
+    line.connection.answer([answer])
     line.tell(PACKET_IN)
     told = [answer, PACKET_IN, PORT_STATUS, PACKET_IN]
     assert line.answers() == [of.unpack(each) for each in told]
 
 
 def test_what_is_told_behind_an_answer_has_its_limit():
-    """If the answer takes long: nothing is lost, the order stays, and nothing overtakes then."""
-    line = Overtaken()
+    """If the answer takes long: nothing is lost, the order stays, and nothing bypasses then."""
+    line = Bypassed()
     line.send(line.messages[2])
     sent = [of.message(of.Type.PACKET_IN, bytes(1000), xid) for xid in range(3000)]
     line.tell(*sent)
     told = line.answers()
     assert len(told) >= 1000
     line.send(line.messages[4])
-    assert line.overtook == [line.messages[2]]
-    line.peer.release()
+    assert line.bypassed == [line.messages[2]]
+    line.connection.release()
     assert told + line.answers() == [of.unpack(each) for each in sent]
     assert line.handled[1:] == [line.messages[4]]
 
 
 def test_a_length_below_the_header_s_waits_for_the_answers_before_it():
-    line = Overtaken()
+    line = Bypassed()
     line.send(line.messages[2] + struct.pack("!BBHI", 1, of.Type.ECHO_REQUEST, 7, 0))
-    assert line.overtook == [line.messages[2]] and not line.peer.closed
-    line.peer.answer([line.messages[0]])
-    assert line.answers() == [of.unpack(line.messages[0])] and line.peer.closed
+    assert line.bypassed == [line.messages[2]] and not line.connection.closed
+    line.connection.answer([line.messages[0]])
+    assert line.answers() == [of.unpack(line.messages[0])] and line.connection.closed
 
 
 def test_a_mistake_with_what_need_not_wait_has_it_wait():
-    line = Overtaken()
-    line.peer.hold(lambda message: 1 / 0)
+    line = Bypassed()
+    line.connection.hold(lambda message: 1 / 0)
     line.send(line.messages[2])
     assert line.handled == line.messages[1:2]
-    line.peer.release()
-    assert line.handled == line.messages[1:3] and not line.peer.closed
+    line.connection.release()
+    assert line.handled == line.messages[1:3] and not line.connection.closed
 
 
 class Turns(list):
@@ -492,11 +512,11 @@ def turns(monkeypatch):
 
 
 def test_a_long_answer_takes_several_turns_and_what_came_meanwhile_waits(turns):
-    line = Line(lambda peer, message: handled.append(message) or peer.hold())
+    line = Line(lambda connection, message: handled.append(message) or connection.hold())
     handled = []
     first, second, *parts = numbered(5)
     line.send(first, second)
-    line.peer.answer([parts[0], parts[1], b"", b"", parts[2]])
+    line.connection.answer([parts[0], parts[1], b"", b"", parts[2]])
     assert line.answers() == [of.unpack(part) for part in parts[:2]]
     turns.end()
     assert line.answers() == [] and handled == [first]
@@ -512,10 +532,10 @@ def test_a_long_answer_ends_when_the_connection_does(turns):
             yield numbered(1)[0]
             yield b""
 
-    line, made = Line(lambda peer, message: peer.hold()), []
+    line, made = Line(lambda connection, message: connection.hold()), []
     line.send(*numbered(1))
-    line.peer.answer(messages())
-    line.peer.close()
+    line.connection.answer(messages())
+    line.connection.close()
     while turns:
         turns.end()
     assert len(made) <= 2
@@ -527,11 +547,14 @@ def test_a_mistake_in_an_answer_holds_nothing_up(turns, pauses):
         yield from [b""] * pauses
         raise KeyError("a mistake")
 
-    line, handled = Line(lambda peer, message: handled.append(message) or peer.hold()), []
+    line, handled = (
+        Line(lambda connection, message: handled.append(message) or connection.hold()),
+        [],
+    )
     first, second = numbered(2)
     line.send(first, second)
     with pytest.raises(KeyError):
-        line.peer.answer(messages())
+        line.connection.answer(messages())
         while turns:
             turns.end()
     assert handled == [first, second]
@@ -539,28 +562,28 @@ def test_a_mistake_in_an_answer_holds_nothing_up(turns, pauses):
 
 def test_what_waits_has_its_limit():
     """Then the controller's socket is not read any more, and its sending stands still."""
-    line = Line(lambda peer, message: peer.hold())
+    line = Line(lambda connection, message: connection.hold())
     message = of.message(of.Type.ECHO_REQUEST, bytes(60000))
     line.send(message)
     sent = 0
-    while line.peer.wants_more:
+    while line.connection.wants_more:
         line.send(message)
         sent += len(message)
         assert sent < 4 << 20
     assert sent
-    line.peer.release()
-    assert line.peer.wants_more
+    line.connection.release()
+    assert line.connection.wants_more
 
 
 def test_what_waits_is_forgotten_when_the_connection_ends():
     handled = []
 
-    def hold(peer, message):
+    def hold(connection, message):
         handled.append(message)
-        peer.hold()
+        connection.hold()
 
     line = Line(hold)
     line.send(b"".join(numbered(3)), b"")
-    assert line.peer.closed
-    line.peer.release()
+    assert line.connection.closed
+    line.connection.release()
     assert handled == numbered(1)

@@ -1,48 +1,29 @@
 """
 What a controller's messages do to the big switch.
 
-One function a message type.  The order of the checks, and the errors, are Open vSwitch's.
+One method a message type, named as POX's switch-side framework finds it
+(pox/datapaths/switch.py:139).  The order of the checks, and the errors, are Open vSwitch's.
 """
 
-import logging
-import struct
 import time
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
+from pox.datapaths.switch import SwitchFeatures
 
-from edge.north import statistics
-from edge.north.connections import Controller, Peer
+from edge.north.connections import ControllerConnection
+from edge.north.statistics import TABLES, Statistics, refuse_vendor
 from edge.openflow import actions as act
+from edge.openflow import flowmods, messages, stats
 from edge.openflow import match as matches
-from edge.openflow import messages
 from edge.openflow import nicira as nx
-from edge.openflow.errors import NiciraError, OpenFlowError
+from edge.openflow.errors import NiciraError, OpenFlowError, bad_request
 from edge.south.member import Member
-from edge.switch.bigswitch import BigSwitch
-from edge.switch.events import Requester
+from edge.south.memberports import Bits
+from edge.south.session import State
+from edge.switch.changes import Add, Modify, PortMod
 from edge.switch.flowtable import FlowEntry, with_output
-
-log = logging.getLogger("edge.north")
-
-_HEADER = struct.Struct("!BBHL")
-_PORT_STATUS = struct.Struct("!BBHLB7x")
-_FEATURES = struct.Struct("!BBHLQLB3xLL")
-_FLOW_MOD = struct.Struct("!QHHHHLHH")
-_PORT_MOD = struct.Struct("!H6sLLL4x")
-
-# What Open vSwitch says of itself: as many tables, no buffers, all statistics (but no spanning
-# tree), all actions.
-_TABLES = 254
-_CAPABILITIES = (
-    of.OFPC_FLOW_STATS
-    | of.OFPC_TABLE_STATS
-    | of.OFPC_PORT_STATS
-    | of.OFPC_QUEUE_STATS
-    | of.OFPC_ARP_MATCH_IP
-)
-_ACTIONS = 0xFFF
 
 
 class _Lengths(NamedTuple):
@@ -74,7 +55,7 @@ _STATS_REPLY_LENGTHS = {
     of.OFPST_TABLE: _Lengths(0, 64),
     of.OFPST_PORT: _Lengths(0, 104),
     of.OFPST_QUEUE: _Lengths(0, 32),
-    statistics.OFPST_PORT_DESC: _Lengths(0, 48),
+    stats.OFPST_PORT_DESC: _Lengths(0, 48),
     of.OFPST_VENDOR: _Lengths(0, 1),
 }
 
@@ -95,91 +76,49 @@ _FRAGMENT_FLAGS = 0x0007
 _PORT_CONFIG = 0x7F
 
 
-def _bad_request(code: int) -> OpenFlowError:
-    return OpenFlowError(of.OFPET_BAD_REQUEST, code)
+class Requests(Statistics):
+    """The handlers of a controller's messages; the datapath is made of them and of POX's parts."""
 
+    dpid: int
+    features: SwitchFeatures
+    connections: list[ControllerConnection]
+    ofp_handlers: dict[int, Callable[[bytes, ControllerConnection], Optional[bool]]]
 
-class Northbound:
-    """The big switch as its controllers see it."""
-
-    def __init__(self, dpid: int) -> None:
-        self.dpid = dpid
-        self.big: BigSwitch
-        self.upstreams: list[Controller] = []  # that it connects to, connected or not
-        self.connections: list[Peer] = []  # all OpenFlow connections that there are
-        self._handlers: dict[int, Callable[[Peer, bytes], Optional[bool]]] = {
-            of.OFPT_ECHO_REQUEST: self._echo_request,
-            of.OFPT_ECHO_REPLY: lambda peer, message: None,
-            of.OFPT_VENDOR: self._vendor,
-            of.OFPT_FEATURES_REQUEST: self._features_request,
-            of.OFPT_GET_CONFIG_REQUEST: self._get_config_request,
-            of.OFPT_SET_CONFIG: self._set_config,
-            of.OFPT_PACKET_OUT: self._packet_out,
-            of.OFPT_FLOW_MOD: self._flow_mod,
-            of.OFPT_PORT_MOD: self._port_mod,
-            of.OFPT_STATS_REQUEST: lambda peer, message: statistics.answer(self.big, peer, message),
-            of.OFPT_BARRIER_REQUEST: self._barrier_request,
-            of.OFPT_QUEUE_GET_CONFIG_REQUEST: self._queue_get_config_request,
-        }
-
-    # --- what the big switch tells (see BigSwitchEvents) -----------------------------------------
-
-    def opened(self, peer: Peer) -> None:
-        """A controller has connected."""
-        self.connections.append(peer)
-
-    def closed(self, peer: Peer) -> None:
-        """A controller's connection is gone; its flows stay."""
-        self.connections.remove(peer)
-
-    def port_status(
-        self, reason: int, port: messages.PhyPort, but: Optional[Requester] = None
-    ) -> None:
-        message = _PORT_STATUS.pack(of.OFP_VERSION, of.OFPT_PORT_STATUS, 64, 0, reason)
-        for peer in self.connections:
-            if peer is not but:
-                peer.tell(of.OFPT_PORT_STATUS, message + port.pack())
-
-    def packet_in(self, message: bytes) -> None:
-        for peer in self.connections:
-            peer.tell(of.OFPT_PACKET_IN, message)
-
-    def flow_removed(self, message: bytes) -> None:
-        for peer in self.connections:
-            peer.tell(of.OFPT_FLOW_REMOVED, message)
-
-    def switch_up(self, index: int, dpid: int) -> None:
-        pass
-
-    def switch_lost(self, index: int, dpid: int, reason: str) -> None:
-        pass
-
-    def tunnel_found(self, index: int, dpid: int, ip: int) -> None:
-        pass
-
-    def handle(self, peer: Peer, message: bytes) -> bool:
+    def rx_message(self, connection: ControllerConnection, msg: bytes) -> bool:
         """
-        Do what a message says, unless it is of another version, which is the peer's to answer.
+        Do what a message says, unless it is of another version, which the connection answers.
+
         Raises OpenFlowError if it is refused.
 
-        Returns False if the peer is held and the message has to be handled when it is released:
-        answers and errors come in the order of the messages, also when it is for the switches to
-        find the errors.
+        Returns False if the connection is held and the message has to be handled when it is
+        released: answers and errors come in the order of the messages, also when it is for the
+        switches to find the errors.
+
+        POX (pox/datapaths/switch.py:234) takes unpacked messages: to unpack one costs as much as
+        all that is done here with a flow-mod, and raises where Open vSwitch answers with an error.
+        An unknown type is a RuntimeError (:241).  So this takes the bytes.
         """
-        kind = message[1]
-        if message[0] != of.OFP_VERSION:
-            return not self.big.refusals.awaited(peer) or self._wait(peer)
-        if kind == of.OFPT_PACKET_OUT and self._packet_out_again(peer, message):
+        kind = msg[1]
+        refusals = self.big.refusals
+        if msg[0] != of.OFP_VERSION:
+            return not refusals.awaits(connection) or self._wait(connection)
+        if kind == of.OFPT_PACKET_OUT and self._packet_out_again(connection, msg):
             return True
-        awaited = self.big.refusals.awaited(peer)
+        awaited = refusals.awaits(connection)
         if awaited and kind not in _UNANSWERED:
-            return self._wait(peer)
+            return self._wait(connection)
         try:
-            if self._handle(peer, message) is False:
+            change = _CHANGES.get(kind)
+            if change is not None:
+                if not change.fits(len(msg)):
+                    raise bad_request(of.OFPBRC_BAD_LEN)
+                if connection.role == nx.NX_ROLE_SLAVE:
+                    raise bad_request(of.OFPBRC_EPERM)
+            if self.ofp_handlers.get(kind, self._unexpected)(msg, connection) is False:
                 return False
         except OpenFlowError:
             if awaited:
-                return self._wait(peer)
+                return self._wait(connection)
             self.big.counts.errors += 1
             self._count(kind)
             raise
@@ -192,188 +131,197 @@ class Northbound:
         elif kind == of.OFPT_PACKET_OUT:
             self.big.counts.packet_outs += 1
 
-    def _wait(self, peer: Peer) -> bool:
-        """Hold the peer until the switches have done, or refused, all that was asked before."""
-        peer.hold()
-        self.big.barrier(peer.release)
+    def _wait(self, connection: ControllerConnection) -> bool:
+        """
+        Hold the connection until the switches have done, or refused, all that was asked before.
+
+        Returns False.
+        """
+        connection.hold()
+        self.big.barrier(connection.release)
         return False
 
-    def _handle(self, peer: Peer, message: bytes) -> Optional[bool]:
-        """False if the peer is held and it has to be handled again."""
-        change = _CHANGES.get(message[1])
-        if change is not None:
-            if not change.fits(len(message)):
-                raise _bad_request(of.OFPBRC_BAD_LEN)
-            if peer.role == nx.NX_ROLE_SLAVE:
-                raise _bad_request(of.OFPBRC_EPERM)
-        return self._handlers.get(message[1], self._unexpected)(peer, message)
+    def _unexpected(self, message: bytes, connection: ControllerConnection) -> None:
+        """
+        Refuse a message of a type that there is not, or that only switches send.
 
-    def _unexpected(self, peer: Peer, message: bytes) -> None:
-        """A type that there is not, or that only switches send; those are looked at first."""
+        Open vSwitch looks at the lengths of those that it knows first.
+        """
         kind, body = message[1], message[8:]
         if kind == of.OFPT_STATS_REPLY:
             if len(body) < 4:
-                raise _bad_request(of.OFPBRC_BAD_LEN)
+                raise bad_request(of.OFPBRC_BAD_LEN)
             statistic = int.from_bytes(body[:2], "big")
             if statistic == of.OFPST_VENDOR and not nx.is_known_statistic(body[4:]):
-                statistics.refuse_vendor(body[4:])
+                refuse_vendor(body[4:])
             if statistic not in _STATS_REPLY_LENGTHS:
-                raise _bad_request(of.OFPBRC_BAD_STAT)
+                raise bad_request(of.OFPBRC_BAD_STAT)
             possible = _STATS_REPLY_LENGTHS[statistic].fits(len(body) - 4)
         else:
             possible = kind not in _REPLY_LENGTHS or _REPLY_LENGTHS[kind].fits(len(body))
-        raise _bad_request(of.OFPBRC_BAD_TYPE if possible else of.OFPBRC_BAD_LEN)
+        raise bad_request(of.OFPBRC_BAD_TYPE if possible else of.OFPBRC_BAD_LEN)
 
     # --- the connection ------------------------------------------------------------------------
 
-    def _echo_request(self, peer: Peer, message: bytes) -> None:
-        peer.send(message[:1] + bytes([of.OFPT_ECHO_REPLY]) + message[2:])
+    def _rx_hello(self, message: bytes, connection: ControllerConnection) -> None:
+        """
+        Refuse a second hello, as Open vSwitch does; the connection has taken the first.
 
-    def _vendor(self, peer: Peer, message: bytes) -> None:
+        POX (pox/datapaths/switch.py:266) answers with a hello, its first one.
+        """
+        self._unexpected(message, connection)
+
+    def _rx_echo_request(self, message: bytes, connection: ControllerConnection) -> None:
+        connection.send(messages.echo_reply(message))
+
+    def _rx_echo_reply(self, message: bytes, connection: ControllerConnection) -> None:
+        """Do nothing: the connection has seen that something has come."""
+
+    def _rx_vendor(self, message: bytes, connection: ControllerConnection) -> None:
         if len(message) < 16:
-            raise _bad_request(of.OFPBRC_BAD_LEN)
-        vendor, subtype = struct.unpack_from("!LL", message, 8)
+            raise bad_request(of.OFPBRC_BAD_LEN)
+        vendor, subtype = messages.parse_vendor(message)
         if vendor not in nx.KNOWN_VENDORS:
-            raise _bad_request(of.OFPBRC_BAD_VENDOR)
+            raise bad_request(of.OFPBRC_BAD_VENDOR)
         if vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_ROLE_REQUEST:
-            self._role_request(peer, message)
+            self._role_request(message, connection)
         elif vendor == nx.NX_VENDOR_ID and subtype == nx.NXT_SET_PACKET_IN_FORMAT:
             check_length(message, 20)
             wanted = int.from_bytes(message[16:20], "big")
             if wanted > nx.NXPIF_NXT_PACKET_IN2:
-                raise _bad_request(of.OFPBRC_EPERM)
+                raise bad_request(of.OFPBRC_EPERM)
             if wanted != nx.NXPIF_STANDARD:
-                raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
+                raise bad_request(of.OFPBRC_BAD_SUBTYPE)
         else:
-            raise _bad_request(of.OFPBRC_BAD_SUBTYPE)
+            raise bad_request(of.OFPBRC_BAD_SUBTYPE)
 
-    def _role_request(self, peer: Peer, message: bytes) -> None:
+    def _role_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 20)
         role = int.from_bytes(message[16:20], "big")
         if role > nx.NX_ROLE_SLAVE:
             raise NiciraError(*nx.NXBRC_BAD_ROLE)
         if role == nx.NX_ROLE_MASTER:
-            # There is one master; the one before is not told.
+            # There is one master.  The one before is not told.
             for other in self.connections:
                 if other.role == nx.NX_ROLE_MASTER:
                     other.role = nx.NX_ROLE_SLAVE
-        peer.role = role
-        body = struct.pack("!LLL", nx.NX_VENDOR_ID, nx.NXT_ROLE_REPLY, role)
-        peer.send(reply(message, of.OFPT_VENDOR, body))
+        connection.role = role
+        connection.send(messages.pack_role_reply(message, role))
 
-    def _features_request(self, peer: Peer, message: bytes) -> None:
+    def _rx_features_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
         # As many as there is room for; OFPST_PORT_DESC tells all.
-        most = (0xFFFF - _FEATURES.size) // messages.PHY_PORT_LEN
-        ports = b"".join(port.pack() for port in list(self.big.ports.values())[:most])
-        peer.send(
-            _FEATURES.pack(
-                of.OFP_VERSION,
-                of.OFPT_FEATURES_REPLY,
-                _FEATURES.size + len(ports),
-                xid_of(message),
+        ports = list(self.ports.values())[: messages.MOST_PORTS]
+        connection.send(
+            messages.pack_features(
+                message,
                 self.dpid,
-                0,
-                _TABLES,
-                _CAPABILITIES,
-                _ACTIONS,
+                TABLES,
+                self.features.capability_bits,
+                self.features.action_bits,
+                b"".join(port.pack() for port in ports),
             )
-            + ports
         )
 
-    def _get_config_request(self, peer: Peer, message: bytes) -> None:
+    def _rx_get_config_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
-        body = struct.pack("!HH", self.big.fragments, peer.miss_send_len)
-        peer.send(reply(message, of.OFPT_GET_CONFIG_REPLY, body))
+        connection.send(
+            messages.pack_config(message, self.big.topology.fragments, connection.miss_send_len)
+        )
 
-    def _set_config(self, peer: Peer, message: bytes) -> None:
+    def _rx_set_config(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 12)
-        flags, miss_send_len = struct.unpack_from("!HH", message, 8)
+        flags, miss_send_len = messages.parse_set_config(message)
         if flags & ~_FRAGMENT_FLAGS:
             raise NiciraError(*nx.NXBRC_UNENCODABLE_ERROR)
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
             # Open vSwitch does not reassemble, and stays with what it did.
-            flags = flags & ~of.OFPC_FRAG_MASK | self.big.fragments & of.OFPC_FRAG_MASK
-        peer.miss_send_len = miss_send_len
-        self.big.set_fragments(flags)
+            flags = flags & ~of.OFPC_FRAG_MASK | self.big.topology.fragments & of.OFPC_FRAG_MASK
+        connection.miss_send_len = miss_send_len
+        self.big.topology.set_fragments(flags)
 
-    def _barrier_request(self, peer: Peer, message: bytes) -> None:
+    def _rx_barrier_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
         begun = time.monotonic()
 
-        def messages() -> Iterator[bytes]:
+        def answers() -> Iterator[bytes]:
             self.big.counts.barriers.add(time.monotonic() - begun)
-            yield reply(message, of.OFPT_BARRIER_REPLY, b"")
+            yield messages.reply(message, of.OFPT_BARRIER_REPLY, b"")
 
-        answer_later(peer, self.big.barrier, messages(), self._overtaker(peer))
+        bypass = self._bypass_for(connection)
+        answer_later(connection, self.big.barrier, answers(), bypass)
 
-    def _overtaker(self, peer: Peer) -> Optional[Callable[[bytes], bool]]:
+    def _bypass_for(self, connection: ControllerConnection) -> Optional[Callable[[bytes], bool]]:
         """
-        What does packet-outs that need not wait until a barrier is answered (see Peer.hold).
+        What handles packet-outs that need not wait for a barrier (see ControllerConnection.hold).
 
-        A switch does in their order all that it is sent.  So, where every other one has done its
-        part, a packet-out to it is behind all that the barrier is about: but for what is undone, or
-        may be, since a switch refuses it; for flows that a switch which has come back has not been
-        given yet; and for a configuration, which is not in force behind one barrier (see
-        Member.barrier).
+        A switch does in their order all that it is sent.  So, when all switches but one have done
+        their part, a packet-out to that one is behind all that the barrier is about.  There are
+        three exceptions: what is undone, or may be, since a switch refuses it; flows that a switch
+        which has come back has not been given yet; and a configuration, which is not in force
+        behind one barrier (see Session.barrier).
         """
         switch = self.big
         unsettled = switch.unsettled()
-        if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaited(peer):
+        if len(unsettled) > 1 or switch.refusals.undoing or switch.refusals.awaits(connection):
             return None
-        if any(member.configuring or member.syncing for member in switch.ready_members()):
+        if any(
+            member.session.configuring or member.state is not State.UP
+            for member in switch.topology.ready_members()
+        ):
             return None
         behind = unsettled[0] if unsettled else None
 
-        def overtake(message: bytes) -> bool:
+        def bypass_barrier(message: bytes) -> bool:
             return (
                 message[0] == of.OFP_VERSION
                 and message[1] == of.OFPT_PACKET_OUT
-                and self._packet_out_again(peer, message, behind)
+                and self._packet_out_again(connection, message, behind)
             )
 
-        return overtake
+        return bypass_barrier
 
     # --- flows ---------------------------------------------------------------------------------
 
-    def _flow_mod(self, peer: Peer, message: bytes) -> Optional[bool]:
+    def _rx_flow_mod(self, message: bytes, connection: ControllerConnection) -> Optional[bool]:
         """OFPT_FLOW_MOD (OpenFlow 1.0.0, 5.3.3 and 4.6)."""
-        cookie, command, idle, hard, priority, buffer_id, out_port, flags = _FLOW_MOD.unpack_from(
-            message, 48
+        cookie, command, idle, hard, priority, buffer_id, out_port, flags = flowmods.parse_flow_mod(
+            message
         )
         if command > of.OFPFC_DELETE_STRICT:
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_BAD_COMMAND)
-        actions = act.parse(message[72:])
+        actions = act.parse(message[flowmods.FLOW_MOD_ACTIONS :])
         if flags & ~of.OFPFF_SEND_FLOW_REM:
             _check_flags(flags, idle or hard)
-        match = matches.parse(message[8:48])
+        match = matches.parse(message[flowmods.FLOW_MOD_MATCH])
         if not int.from_bytes(message[8:12], "big") & of.OFPFW_ALL:
             # An exact match has the highest priority, whatever is asked for (OpenFlow 1.0.0, 3.4).
             priority = 0xFFFF
-        table = self.big.table
+        flows, refusals = self.big.flows, self.big.refusals
+        table = flows.table
 
         deletes = command in (of.OFPFC_DELETE, of.OFPFC_DELETE_STRICT)
         if not deletes and buffer_id != messages.NO_BUFFER:
-            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+            raise bad_request(of.OFPBRC_BUFFER_UNKNOWN)
         if command in (of.OFPFC_MODIFY, of.OFPFC_DELETE):
             entries = table.covered(match)
         else:
             entries = table.exact(match, priority)
-        doubtful = self.big.refusals.doubtful
-        if doubtful and (
-            not doubtful.isdisjoint(entries)
+        unconfirmed = refusals.unconfirmed
+        if unconfirmed and (
+            not unconfirmed.isdisjoint(entries)
             or flags & of.OFPFF_CHECK_OVERLAP
-            and any(each.priority == priority for each in doubtful)
+            and any(each.priority == priority for each in unconfirmed)
         ):
-            return self._wait(peer)  # first see whether a switch has refused one of them
+            return self._wait(connection)  # first see whether a switch has refused one of them
         if deletes:
             entries = with_output(entries, out_port)
-            self.big.delete(entries)
+            flows.end(entries, of.OFPRR_DELETE)
             return None
         if command != of.OFPFC_ADD:
             if entries:
                 kept = cookie if cookie != _KEEP_COOKIE else None
-                self.big.modify(entries, match, kept, actions, peer, message)
+                Modify(flows, refusals, entries, match, kept, actions, connection, message).start()
             if entries or cookie == _KEEP_COOKIE:
                 return None
         elif entries and cookie == _KEEP_COOKIE:
@@ -382,79 +330,88 @@ class Northbound:
         if flags & of.OFPFF_CHECK_OVERLAP and not entries and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
-        self.big.add(entry, peer, message)
+        Add(flows, refusals, entry, connection, message).start()
         return None
 
     def _packet_out_again(
-        self, peer: Peer, message: bytes, behind: Optional[Member] = None
+        self, connection: ControllerConnection, message: bytes, behind: Optional[Member] = None
     ) -> bool:
         """Packets.packet_out_again, of a PACKET_OUT of which nothing has been checked yet."""
         done = (
-            peer.role != nx.NX_ROLE_SLAVE
+            connection.role != nx.NX_ROLE_SLAVE
             and len(message) >= 16
-            and self.big.packets.packet_out_again(peer, message, behind)
+            and self.big.packets.packet_out_again(connection, message, behind)
         )
         if done:
             self.big.counts.packet_outs += 1
         return done
 
-    def _packet_out(self, peer: Peer, message: bytes) -> bool:
-        buffer_id, in_port, actions_len = struct.unpack_from("!LHH", message, 8)
+    def _rx_packet_out(self, message: bytes, connection: ControllerConnection) -> bool:
+        buffer_id, in_port, actions_len = messages.parse_packet_out_head(message)
         end = 16 + actions_len
         if end > len(message) or actions_len % 8:
-            raise _bad_request(of.OFPBRC_BAD_LEN)
+            raise bad_request(of.OFPBRC_BAD_LEN)
         actions = act.parse(message[16:end])
         ordinary = in_port < of.OFPP_MAX
         if not ordinary and in_port not in (of.OFPP_CONTROLLER, of.OFPP_LOCAL, of.OFPP_NONE):
             raise NiciraError(*nx.NXBRC_BAD_IN_PORT)
         if buffer_id != messages.NO_BUFFER:
-            raise _bad_request(of.OFPBRC_BUFFER_UNKNOWN)
-        done = self.big.packets.packet_out(peer, message, in_port, actions, message[end:])
-        return done or self._wait(peer)
+            raise bad_request(of.OFPBRC_BUFFER_UNKNOWN)
+        done = self.big.packets.packet_out(connection, message, in_port, actions, message[end:])
+        return done or self._wait(connection)
 
     # --- ports and queues ----------------------------------------------------------------------
 
-    def _port_mod(self, peer: Peer, message: bytes) -> None:
-        number, hw_addr, config, mask, advertise = _PORT_MOD.unpack_from(message, 8)
-        port = self.big.ports.get(number)
+    def _rx_port_mod(self, message: bytes, connection: ControllerConnection) -> None:
+        number, hw_addr, config, mask, advertise = messages.parse_port_mod(message)
+        port = self.ports.get(number)
         if port is None:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
-        if hw_addr != port.hw_addr:
+        if hw_addr != port.hw_addr.raw:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
         mask &= _PORT_CONFIG
-        self.big.modify_port(peer, number, config, mask, advertise, message)
+        where = self.big.port(number)
+        if where is not None:
+            member, local = where
+            PortMod(
+                self.big.portlist,
+                self.big.refusals,
+                member,
+                local,
+                Bits(config, mask),
+                advertise,
+                connection,
+                message,
+            ).start()
 
-    def _queue_get_config_request(self, peer: Peer, message: bytes) -> None:
+    def _rx_queue_get_config_request(
+        self, message: bytes, connection: ControllerConnection
+    ) -> None:
         check_length(message, 12)
         number = int.from_bytes(message[8:10], "big")
         where = self.big.port(number)
         if where is None:
             raise OpenFlowError(of.OFPET_QUEUE_OP_FAILED, of.OFPQOFC_BAD_PORT)
         member, port = where
-        answers: list[bytes] = []
+        found: list[bytes] = []
 
         def ask(done: Callable[[], None]) -> None:
             def answer(kind: int, south_message: bytes) -> bool:
                 if kind == of.OFPT_QUEUE_GET_CONFIG_REPLY:
-                    answers.append(south_message[16:])
+                    found.append(messages.parse_queue_config(south_message))
                 done()
                 return True
 
             member.request(
-                lambda xid: (
-                    _HEADER.pack(of.OFP_VERSION, of.OFPT_QUEUE_GET_CONFIG_REQUEST, 12, xid)
-                    + struct.pack("!H2x", port)
-                ),
+                lambda xid: messages.queue_get_config_request(xid, port),
                 answer,
                 done,
             )
 
-        def messages() -> Iterator[bytes]:
-            queues = answers[0] if answers else b""
-            body = struct.pack("!H6x", number) + queues
-            yield reply(message, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)
+        def answers() -> Iterator[bytes]:
+            yield messages.pack_queue_config(message, number, found[0] if found else b"")
 
-        answer_later(peer, ask, messages())
+        answer_later(connection, ask, answers())
 
 
 def _check_flags(flags: int, timeouts: int) -> None:
@@ -469,33 +426,23 @@ def _check_flags(flags: int, timeouts: int) -> None:
 def check_length(message: bytes, length: int) -> None:
     """Raise OpenFlowError (OFPBRC_BAD_LEN) unless the message has this length."""
     if len(message) != length:
-        raise _bad_request(of.OFPBRC_BAD_LEN)
-
-
-def xid_of(message: bytes) -> int:
-    """The transaction id of a message."""
-    return int.from_bytes(message[4:8], "big")
-
-
-def reply(request: bytes, kind: int, body: bytes) -> bytes:
-    """A message that answers another: it has its xid."""
-    return _HEADER.pack(of.OFP_VERSION, kind, 8 + len(body), xid_of(request)) + body
+        raise bad_request(of.OFPBRC_BAD_LEN)
 
 
 def answer_later(
-    peer: Peer,
+    connection: ControllerConnection,
     ask: Callable[[Callable[[], None]], None],
-    messages: Iterator[bytes],
-    overtake: Optional[Callable[[bytes], bool]] = None,
+    answers: Iterator[bytes],
+    bypass_barrier: Optional[Callable[[bytes], bool]] = None,
 ) -> None:
     """
-    Answer when the switches have.
+    Answer when the switches have answered.
 
-    Open vSwitch answers in the order of the requests, so the peer's next messages wait.
+    Open vSwitch answers in the order of the requests, so the connection's next messages wait.
 
     ask: is given the function to call when all is there
-    messages: the answer, not made before that
-    overtake: does what need not wait (see Peer.hold)
+    answers: the messages to send then; they are not made before
+    bypass_barrier: handles messages that need not wait (see ControllerConnection.hold)
     """
-    peer.hold(overtake)
-    ask(lambda: peer.answer(messages))
+    connection.hold(bypass_barrier)
+    ask(lambda: connection.answer(answers))

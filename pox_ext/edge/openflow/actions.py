@@ -120,11 +120,12 @@ class Actions:
     wire: the actions' bytes as Open vSwitch reports them in statistics
     steps: the actions in order: bytes that are the same on every switch, and outputs to translate
     outputs: the ports by which an out_port filter finds the flow
+    queues: (port, queue) of each ENQUEUE action
     refusable: whether a switch may refuse the actions though parse() has not; there are Nicira
         actions that only the switch can check
     """
 
-    __slots__ = ("wire", "steps", "outputs", "refusable")
+    __slots__ = ("wire", "steps", "outputs", "queues", "refusable")
 
     def __init__(
         self, wire: bytes, steps: Iterable[Step], outputs: frozenset[int], refusable: bool
@@ -132,6 +133,7 @@ class Actions:
         self.wire = wire
         self.steps = tuple(steps)
         self.outputs = outputs
+        self.queues = tuple(step for step in self.steps if isinstance(step, Enqueue))
         self.refusable = refusable
 
 

@@ -53,3 +53,8 @@ def error_reply(
     data = (prefix + message)[: _LONGEST - _ERROR.size]
     xid = int.from_bytes(message[4:8], "big")
     return _ERROR.pack(version, of.OFPT_ERROR, _ERROR.size + len(data), xid, type, code) + data
+
+
+def bad_request(code: int) -> OpenFlowError:
+    """The error of type OFPET_BAD_REQUEST with this code (an OFPBRC_*)."""
+    return OpenFlowError(of.OFPET_BAD_REQUEST, code)

@@ -167,3 +167,20 @@ def delete_flow(xid: int, table: int, cookie: int) -> bytes:
 def delete_flows(xid: int, table: int, cookie: int, mask: int) -> bytes:
     """Return a flow-mod that deletes the flows whose cookie, under the mask, is this one."""
     return nicira_flow_mod(xid, of.OFPFC_DELETE, table, match_cookie(cookie, mask))
+
+
+# --- northward: a controller's flow-mod -----------------------------------------------------------
+
+_FLOW_MOD_BODY = struct.Struct("!QHHHHLHH")
+
+FLOW_MOD_MATCH = slice(8, 48)  # of the whole message
+FLOW_MOD_ACTIONS = 72  # where the actions begin
+
+
+def parse_flow_mod(message: bytes) -> tuple[int, int, int, int, int, int, int, int]:
+    """
+    What an OFPT_FLOW_MOD (the whole message) says between its match and its actions.
+
+    cookie, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, flags
+    """
+    return _FLOW_MOD_BODY.unpack_from(message, 48)

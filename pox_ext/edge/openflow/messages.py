@@ -204,3 +204,196 @@ def parse_features(message: bytes) -> tuple[PhyPort, ...]:
         parse_phy_port(message, offset)
         for offset in range(32, len(message) - PHY_PORT_LEN + 1, PHY_PORT_LEN)
     )
+
+
+def pack_flow_removed(
+    match: bytes,
+    cookie: int,
+    priority: int,
+    reason: int,
+    seconds: int,
+    nanoseconds: int,
+    idle_timeout: int,
+    packets: int,
+    octets: int,
+) -> bytes:
+    """
+    OFPT_FLOW_REMOVED (OpenFlow 1.0.0, 5.4.3).
+
+    match: 40 bytes
+    reason: OFPRR_*
+    seconds, nanoseconds: how long the flow was there
+    """
+    return _message(
+        of.OFPT_FLOW_REMOVED,
+        0,
+        _FLOW_REMOVED.pack(
+            match,
+            cookie,
+            priority,
+            reason,
+            seconds,
+            nanoseconds,
+            idle_timeout,
+            packets,
+            octets,
+        ),
+    )
+
+
+# --- northward: what a controller sends, and what it is answered ----------------------------------
+
+_PORT_STATUS = struct.Struct("!BBHLB7x")
+_FEATURES_REPLY = struct.Struct("!BBHLQLB3xLL")
+_CONFIG = struct.Struct("!HH")
+_PORT_MOD = struct.Struct("!H6sLLL4x")
+_PACKET_OUT_HEAD = struct.Struct("!LHH")
+_VENDOR = struct.Struct("!LL")
+_ROLE = struct.Struct("!LLL")
+_HELLO_ELEMENT = struct.Struct("!HH")
+_ERROR_HEAD = struct.Struct("!BBHLHH")
+_VERSION_BITMAP = 1  # OFPHET_VERSIONBITMAP (OpenFlow 1.3.1, A.5.1)
+
+HELLO = _message(of.OFPT_HELLO, 0)
+# How many ports an OFPT_FEATURES_REPLY has room for.
+MOST_PORTS = (0xFFFF - _FEATURES_REPLY.size) // PHY_PORT_LEN
+
+
+def xid_of(message: bytes) -> int:
+    """The transaction id of a message."""
+    return int.from_bytes(message[4:8], "big")
+
+
+def reply(request: bytes, kind: int, body: bytes) -> bytes:
+    """A message of this type that answers a request: it has the request's xid."""
+    return _message(kind, xid_of(request), body)
+
+
+def echo_reply(request: bytes) -> bytes:
+    """The OFPT_ECHO_REPLY to an OFPT_ECHO_REQUEST, in the request's version."""
+    return request[:1] + bytes([of.OFPT_ECHO_REPLY]) + request[2:]
+
+
+def parse_version_bitmap(hello: bytes) -> Optional[int]:
+    """
+    The versions in an OFPT_HELLO's OFPHET_VERSIONBITMAP element, None if the hello has none.
+
+    Bit n stands for the version n.
+    """
+    offset = 8
+    while offset + 4 <= len(hello):
+        kind, length = _HELLO_ELEMENT.unpack_from(hello, offset)
+        if length < 4 or offset + length > len(hello):
+            return None
+        if kind == _VERSION_BITMAP and length >= 8:
+            return int.from_bytes(hello[offset + 4 : offset + 8], "big")
+        offset += -(-length // 8) * 8
+    return None
+
+
+def pack_hello_failed(version: int, text: str) -> bytes:
+    """OFPT_ERROR of type OFPET_HELLO_FAILED, code OFPHFC_INCOMPATIBLE, with an explanation."""
+    data = text.encode()
+    return (
+        _ERROR_HEAD.pack(
+            version,
+            of.OFPT_ERROR,
+            _ERROR_HEAD.size + len(data),
+            0,
+            of.OFPET_HELLO_FAILED,
+            of.OFPHFC_INCOMPATIBLE,
+        )
+        + data
+    )
+
+
+def pack_features(
+    request: bytes, dpid: int, n_tables: int, capabilities: int, actions: int, ports: bytes
+) -> bytes:
+    """
+    OFPT_FEATURES_REPLY of a switch without packet buffers.
+
+    ports: packed ofp_phy_ports, MOST_PORTS of them at most
+    """
+    return (
+        _FEATURES_REPLY.pack(
+            _VERSION,
+            of.OFPT_FEATURES_REPLY,
+            _FEATURES_REPLY.size + len(ports),
+            xid_of(request),
+            dpid,
+            0,
+            n_tables,
+            capabilities,
+            actions,
+        )
+        + ports
+    )
+
+
+def pack_config(request: bytes, flags: int, miss_send_len: int) -> bytes:
+    """OFPT_GET_CONFIG_REPLY."""
+    return reply(request, of.OFPT_GET_CONFIG_REPLY, _CONFIG.pack(flags, miss_send_len))
+
+
+def parse_set_config(message: bytes) -> tuple[int, int]:
+    """The flags and the miss_send_len of an OFPT_SET_CONFIG (the whole message)."""
+    flags, miss_send_len = _CONFIG.unpack_from(message, 8)
+    return flags, miss_send_len
+
+
+def pack_port_status(reason: int, port: bytes) -> bytes:
+    """OFPT_PORT_STATUS of a packed ofp_phy_port; reason is an OFPPR_*."""
+    header = _PORT_STATUS.pack(
+        _VERSION, of.OFPT_PORT_STATUS, _PORT_STATUS.size + len(port), 0, reason
+    )
+    return header + port
+
+
+class PortMod(NamedTuple):
+    """An ofp_port_mod (OpenFlow 1.0.0, 5.3.3)."""
+
+    port_no: int
+    hw_addr: bytes
+    config: int
+    mask: int
+    advertise: int
+
+
+def parse_port_mod(message: bytes) -> PortMod:
+    """The fields of an OFPT_PORT_MOD (the whole message)."""
+    return PortMod._make(_PORT_MOD.unpack_from(message, 8))
+
+
+def parse_packet_out_head(message: bytes) -> tuple[int, int, int]:
+    """The buffer_id, the in_port and the actions_len of an OFPT_PACKET_OUT (the whole message)."""
+    buffer_id, in_port, actions_len = _PACKET_OUT_HEAD.unpack_from(message, 8)
+    return buffer_id, in_port, actions_len
+
+
+def parse_vendor(message: bytes) -> tuple[int, int]:
+    """The vendor and the subtype of an OFPT_VENDOR of 16 bytes at least."""
+    vendor, subtype = _VENDOR.unpack_from(message, 8)
+    return vendor, subtype
+
+
+def pack_role_reply(request: bytes, role: int) -> bytes:
+    """NXT_ROLE_REPLY; role is an NX_ROLE_*."""
+    body = _ROLE.pack(nx.NX_VENDOR_ID, nx.NXT_ROLE_REPLY, role)
+    return reply(request, of.OFPT_VENDOR, body)
+
+
+def queue_get_config_request(xid: int, port: int) -> bytes:
+    """OFPT_QUEUE_GET_CONFIG_REQUEST."""
+    return _message(of.OFPT_QUEUE_GET_CONFIG_REQUEST, xid, struct.pack("!H2x", port))
+
+
+def parse_queue_config(message: bytes) -> bytes:
+    """The packed queues of an OFPT_QUEUE_GET_CONFIG_REPLY (the whole message)."""
+    return message[16:]
+
+
+def pack_queue_config(request: bytes, port: int, queues: bytes) -> bytes:
+    """OFPT_QUEUE_GET_CONFIG_REPLY with packed queues."""
+    body = struct.pack("!H6x", port) + queues
+    return reply(request, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)

@@ -5,7 +5,7 @@ The formats of NXST_FLOW are those of Open vSwitch's include/openflow/nicira-ext
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -129,3 +129,159 @@ def parse_counters(message: bytes) -> Iterator[tuple[int, int, int]]:
         _check_entry(length, _NX_FLOW_STATS.size, message, offset)
         yield cookie, packets, octets
         offset += length
+
+
+# --- northward: the replies to a controller, and what they are made of ----------------------------
+
+OFPST_PORT_DESC = 13  # not of OpenFlow 1.0, but Open vSwitch answers it there too
+
+_LONGEST_BODY = 0xFFFF - _STATS.size
+_FLOW = struct.Struct("!HBx40sLLHHH6xQQQ")
+_AGGREGATE = struct.Struct("!QQL4x")
+_TABLE = struct.Struct("!B3x32sLLLQQ")
+_QUEUE = struct.Struct("!H2xLQQQ")
+_PORT_LEN = 104
+_DESC = struct.Struct("!256s256s256s32s256s")
+
+# The longest actions that one flow's statistics have room for.
+LONGEST_FLOW_ACTIONS = _LONGEST_BODY - _FLOW.size
+# What is said of a port of which nothing has been counted (see parse_port_stats).
+NO_PORT_STATS = bytes(_PORT_LEN - 2)
+
+
+def parse_request(message: bytes) -> tuple[int, bytes]:
+    """The type and the body of an OFPT_STATS_REQUEST of 12 bytes at least."""
+    return int.from_bytes(message[8:10], "big"), message[12:]
+
+
+def pack_reply(xid: int, kind: int, entries: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    OFPT_STATS_REPLY messages, as many as these entries need (OFPSF_REPLY_MORE).
+
+    An empty message stands for a pause.  There is one behind each part but the last, and one for
+    each empty entry.
+    """
+
+    def part(body: list[bytes], size: int, flags: int) -> bytes:
+        head = _STATS.pack(of.OFP_VERSION, of.OFPT_STATS_REPLY, 12 + size, xid, kind, flags)
+        return head + b"".join(body)
+
+    body: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if not entry:
+            yield b""
+            continue
+        if size + len(entry) > _LONGEST_BODY:
+            yield part(body, size, of.OFPSF_REPLY_MORE)
+            yield b""
+            body, size = [], 0
+        body.append(entry)
+        size += len(entry)
+    yield part(body, size, 0)
+
+
+def parse_flow_request(body: bytes) -> tuple[bytes, int, int]:
+    """The match, the table_id and the out_port of an ofp_flow_stats_request."""
+    table, out_port = struct.unpack_from("!BxH", body, 40)
+    return body[:40], table, out_port
+
+
+def pack_flow_stats(
+    match: bytes,
+    seconds: int,
+    nanoseconds: int,
+    priority: int,
+    idle_timeout: int,
+    hard_timeout: int,
+    cookie: int,
+    packets: int,
+    octets: int,
+    actions: bytes,
+) -> bytes:
+    """An ofp_flow_stats of table 0.  Its actions are not longer than LONGEST_FLOW_ACTIONS."""
+    return (
+        _FLOW.pack(
+            _FLOW.size + len(actions),
+            0,
+            match,
+            seconds,
+            nanoseconds,
+            priority,
+            idle_timeout,
+            hard_timeout,
+            cookie,
+            packets,
+            octets,
+        )
+        + actions
+    )
+
+
+def pack_aggregate_stats(packets: int, octets: int, flows: int) -> bytes:
+    """An ofp_aggregate_stats_reply."""
+    return _AGGREGATE.pack(packets, octets, flows)
+
+
+def pack_table_stats(table: int, most: int, active: int, lookups: int, matched: int) -> bytes:
+    """An ofp_table_stats without a name; most is the number of flows that it has room for."""
+    return _TABLE.pack(table, b"", of.OFPFW_ALL, most, active, lookups, matched)
+
+
+def parse_table_stats(message: bytes) -> Iterator[tuple[int, int, int]]:
+    """(table_id, lookup_count, matched_count) of each table in an OFPST_TABLE reply."""
+    for offset in range(12, len(message) - _TABLE.size + 1, _TABLE.size):
+        table, _, _, _, _, lookups, matched = _TABLE.unpack_from(message, offset)
+        yield table, lookups, matched
+
+
+def is_vendor_reply(message: bytes) -> bool:
+    """True for a reply of vendor statistics, such as NXST_FLOW."""
+    return message[8:10] == b"\xff\xff"
+
+
+def port_request(xid: int, port: int) -> bytes:
+    """OFPST_PORT for one port, or for all (OFPP_NONE)."""
+    return stats_request(xid, of.OFPST_PORT, struct.pack("!H6x", port))
+
+
+def parse_port_stats(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The port of each ofp_port_stats in an OFPST_PORT reply, and all that follows its number."""
+    for offset in range(12, len(message) - _PORT_LEN + 1, _PORT_LEN):
+        port = int.from_bytes(message[offset : offset + 2], "big")
+        yield port, message[offset + 2 : offset + _PORT_LEN]
+
+
+def pack_port_stats(port: int, counted: bytes) -> bytes:
+    """An ofp_port_stats; counted is all that follows the port's number."""
+    return port.to_bytes(2, "big") + counted
+
+
+def queue_request(xid: int, port: int, queue: int) -> bytes:
+    """OFPST_QUEUE for one port or all (OFPP_ALL), and one queue or all (OFPQ_ALL)."""
+    return stats_request(xid, of.OFPST_QUEUE, struct.pack("!H2xL", port, queue))
+
+
+def parse_queue_request(body: bytes) -> tuple[int, int]:
+    """The port and the queue_id of an ofp_queue_stats_request."""
+    port, queue = struct.unpack("!H2xL", body)
+    return port, queue
+
+
+def parse_queue_stats(message: bytes) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
+    """The port, the queue_id and the three counters of each queue in an OFPST_QUEUE reply."""
+    for offset in range(12, len(message) - _QUEUE.size + 1, _QUEUE.size):
+        port, queue, octets, packets, errors = _QUEUE.unpack_from(message, offset)
+        yield port, queue, (octets, packets, errors)
+
+
+def pack_queue_stats(port: int, queue: int, counters: tuple[int, int, int]) -> bytes:
+    """An ofp_queue_stats."""
+    return _QUEUE.pack(port, queue, *counters)
+
+
+def pack_desc(
+    manufacturer: bytes, hardware: bytes, software: bytes, serial: bytes, datapath: bytes
+) -> bytes:
+    """An ofp_desc_stats."""
+    return _DESC.pack(manufacturer, hardware, software, serial, datapath)

@@ -7,6 +7,8 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
     listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
     connection  bad bytes end a switch's connection; a switch that connects again is lost
     outbox      one closed switch ends the thread that sends what the kernel did not take
+    ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time
+    webserver   one client can use up its threads (install() leaves this to who serves pages)
     help        it fails for a launch() with annotations, and since Python 3.11 for any
     timers      one exception ends a recurring timer
     ending      the main thread notices the end up to ten seconds late
@@ -15,7 +17,7 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Callable
 
 from pox.core import core
 from pox.lib.recoco import Scheduler
@@ -37,9 +39,9 @@ __all__ = [
     "after",
     "end_of_turn",
     "every",
-    "in_turns",
     "install",
     "repair_help",
+    "run_in_slices",
 ]
 
 
@@ -70,13 +72,13 @@ def end_of_turn(callback: Callable[[], None]) -> None:
     core.scheduler._selectHub.end_of_turn(callback)
 
 
-def in_turns(steps: Iterator[Any]) -> None:
-    """Go through an iterator, one step now and one at the end of each turn from then on.
+def run_in_slices(steps: Iterator[object]) -> None:
+    """Exhaust an iterator, one step now and one at the end of each turn from then on.
 
-    It is for what takes long: others have their turns between.
+    It is for long work: other tasks have their turns between the steps.
     """
     for _ in steps:
-        end_of_turn(lambda: in_turns(steps))
+        end_of_turn(lambda: run_in_slices(steps))
         return
 
 

@@ -21,7 +21,7 @@ HANDSHAKE_TIME = 10  # seconds for the handshakes of TLS and OpenFlow together
 PAUSE = 1.0  # seconds until the next accept() when the process has no descriptor left
 ACCEPTED_AT_ONCE = 16  # connections; then other tasks have their turn
 # Errors of accept() that concern one connection or the network, not the listener (accept(2)).
-_PEER_GONE = {
+PEER_GONE = {
     errno.ECONNABORTED,
     errno.ECONNRESET,
     errno.EPROTO,
@@ -85,7 +85,7 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as e:
-                if e.errno in _PEER_GONE:
+                if e.errno in PEER_GONE:
                     continue
                 if e.errno != failing:
                     log.error("Cannot accept a switch on %s: %s", address, e.strerror or e)

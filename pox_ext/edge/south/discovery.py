@@ -5,19 +5,19 @@ A probe is an LLDP frame that one switch sends into its tunnel, with tunnel key 
 IPs that the user gave.  The switch where it comes out hands it to us with its own IP as the
 tunnel's destination.
 
-Nothing here grows with the square of the switches for ever: an IP that nobody has answered for
-is probed by two switches at a time, in turn; once it has an owner, each other switch probes it
-until one probe has come through (which also resolves the tunnel's neighbour, so that the first
-frame of a host is not lost), and then one switch at a time, in turn, makes sure that it still is
-so.  If it is not, the tunnel counts as broken, and some others that end or begin there are looked
-after at once.  An owner that nobody reaches any more probes its own IP too: another switch may
-have it now.
+The number of probes must not grow with the square of the switches for ever.
+
+- An IP that nobody has answered for is probed by two switches at a time, in turn.
+- Once an IP has an owner, each other switch probes it until one probe has come through.  That also
+  resolves the tunnel's neighbour, so that the first frame of a host is not lost.
+- From then on one switch at a time, in turn, checks that its tunnel still works.  If it does not,
+  the tunnel counts as broken, and some others that begin or end there are checked at once.
+- An owner that nobody reaches any more probes its own IP too: another switch may have it now.
 """
 
 import logging
 import math
 import secrets
-import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -25,8 +25,9 @@ from typing import Callable, Optional, TypeVar
 
 from edge.openflow import actions as act
 from edge.openflow import messages
-from edge.south.member import Member, new_xid
+from edge.south.member import Member
 from edge.south.rules import KEY_DISCOVERY
+from edge.south.xids import new_xid
 
 log = logging.getLogger("edge.discovery")
 
@@ -46,7 +47,7 @@ def _tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!H", kind << 9 | len(value)) + value
 
 
-class _Turn:
+class RoundRobin:
     """Takes some of many things, and others the next time."""
 
     def __init__(self) -> None:
@@ -63,21 +64,21 @@ class _Target:
     """
     One tunnel IP.
 
-    unreached: the switches from which no probe comes through
-    doubtful: those that have been reached by, and have to show it again: the number of their
-        probes that have not come through
+    unreached: the switches from which no probe has come through
+    unconfirmed: senders being re-checked, with the number of probes that they missed
     retry: seconds from one round of probes to the next
-    asked_since, reported: since when nobody answers for it, and whether the operator knows that
-    cut_off: True while its owner is reached by nobody, and the operator knows that
-    sent, due: when the last round was, and when the next will be
+    asked_since: since when nobody answers for it (seconds, monotonic)
+    reported: True once the operator knows that
+    cut_off: True while nobody reaches its owner, and the operator knows that
+    sent, due: when the last round was, and when the next will be (seconds, monotonic)
     finding, checking: whose turn it is
     """
 
     def __init__(self, ip: int) -> None:
         self.ip = ip
         self.unreached: dict[Member, None] = {}
-        self.doubtful: dict[Member, int] = {}
-        self.finding, self.checking = _Turn(), _Turn()
+        self.unconfirmed: dict[Member, int] = {}
+        self.finding, self.checking = RoundRobin(), RoundRobin()
         self.retry = FIRST_RETRY
         self.sent = self.due = 0.0
         self.asked_since: Optional[float] = None
@@ -85,7 +86,7 @@ class _Target:
         self.cut_off = False
 
     def look_soon(self) -> None:
-        """What is not reached may be now."""
+        """Probe it again soon: what was not reached may be now."""
         self.retry, self.due = FIRST_RETRY, 0.0
 
 
@@ -108,24 +109,33 @@ class Discovery:
         self._members = members
         self._found = found
         self._nonce = secrets.token_bytes(16)
+        self._learned: dict[Member, int] = {}  # the candidate that each switch has brought
         self._announced = False
         self._alone_since: Optional[float] = None
-        self._suspecting = _Turn()
+        self._suspecting = RoundRobin()
 
     @property
     def ips(self) -> list[int]:
         """The candidates."""
         return list(self._targets)
 
-    def add_candidate(self, sock: socket.socket) -> None:
-        """The address from which a switch has connected may be a tunnel IP."""
-        try:
-            ip = int(IPv4Address(sock.getpeername()[0]))
-        except (OSError, ValueError):
-            return  # gone already, or not IPv4
+    def add_candidate(self, member: Member, ip: int) -> None:
+        """
+        The address from which a switch has connected may be a tunnel IP.
+
+        The candidate that it had brought before is forgotten, unless it has turned out to be one.
+        """
+        before = self._learned.get(member)
+        self._learned[member] = ip
+        if before is not None and before not in self._learned.values():
+            self._forget(before)
         if ip not in self._targets:
             target = self._targets[ip] = _Target(ip)
             target.unreached = dict.fromkeys(self._members())
+
+    def _forget(self, ip: int) -> None:
+        if all(member.tunnel_ip != ip for member in self._learned):
+            self._targets.pop(ip, None)
 
     def owner(self, ip: int) -> Optional[Member]:
         """The ready switch that has this tunnel IP, if that is known."""
@@ -141,14 +151,14 @@ class Discovery:
         """A switch has come, or has another tunnel port: find out soon how it is reached."""
         for target in self._targets.values():
             target.unreached[member] = None
-            target.doubtful.pop(member, None)
+            target.unconfirmed.pop(member, None)
             target.look_soon()
 
     def lost(self, member: Member) -> None:
         """A switch is gone."""
         for target in self._targets.values():
             target.unreached.pop(member, None)
-            target.doubtful.pop(member, None)
+            target.unconfirmed.pop(member, None)
 
     def unreached(self, ip: int) -> list[Member]:
         """The switches from which no probe to this IP comes through, or none has yet."""
@@ -156,7 +166,7 @@ class Discovery:
 
     def tick(self, now: float) -> None:
         """Send the probes that are due.  To be called some ten times a second."""
-        able = [m for m in self._members() if m.tunnel_port is not None]
+        able = [m for m in self._members() if m.ports.tunnel is not None]
         owners = {m.tunnel_ip: m for m in able}
         self._complain_of_few(able, now)
         for target in self._targets.values():
@@ -172,13 +182,13 @@ class Discovery:
             for sender in senders:
                 self._probe(sender, target.ip)
             target.sent = now
-            target.due = now + (ANSWER if target.doubtful else target.retry)
+            target.due = now + (ANSWER if target.unconfirmed else target.retry)
             target.retry = min(target.retry * 2, LONGEST_RETRY)
         self._announce()
 
     def _senders(self, target: _Target, owner: Member, others: list[Member]) -> list[Member]:
         """Who has to probe an IP that has an owner; others: all that can, but for the owner."""
-        for sender in [m for m, missing in target.doubtful.items() if missing >= TRIES]:
+        for sender in [m for m, missing in target.unconfirmed.items() if missing >= TRIES]:
             self._broken(target, sender)
         senders = [m for m in target.unreached if m in others]
         reached = [m for m in others if m not in target.unreached]
@@ -186,8 +196,8 @@ class Discovery:
             target.retry = LONGEST_RETRY
         if target.retry == LONGEST_RETRY:
             senders = target.finding.take(senders, 2)
-            if not target.doubtful:
-                target.doubtful = dict.fromkeys(target.checking.take(reached, 1), 0)
+            if not target.unconfirmed:
+                target.unconfirmed = dict.fromkeys(target.checking.take(reached, 1), 0)
             if others and not reached and not target.cut_off:
                 target.cut_off = True
                 target.retry = ANSWER  # the first frames of its owner may be lost, too
@@ -199,22 +209,22 @@ class Discovery:
                 )
         if target.cut_off:
             senders = [*target.finding.take(senders, 2), owner]
-        for sender in target.doubtful:
-            target.doubtful[sender] += 1
-        return senders + list(target.doubtful)
+        for sender in target.unconfirmed:
+            target.unconfirmed[sender] += 1
+        return senders + list(target.unconfirmed)
 
     def _broken(self, target: _Target, sender: Member) -> None:
         """Nothing comes through a tunnel any more: which end is it?"""
-        del target.doubtful[sender]
+        del target.unconfirmed[sender]
         target.unreached[sender] = None
-        able = [m for m in self._members() if m.tunnel_port is not None and m is not sender]
+        able = [m for m in self._members() if m.ports.tunnel is not None and m is not sender]
         others = [m for m in able if m.tunnel_ip != target.ip and m not in target.unreached]
         for other in self._suspecting.take(others, 2):
-            target.doubtful.setdefault(other, 0)
+            target.unconfirmed.setdefault(other, 0)
         owned = {m.tunnel_ip for m in able} - {target.ip}
         targets = [t for t in self._targets.values() if t.ip in owned and sender not in t.unreached]
         for each in self._suspecting.take(targets, 2):
-            each.doubtful.setdefault(sender, 0)
+            each.unconfirmed.setdefault(sender, 0)
             each.due = 0.0
 
     def _complain(self, target: _Target, able: list[Member], now: float) -> None:
@@ -262,13 +272,14 @@ class Discovery:
                 _tlv(0, b""),
             )
         )
+        assert sender.ports.tunnel is not None, "only switches with a tunnel port send probes"
         actions = (
             act.load_tunnel_key(KEY_DISCOVERY)
             + act.load_tunnel_destination(ip)
-            + act.output(sender.tunnel_port)
+            + act.output(sender.ports.tunnel)
         )
         probe = messages.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0"))
-        sender.send(probe, changes=False)
+        sender.session.send(probe, changes=False)
 
     def received(self, member: Member, packet: messages.PacketIn) -> None:
         """A frame came out of a switch's tunnel with the key of discovery."""
@@ -284,17 +295,17 @@ class Discovery:
                 del target.unreached[other]
                 if self.unreached(ip):
                     target.look_soon()
-        for other in list(target.doubtful):
+        for other in list(target.unconfirmed):
             if other.index == sender:
-                del target.doubtful[other]
-        if not self.unreached(ip) and not target.doubtful:
+                del target.unconfirmed[other]
+        if not self.unreached(ip) and not target.unconfirmed:
             target.due = target.sent + LONGEST_RETRY
         if target.cut_off and member.tunnel_ip == ip:
             target.cut_off = False
             log.info("%s: is reached at tunnel IP %s again", member, IPv4Address(ip))
         if member.tunnel_ip != ip:
             target.look_soon()
-            target.doubtful.clear()
+            target.unconfirmed.clear()
             target.cut_off = False
             if member.tunnel_ip in self._targets:
                 self._targets[member.tunnel_ip].look_soon()  # it has another owner, or none

@@ -1,7 +1,7 @@
 """One request to many switches, one answer."""
 
 from collections.abc import Iterable
-from typing import Callable, Generic, TypeVar
+from typing import Callable, Generic, Optional, TypeVar
 
 import pox.openflow.libopenflow_01 as of
 
@@ -18,8 +18,9 @@ class Gather(Generic[M]):
     """
     Waits until every one of some members has answered or has been lost.
 
-    members: those that are asked.  done() is called exactly once: when all requests are out
-    (start()), and the last of the members has answered or is lost.
+    members: those that are asked
+    done: is called exactly once: when all requests are out (start()), and the last of the members
+        has answered or is lost
     """
 
     def __init__(self, members: Iterable[M], done: Callable[[], None]) -> None:
@@ -45,12 +46,14 @@ def ask(
     requests: Iterable[Request],
     take: Callable[[Member, int, bytes], None],
     done: Callable[[], None],
+    lost: Optional[Callable[[Member], None]] = None,
 ) -> None:
     """
     Send requests to switches; done() when each is answered, or its switch is lost.
 
     requests: a switch may be there more than once
     take: is called with the switch, the type and the bytes of each message that answers
+    lost: is called with the switch of each request that is not answered
     """
     numbered = list(enumerate(requests))
     gather: Gather[int] = Gather((number for number, _ in numbered), done)
@@ -63,8 +66,26 @@ def ask(
             gather.answered(number)
             return True
 
-        member.request(build, answer, lambda: gather.answered(number))
+        def unanswered() -> None:
+            if lost is not None:
+                lost(member)
+            gather.answered(number)
+
+        member.request(build, answer, unanswered)
 
     for number, (member, build) in numbered:
         send(number, member, build)
+    gather.start()
+
+
+def barriers(members: Iterable[Member], done: Callable[[], None]) -> None:
+    """Call done() when each of these switches has done all that it was sent, or is lost."""
+    asked = list(members)
+    gather: Gather[Member] = Gather(asked, done)
+
+    def ask_one(member: Member) -> None:
+        member.session.barrier(lambda: gather.answered(member))
+
+    for member in asked:
+        ask_one(member)
     gather.start()

@@ -5,12 +5,13 @@ Three tables: where a packet enters, where it comes out of a tunnel, and the con
 Tunnel keys from 1 are the egress port of the receiving switch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import actions, flowmods
+from edge.south.xids import new_xid
 
 TABLE_INGRESS, TABLE_REMOTE, TABLE_OPENFLOW, TABLE_LOWEST = range(4)
 
@@ -24,7 +25,7 @@ KEY_FLOOD = 0x7F
 # A port and one of its queues share a key of their own, handed out from here on.
 KEY_QUEUES = 0x100
 
-SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
+_SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
 # A flow of the controller's with priority 0 is in a table of its own, above that table's miss
 # rule (see service_rules).
 _LOWEST_PRIORITY = 1
@@ -42,7 +43,7 @@ def service_rules(
     tunnel_port: Optional[int],
     ports: Iterable[int],
     left_out: Iterable[int],
-    queue_keys: dict[tuple[int, int], int],
+    queue_keys: Mapping[tuple[int, int], int],
     lowest: bool,
 ) -> dict[Rule, bytes]:
     """
@@ -64,14 +65,14 @@ def service_rules(
     if lowest:
         rules[Rule(TABLE_LOWEST, 0, b"")] = controller
     for port in left_out:
-        rules[Rule(TABLE_INGRESS, SERVICE_PRIORITY, flowmods.match_in_port(port))] = b""
+        rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, flowmods.match_in_port(port))] = b""
     if tunnel_port is None:
         return rules
 
     def remote(key: int, does: bytes) -> None:
-        rules[Rule(TABLE_REMOTE, SERVICE_PRIORITY, flowmods.match_tunnel_key(key))] = does
+        rules[Rule(TABLE_REMOTE, _SERVICE_PRIORITY, flowmods.match_tunnel_key(key))] = does
 
-    rules[Rule(TABLE_INGRESS, SERVICE_PRIORITY, flowmods.match_in_port(tunnel_port))] = (
+    rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, flowmods.match_in_port(tunnel_port))] = (
         actions.resubmit(TABLE_REMOTE)
     )
     remote(KEY_DISCOVERY, controller)
@@ -90,3 +91,41 @@ def table_and_priority(priority: int) -> tuple[int, int]:
     if priority:
         return TABLE_OPENFLOW, priority
     return TABLE_LOWEST, _LOWEST_PRIORITY
+
+
+class InstalledRules:
+    """The service rules that are on one switch."""
+
+    def __init__(self) -> None:
+        self._rules: dict[Rule, bytes] = {}
+
+    def read(self, rules: dict[Rule, bytes]) -> None:
+        """The switch has told which it has."""
+        self._rules = rules
+
+    def update(self, wanted: dict[Rule, bytes]) -> list[bytes]:
+        """Return the flow-mods that make the difference; these rules are there then."""
+        # Deepest table first: a rule must not send packets where nothing is ready for them.
+        changes = []
+        for rule in sorted(wanted, reverse=True):
+            if self._rules.get(rule) != wanted[rule]:
+                command = of.OFPFC_MODIFY_STRICT if rule in self._rules else of.OFPFC_ADD
+                changes.append(_change(command, rule, wanted[rule]))
+        for rule in sorted(self._rules.keys() - wanted.keys()):
+            changes.append(_change(of.OFPFC_DELETE_STRICT, rule))
+        self._rules = wanted
+        return changes
+
+
+def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:
+    # We never delete the table-miss rule of a table while the switch is up.  Somebody else who does
+    # is noticed, since the switch tells it.
+    flags = 0 if rule.priority else of.OFPFF_SEND_FLOW_REM
+    return flowmods.nicira_flow_mod(
+        new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, does, flags
+    )
+
+
+def silenced(rule: Rule) -> bytes:
+    """The flow-mod that has the switch not tell when this table-miss rule is deleted."""
+    return flowmods.nicira_flow_mod(new_xid(), of.OFPFC_ADD, rule.table, rule.match, SERVICE)

@@ -1,6 +1,6 @@
 """Actions, from the big switch's ports to those of one real switch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -20,23 +20,23 @@ class Ingress(NamedTuple):
     """
     What the translation has to know of the switch that a packet enters and of the others.
 
-    index: the switch's own index
+    own: the index of the switch
     tunnel_port: its tunnel port, None if it has none
     ports: its ports that the big switch has
     remote_ips: the tunnel IP (as a number) of every other switch for which it is known, by index
     flood_ips: the tunnel IPs of those that are connected: only they are flooded to
     locate: aggregator port -> (index, port) or None
-    queue_key: (index, port, queue) -> the tunnel key for that queue of another switch's port
+    queue_keys: (index, port, queue) -> the tunnel key for that queue of another switch's port
     table: the action that does what OFPP_TABLE does
     """
 
-    index: int
+    own: int
     tunnel_port: Optional[int]
     ports: tuple[int, ...]
     remote_ips: dict[int, int]
     flood_ips: tuple[int, ...]
     locate: Callable[[int], Optional[tuple[int, int]]]
-    queue_key: Callable[[int, int, int], int]
+    queue_keys: Mapping[tuple[int, int, int], int]
     table: bytes = output(of.OFPP_TABLE)
 
 
@@ -44,7 +44,8 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
     """
     The actions that do on the ingress switch what the controller's actions do on the big switch.
 
-    An output to a switch that cannot be reached now is left out.
+    An output to a switch that cannot be reached now is left out.  Raises KeyError if a queue of
+    another switch has no tunnel key (keys are given out before: see edge.switch.queuekeys).
     """
     out: list[bytes] = []
     loaded_key: Optional[int] = None
@@ -82,11 +83,11 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
                 continue
             index, port = where
             queue = step.queue if isinstance(step, Enqueue) else None
-            if index == ingress.index:
+            if index == ingress.own:
                 # A port that the big switch does not have, such as the tunnel, is no output.
                 if port != ingress.tunnel_port:
                     out.append(output(port) if queue is None else enqueue(port, queue))
             elif index in ingress.remote_ips:
-                key = port if queue is None else ingress.queue_key(index, port, queue)
+                key = port if queue is None else ingress.queue_keys[index, port, queue]
                 send(key, (ingress.remote_ips[index],))
     return b"".join(out)

@@ -11,7 +11,7 @@ from those of another run, and lets one message delete them all.  Service rules 
 import itertools
 import secrets
 from collections.abc import Iterable
-from typing import Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 E = TypeVar("E")
 
@@ -55,9 +55,9 @@ class Cookies(Generic[E]):
         """The entry's cookie on the switches.  Raises KeyError if it has none."""
         return self._cookie_of[entry]
 
-    def clear(self, kept: Iterable[E]) -> list[dict]:
+    def clear(self, kept: Iterable[E]) -> list[dict[Any, Any]]:
         """Forget all entries but these; the two dictionaries of before are returned."""
-        before = [self._entry_of, self._cookie_of]
+        before: list[dict[Any, Any]] = [self._entry_of, self._cookie_of]
         cookie_of = self._cookie_of
         self._entry_of, self._cookie_of = {}, {}
         for entry in kept:

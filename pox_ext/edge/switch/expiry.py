@@ -1,14 +1,15 @@
 """
 When flows come to their end by themselves.
 
-Timeouts run on the switches, copy by copy.  Here it is decided what the end of a copy means for
-the flow, and looked after the flows of which no switch holds a copy that would tell.  Hard
-timeouts are looked after here for all flows: a switch that hangs does not tell, one that was given
-a copy later could be up to a second late, since it knows whole seconds only, and one that was
-given other actions begins anew.
+Timeouts run on the switches, copy by copy.  This module decides what the end of a copy means for
+the flow, and ends the flows of which no switch holds a copy that would tell.
 
-A switch that is lost may go on forwarding, and use its copies: nobody knows.  As long as it may
-come back, a flow that it may hold is not taken for idle.
+It watches the hard timeouts of all flows.  A switch that hangs does not tell.  A switch that was
+given its copy later can be up to a second late, since it knows whole seconds only.  A switch that
+was given other actions lets the timeout begin anew.
+
+A switch that is lost may go on forwarding, and use its copies, without anybody knowing.  As long as
+it may come back, a flow that it may hold does not count as idle.
 """
 
 import heapq
@@ -17,15 +18,18 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Callable, Optional
+from typing import Callable, Optional, Protocol
 
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import match as matches
 from edge.openflow import messages, stats
+from edge.openflow.messages import PacketIn
 from edge.openflow.text import match_text
-from edge.south.gather import Gather
-from edge.south.member import Member, new_xid
+from edge.south.gather import ask
+from edge.south.member import Member
+from edge.south.xids import new_xid
+from edge.switch import garbage
 from edge.switch.flowtable import FlowEntry, FlowTable
 
 log = logging.getLogger("edge.expiry")
@@ -34,8 +38,21 @@ log = logging.getLogger("edge.expiry")
 # more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
 DEAD = 300.0  # seconds
 
-# When a hard timeout ends, a number that no other has, and the flow; None once that has ended.
-_Deadline = list[Any]
+
+class EndFlows(Protocol):
+    """Takes flows from everywhere, and tells the controllers."""
+
+    def __call__(
+        self, entries: list[FlowEntry], reason: int, told: Optional[Member] = None
+    ) -> None:
+        """
+        reason: why they end (OFPRR_*)
+        told: the switch that has told already that its copy is gone
+        """
+
+
+# When a hard timeout is up, a number that no other has, and the flow; empty once that has ended.
+_Deadline = tuple[float, int, list[FlowEntry]]
 
 
 class Expiry:
@@ -55,7 +72,7 @@ class Expiry:
         homes: Callable[[FlowEntry], Iterable[Member]],
         cookie: Callable[[FlowEntry], int],
         put_back: Callable[[FlowEntry, Member], None],
-        end: Callable[..., None],
+        end: EndFlows,
     ) -> None:
         self._table = table
         self._homes = homes
@@ -87,14 +104,14 @@ class Expiry:
         self._unheld.pop(entry, None)
         deadline = self._watched.pop(entry, None)
         if deadline is not None:
-            deadline[2] = None
+            deadline[2].clear()
             if len(self._deadlines) > 2 * len(self._watched) + 64:
                 self._deadlines = list(self._watched.values())
                 heapq.heapify(self._deadlines)
 
-    def cleared(self) -> list[Any]:
+    def cleared(self) -> list[garbage.Emptiable]:
         """No flow is in the table any more; what was known of them is returned."""
-        before = [self._unheld, self._watched, self._deadlines]
+        before: list[garbage.Emptiable] = [self._unheld, self._watched, self._deadlines]
         self._shared = 0
         self._unheld, self._watched, self._deadlines = {}, {}, []
         self._unheld_due = math.inf
@@ -107,22 +124,20 @@ class Expiry:
                 self._leave_unheld(entry, now + max(entry.idle_timeout, DEAD))
 
     def _ready(self, entry: FlowEntry) -> list[Member]:
-        return [member for member in self._homes(entry) if member.ready]
+        return [member for member in self._homes(entry) if member.liveness.ready]
 
     def _leave_unheld(self, entry: FlowEntry, idle_end: float) -> None:
         self._unheld_due = min(self._unheld_due, self._unheld.setdefault(entry, idle_end))
 
     def _watch(self, entry: FlowEntry) -> None:
-        deadline = self._watched[entry] = [_hard_end(entry), next(self._serials), entry]
+        deadline = self._watched[entry] = entry.hard_end, next(self._serials), [entry]
         heapq.heappush(self._deadlines, deadline)
 
     def put_on(self, entry: FlowEntry, member: Member) -> None:
         """A switch is given a copy of a flow that has been there for a while."""
         self.kept_on(entry)
         if entry.idle_timeout:
-            if entry.fresh is None:
-                entry.fresh = set()
-            entry.fresh.add(member.index)
+            entry.reinstalled(member.index)
 
     def kept_on(self, entry: FlowEntry) -> None:
         """A switch that has come back still has its copy."""
@@ -132,14 +147,12 @@ class Expiry:
         """End the flows whose time is up though no switch says so."""
         over: list[FlowEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            entry = heapq.heappop(self._deadlines)[2]
-            if entry is None:
-                continue
-            del self._watched[entry]
-            if _hard_end(entry) <= now:
-                over.append(entry)
-            else:
-                self._watch(entry)  # it was modified meanwhile
+            for entry in heapq.heappop(self._deadlines)[2]:
+                del self._watched[entry]
+                if entry.hard_end <= now:
+                    over.append(entry)
+                else:
+                    self._watch(entry)  # it was modified meanwhile
         self._end(over, of.OFPRR_HARD_TIMEOUT)
         if self._unheld_due > now:
             return
@@ -157,8 +170,8 @@ class Expiry:
 
         packets: what the copy had counted
         """
-        if packets and entry.fresh is not None:
-            entry.fresh.discard(member.index)
+        if packets:
+            entry.used_on(member.index)
         too_early = _too_early(entry)
         if not too_early and self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
@@ -175,14 +188,14 @@ class Expiry:
         """
         now = time.monotonic()
         if entry.hard_timeout:
-            if _hard_end(entry) <= now:
+            if entry.hard_end <= now:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
                 return True
             if entry.created + entry.hard_timeout <= now:
                 return False  # its time was up there, since it was not told that it began anew
         put_at = entry.created
-        if entry.fresh and member.index in entry.fresh:
-            put_at = max(put_at, member.up_since)
+        if entry.is_reinstalled_on(member.index):
+            put_at = max(put_at, member.liveness.up_since)
         if put_at + entry.idle_timeout > now:
             return False  # it has not got there
         if self._is_idle_without(member, entry):
@@ -194,8 +207,8 @@ class Expiry:
     def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
         """True if no other switch can have used a flow within its time, nor have we."""
         now = time.monotonic()
-        return entry.used + entry.idle_timeout <= now and not any(
-            other.ready or _may_hold(other, entry, now)
+        return entry.last_gap_hit + entry.idle_timeout <= now and not any(
+            other.liveness.ready or _may_hold(other, entry, now)
             for other in self._homes(entry)
             if other is not member
         )
@@ -208,16 +221,30 @@ class Expiry:
         others = self._ready(entry)
         in_use: list[bool] = []
         asked_at = time.monotonic()
+        cookie = self._cookie(entry)
+
+        def take(other: Member, kind: int, message: bytes) -> None:
+            if kind != of.OFPT_STATS_REPLY:
+                unknown(other)
+                return
+            for flow in stats.parse_flows(message):
+                unused = entry.is_reinstalled_on(other.index) and not flow.packets
+                in_use.append(not unused and flow.idle_age < entry.idle_timeout)
+
+        def unknown(other: Member) -> None:
+            in_use.append(True)  # for all that we know
 
         def done() -> None:
             # When in doubt it stays, and we ask again when its time is up again on some switch.
             now = time.monotonic()
-            if entry not in self._table or any(in_use) or entry.used + entry.idle_timeout > now:
+            if entry not in self._table or any(in_use):
                 return
-            if any(other.stalled_at > asked_at for other in others):
+            if entry.last_gap_hit + entry.idle_timeout > now:
+                return
+            if any(other.liveness.stalled_at > asked_at for other in others):
                 return  # what the others have said was true before
             if any(
-                other.ready or _may_hold(other, entry, now)
+                other.liveness.ready or _may_hold(other, entry, now)
                 for other in self._homes(entry)
                 if other is not member and other not in others
             ):
@@ -231,31 +258,8 @@ class Expiry:
                 )
             self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
-        gather: Gather[Member] = Gather(others, done)
-
-        def ask(other: Member) -> None:
-            def answer(kind: int, message: bytes) -> bool:
-                if kind != of.OFPT_STATS_REPLY:
-                    unknown()
-                    return True
-                for flow in stats.parse_flows(message):
-                    unused = entry.fresh and other.index in entry.fresh and not flow.packets
-                    in_use.append(not unused and flow.idle_age < entry.idle_timeout)
-                if stats.is_more(message):
-                    return False
-                gather.answered(other)
-                return True
-
-            def unknown() -> None:
-                in_use.append(True)  # for all that we know
-                gather.answered(other)
-
-            cookie = self._cookie(entry)
-            other.request(lambda xid: stats.dump_flows(xid, cookie), answer, unknown)
-
-        for other in others:
-            ask(other)
-        gather.start()
+        requests = [(other, lambda xid: stats.dump_flows(xid, cookie)) for other in others]
+        ask(requests, take, done, unknown)
 
     @property
     def has_gaps(self) -> bool:
@@ -263,7 +267,7 @@ class Expiry:
         return self._shared > 0
 
     def forward_in_gap(
-        self, member: Member, packet: messages.PacketIn, in_port: int, taker: Optional[FlowEntry]
+        self, member: Member, packet: PacketIn, in_port: int, taker: Optional[FlowEntry]
     ) -> bool:
         """
         A packet that a flow would have matched, had its copy on this switch not just expired
@@ -283,15 +287,12 @@ class Expiry:
         if taker is not None:
             if entry.priority == taker.priority:
                 return False  # either may take it
-            taker.packets -= 1
-            taker.octets -= packet.total_len
+            taker.count(-1, -packet.total_len)
         else:
             self.rescued += 1
-        entry.used = now
-        entry.packets += 1
-        entry.octets += packet.total_len
-        actions = member.translated_or_none(entry.actions)
-        member.send(messages.packet_out(new_xid(), packet.in_port, actions, packet.data))
+        entry.hit_in_gap(packet.total_len, now)
+        actions = member.translations.translated_or_none(entry.actions)
+        member.session.send(messages.packet_out(new_xid(), packet.in_port, actions, packet.data))
         return True
 
 
@@ -306,12 +307,16 @@ def _too_early(entry: FlowEntry) -> bool:
     A copy that falls idle so early has taken the place of another flow's with the same match, which
     was there from before its switch was lost; Open vSwitch has it inherit when that was used.
     """
-    return entry.born + entry.idle_timeout > time.monotonic()
+    return entry.first_added + entry.idle_timeout > time.monotonic()
 
 
 def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
     """True if a lost switch may hold a flow, use it, and come back."""
-    return not member.ready and entry.created <= member.lost_at and now < member.lost_at + DEAD
+    return (
+        not member.liveness.ready
+        and entry.created <= member.liveness.lost_at
+        and now < member.liveness.lost_at + DEAD
+    )
 
 
 def _only_to_controller(entry: FlowEntry) -> bool:

@@ -12,7 +12,11 @@ from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
+from edge.openflow.actions import Actions
 from edge.openflow.match import Match
+
+# What MODIFY changes of a flow: its actions, its cookie, and when it was last modified.
+ModifiedState = tuple[Actions, int, float]
 
 
 class FlowEntry:
@@ -22,13 +26,14 @@ class FlowEntry:
     match, priority, cookie, idle_timeout, hard_timeout (seconds, 0 for none), flags, actions: as
         in the controller's flow-mod
     created, modified: time of the ADD, and of the last ADD or MODIFY (seconds, monotonic)
-    born: created, or that of the flow that it has replaced: it was not used before
-    packets, octets: what copies had counted that are gone from their switches
+    first_added: created, or first_added of the flow that this one has replaced.  As in Open
+        vSwitch, a flow that replaces another inherits when that was last used
+    packets, octets: what was counted by copies that are not on their switches any more
     refused: True once a switch has refused to add it
-    fresh: indexes of switches whose copy was put back, and counts as used only once it has
-        counted a packet
-    used: the last time that we forwarded a packet for this flow, since a copy was missing; 0.0
-        for never
+    reinstalled_on: indexes of the switches that were given their copy again, and whose copy counts
+        as used only once it has counted a packet
+    last_gap_hit: the last time that we forwarded a packet for this flow, since a copy was missing
+        (see expiry.py); 0.0 for never
     """
 
     __slots__ = (
@@ -41,12 +46,12 @@ class FlowEntry:
         "actions",
         "created",
         "modified",
-        "born",
+        "first_added",
         "packets",
         "octets",
         "refused",
-        "fresh",
-        "used",
+        "reinstalled_on",
+        "last_gap_hit",
     )
 
     def __init__(
@@ -57,7 +62,7 @@ class FlowEntry:
         idle_timeout: int,
         hard_timeout: int,
         flags: int,
-        actions: "object",
+        actions: Actions,
         now: float,
     ) -> None:
         self.match = match
@@ -67,11 +72,64 @@ class FlowEntry:
         self.hard_timeout = hard_timeout
         self.flags = flags
         self.actions = actions
-        self.created = self.modified = self.born = now
-        self.used = 0.0
+        self.created = self.modified = self.first_added = now
+        self.last_gap_hit = 0.0
         self.refused = False
         self.packets = self.octets = 0
-        self.fresh: Optional[set] = None
+        self.reinstalled_on: Optional[set[int]] = None
+
+    @property
+    def hard_end(self) -> float:
+        """When its hard timeout is up, if it has one."""
+        return self.modified + self.hard_timeout
+
+    def count(self, packets: int, octets: int) -> None:
+        """Add what a copy had counted, or (below 0) take back what was counted twice."""
+        self.packets += packets
+        self.octets += octets
+
+    def modify(self, actions: Actions, cookie: Optional[int], now: float) -> None:
+        """MODIFY: do something else, under another cookie unless that is None."""
+        self.actions = actions
+        if cookie is not None:
+            self.cookie = cookie
+        self.modified = now
+
+    def state(self) -> ModifiedState:
+        """What modify() would change, as it is now."""
+        return self.actions, self.cookie, self.modified
+
+    def restore(self, state: ModifiedState) -> None:
+        """Undo modify(): be again as state() said before it."""
+        self.actions, self.cookie, self.modified = state
+
+    def replace(self, old: "FlowEntry") -> None:
+        """This flow has taken the place of another: that is no use of it."""
+        self.last_gap_hit, self.first_added = old.last_gap_hit, old.first_added
+
+    def refuse(self) -> None:
+        """A switch has refused to add it."""
+        self.refused = True
+
+    def reinstalled(self, index: int) -> None:
+        """The switch with this index is given its copy again."""
+        if self.reinstalled_on is None:
+            self.reinstalled_on = set()
+        self.reinstalled_on.add(index)
+
+    def used_on(self, index: int) -> None:
+        """The copy on the switch with this index has counted a packet."""
+        if self.reinstalled_on is not None:
+            self.reinstalled_on.discard(index)
+
+    def is_reinstalled_on(self, index: int) -> bool:
+        """True if the copy on the switch with this index was put back, and not used since."""
+        return self.reinstalled_on is not None and index in self.reinstalled_on
+
+    def hit_in_gap(self, octets: int, now: float) -> None:
+        """We have forwarded a packet of so many octets for this flow."""
+        self.last_gap_hit = now
+        self.count(1, octets)
 
 
 class FlowTable:

@@ -9,9 +9,9 @@ died in cycles since then, such as closed connections, is found when all is take
 
 import gc
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Union
 
-from edge.poxfixes import every, in_turns
+from edge.poxfixes import every, run_in_slices
 
 TAKE_BACK = 3600.0  # seconds
 FREED_PER_TURN = 2000  # things, some 0.3 us each
@@ -25,7 +25,10 @@ def install() -> None:
     every(TAKE_BACK, gc.unfreeze, "edge.aggregator garbage")
 
 
-def let_go(collections: Iterable[Any]) -> None:
+Emptiable = Union[dict[Any, Any], set[Any], list[Any]]
+
+
+def let_go(collections: Iterable[Emptiable]) -> None:
     """
     Forget what is in dictionaries, sets and lists that nobody else has, little by little.
 
@@ -33,10 +36,10 @@ def let_go(collections: Iterable[Any]) -> None:
     """
     full = [each for each in collections if each]
     if sum(map(len, full)) > FREED_PER_TURN:
-        in_turns(_emptied(full))
+        run_in_slices(_emptied(full))
 
 
-def _emptied(collections: list[Any]) -> Iterator[None]:
+def _emptied(collections: list[Emptiable]) -> Iterator[None]:
     left = FREED_PER_TURN
     while collections:
         each = collections.pop()

@@ -1,17 +1,16 @@
 """
-Which index a switch has: the number by which its ports are numbered (see ports.py).
+Which index a switch has: the number from which its ports' numbers are computed (see ports.py).
 
-By default it is the switch's dpid.  Where dpids are large, such as those made of a MAC address,
-the user gives the indexes, or has them given out in the order in which the switches first
-connect; then a small file keeps them, so that port numbers survive a restart.
+By default the index is the switch's dpid.  Where dpids are too large for that, such as those made
+of a MAC address, there are two ways: the user gives each switch an index (GivenIndexes), or each
+new switch gets the lowest free one, which a file keeps over restarts (KeptIndexes).
 """
 
 import json
 import logging
 import os
-import re
 import tempfile
-from typing import Optional
+from typing import Callable
 
 from edge.switch.ports import PortNumbers, Unnumbered
 
@@ -44,7 +43,7 @@ class GivenIndexes(Indexes):
     given: dpid -> index.  Raises ValueError if an index is given twice or cannot be.
     """
 
-    def __init__(self, numbers: PortNumbers, given: "dict[int, int]") -> None:
+    def __init__(self, numbers: PortNumbers, given: dict[int, int]) -> None:
         super().__init__(numbers)
         for dpid, index in given.items():
             try:
@@ -61,17 +60,25 @@ class GivenIndexes(Indexes):
         return self._given[dpid]
 
 
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as it stands in a file: with the keys that are there twice."""
+
+
 class KeptIndexes(Indexes):
     """
     The lowest free index for each new switch; a file keeps them.
 
-    path: of the file, which is made, with its directory, when the first switch connects.
+    path: of the file, a JSON object from dpid to index.  It is made, with its directory, when the
+        first switch connects.
+    parse_dpid: reads a key of the file; raises ValueError if that is no dpid
+
     Raises ValueError if there is a file that is not of this kind.
     """
 
-    def __init__(self, numbers: PortNumbers, path: str) -> None:
+    def __init__(self, numbers: PortNumbers, path: str, parse_dpid: Callable[[str], int]) -> None:
         super().__init__(numbers)
         self._path = os.path.expanduser(path)
+        self._parse_dpid = parse_dpid
         self._kept = self._read()
         self._complained = False
 
@@ -98,16 +105,32 @@ class KeptIndexes(Indexes):
             ) from None
         return index
 
-    def _read(self) -> "dict[int, int]":
+    def _read(self) -> dict[int, int]:
         try:
             with open(self._path, encoding="utf-8") as file:
-                kept = {int(dpid, 16): int(index) for dpid, index in json.load(file).items()}
+                content = json.load(file, object_pairs_hook=_Pairs)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, TypeError) as e:
+        except (OSError, ValueError) as e:
             raise ValueError(f"cannot read the switches' indexes from {self._path}: {e}") from None
-        if len(set(kept.values())) < len(kept) or any(index < 1 for index in kept.values()):
-            raise ValueError(f"{self._path} gives two switches the same index, or one below 1")
+        if not isinstance(content, _Pairs):
+            raise ValueError(f"{self._path} is not a JSON object from dpid to index")
+        kept: dict[int, int] = {}
+        for key, index in content:
+            try:
+                dpid = self._parse_dpid(key)
+            except ValueError as e:
+                raise ValueError(f"{self._path}: {e}") from None
+            if type(index) is not int or index < 1:  # True is an int to isinstance()
+                raise ValueError(
+                    f"{self._path}: the index of switch {key}, {index!r}, is not a whole number "
+                    "from 1"
+                )
+            if dpid in kept:
+                raise ValueError(f"{self._path}: switch {key} is there twice")
+            kept[dpid] = index
+        if len(set(kept.values())) < len(kept):
+            raise ValueError(f"{self._path} gives two switches the same index")
         return kept
 
     def _write(self) -> None:
@@ -133,38 +156,3 @@ class KeptIndexes(Indexes):
                 self._path,
                 e,
             )
-
-
-def parse_given(text: str) -> Optional["dict[int, int]"]:
-    """
-    The indexes in DPID=INDEX,DPID=INDEX,...; None for "auto".
-
-    A dpid is a number (decimal, or hexadecimal with 0x) or 16 hexadecimal digits or a MAC address,
-    as Open vSwitch writes its datapath-id.  Raises ValueError with what is wrong.
-    """
-    if text == "auto":
-        return None
-    given: dict[int, int] = {}
-    for item in text.split(","):
-        left, equals, right = item.strip().partition("=")
-        if not equals or not right.isdigit():
-            raise ValueError(f"{item!r} is not DPID=INDEX")
-        dpid = parse_dpid(left)
-        if dpid in given:
-            raise ValueError(f"{left} is there twice")
-        given[dpid] = int(right)
-    return given
-
-
-def parse_dpid(text: str) -> int:
-    """A datapath-id, 1 to 2**64-1.  Raises ValueError if it is none."""
-    pairs = re.fullmatch(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){4,6}", text)
-    digits = text.replace(pairs[1], "") if pairs else text
-    hexadecimal = pairs or re.fullmatch("[0-9a-fA-F]{16}", text)
-    try:
-        dpid = int(digits, 16 if hexadecimal else 0)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a datapath-id") from None
-    if not 1 <= dpid < 1 << 64:
-        raise ValueError(f"{text!r} is not a datapath-id: it is not 1 to 2**64-1")
-    return dpid

@@ -8,19 +8,24 @@ of the next one like it only the frame is copied.
 import logging
 import struct
 from collections import defaultdict
-from typing import Any, Optional
+from typing import Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import actions as act
 from edge.openflow import messages
 from edge.openflow.errors import OpenFlowError
+from edge.openflow.messages import PacketIn
 from edge.openflow.text import actions_text
-from edge.south import translate
 from edge.south.member import Member
 from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE
+from edge.south.translate import translate
+from edge.switch.counts import Counts
 from edge.switch.events import BigSwitchEvents, Requester
-from edge.switch.expiry import Expiry
+from edge.switch.flows import Flows
+from edge.switch.inports import InPorts
+from edge.switch.refusals import Change, Refusals
+from edge.switch.topology import Topology
 
 log = logging.getLogger("edge.switch")
 
@@ -40,26 +45,37 @@ _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 1 << 14
 
-# Above the numbers of real ports (a switch that has so many has them left out).
-_NO_PORT = 0xE000
-_NO_LOCAL_PORT = _NO_PORT - 1  # stands for OFPP_LOCAL, since a switch's own has frames of its own
-
 
 class Packets:
     """
     Translates packet-ins and packet-outs.
 
-    switch: the big switch
-    expiry: takes the packets that meet a gap in a flow
+    flows: the flows of the big switch
+    topology: the switches
+    refusals: remembers packet-outs until no switch has refused them
+    inports: translates in_ports
+    counts: counts packet-ins
+    probed: is handed what comes out of a tunnel with the key of discovery
     events: is handed the packet-ins
     """
 
-    def __init__(self, switch: Any, expiry: Expiry, events: BigSwitchEvents) -> None:
-        self._switch = switch
-        self._expiry = expiry
-        self._numbers = switch.numbers
-        self._counts = switch.counts
-        self._refusals = switch.refusals
+    def __init__(
+        self,
+        flows: Flows,
+        topology: Topology,
+        refusals: Refusals,
+        inports: InPorts,
+        counts: Counts,
+        probed: Callable[[Member, PacketIn], None],
+        events: BigSwitchEvents,
+    ) -> None:
+        self._flows = flows
+        self._expiry = flows.expiry
+        self._topology = topology
+        self._refusals = refusals
+        self._inports = inports
+        self._counts = counts
+        self._probed = probed
         self._events = events
         # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
         # what the message to it begins with behind its header.
@@ -76,51 +92,10 @@ class Packets:
         self._ins[member].clear()
         self._outs.clear()
 
-    # --- in_ports ------------------------------------------------------------------------------
-
-    def to_local(self, member: Member, in_port: int) -> int:
-        """
-        The in_port on a switch, of a packet, that stands for an in_port of the big switch.
-
-        A port that is not there has a number on every switch, too: one that no port has there.
-        """
-        where = self._numbers.locate(in_port)
-        if where is not None and where[0] == member.index:
-            _, port = where
-            if port not in member.ports or member.numbered(port):
-                return port
-        if in_port == of.OFPP_LOCAL:
-            return _NO_LOCAL_PORT
-        if in_port in member.ports or 1 <= in_port <= self._numbers.max_ports:
-            return _NO_PORT + in_port
-        return in_port
-
-    def to_match(self, member: Member, in_port: int) -> int:
-        """
-        The same in a match.  It differs for the number of the tunnel, which may become that of an
-        ordinary port: what matches it will match that port then, and no other packet before.
-        """
-        where = self._numbers.locate(in_port)
-        if where is not None and where[0] == member.index:
-            return where[1]
-        return self.to_local(member, in_port)
-
-    def to_north(self, member: Member, port: int) -> Optional[int]:
-        """The in_port of the big switch behind one of a switch, None if it has none."""
-        if port == of.OFPP_LOCAL or (port in member.ports and not member.numbered(port)):
-            return None
-        if port == _NO_LOCAL_PORT:
-            return of.OFPP_LOCAL
-        if 1 <= port <= self._numbers.max_ports:
-            return self._numbers.number(member.index, port)
-        if _NO_PORT < port <= _NO_PORT + self._numbers.max_ports or port - _NO_PORT in member.ports:
-            return port - _NO_PORT
-        return port
-
     # --- packet-outs ---------------------------------------------------------------------------
 
     def packet_out(
-        self, peer: Requester, message: bytes, in_port: int, actions: act.Actions, data: bytes
+        self, requester: Requester, message: bytes, in_port: int, actions: act.Actions, data: bytes
     ) -> bool:
         """
         A controller's PACKET_OUT that has been found good: one switch does it.
@@ -128,30 +103,32 @@ class Packets:
         Returns False if it has to be done again behind a barrier.  Raises OpenFlowError if its
         actions are too many.
         """
-        member = self._switch.home(in_port)
-        if member is None or not member.ready:
+        member = self._topology.home(in_port)
+        if member is None or not member.liveness.ready:
             member = self._some_member(actions)
         if member is None:
             return True
-        local, matched = self.to_local(member, in_port), self.to_match(member, in_port)
+        self._flows.keys_for(actions, (member,))
+        local = self._inports.to_packet(member, in_port)
+        matched = self._inports.to_match(member, in_port)
         if matched == local:
-            translated = member.translated(actions)
+            translated = member.translations.translated(actions)
         else:
             table = act.resubmit(TABLE_OPENFLOW, matched)
-            translated = translate.translate(actions, member.ingress()._replace(table=table))
+            translated = translate(actions, member.translations.ingress._replace(table=table))
         if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        if not self._switch.sure_of_queues:
+        if not self._topology.queue_rules_confirmed:
             # Another switch has got a rule for one of its queues: the packet, or a flow that it
             # meets, may need it.
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
-        xid = self._refusals.originate(peer, message, refusable=actions.refusable)
+        xid = self._refusals.track(Change(requester, message, actions.refusable))
         sent = messages.packet_out(xid, local, translated, data)
-        member.send(sent)
+        member.session.send(sent)
         if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
             if len(self._outs) >= _MOST_KNOWN:
                 self._outs.clear()
@@ -160,7 +137,7 @@ class Packets:
         return True
 
     def packet_out_again(
-        self, peer: Requester, message: bytes, behind: Optional[Member] = None
+        self, requester: Requester, message: bytes, behind: Optional[Member] = None
     ) -> bool:
         """
         Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
@@ -175,16 +152,16 @@ class Packets:
         if known is None:
             return False
         member, head = known
-        if behind is not None and behind is not member:
+        if not member.liveness.ready or (behind is not None and behind is not member):
             return False
         length = 8 + len(head) + len(message) - frame
         if length > _LONGEST_KNOWN:
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, act.parse(message[16:frame]))
-        xid = self._refusals.originate(peer, message)
+        xid = self._refusals.track(Change(requester, message))
         header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
-        member.send(header + head + message[frame:])
+        member.session.send(header + head + message[frame:])
         return True
 
     @staticmethod
@@ -194,10 +171,10 @@ class Packets:
     def _some_member(self, actions: act.Actions) -> Optional[Member]:
         """A switch for a packet that enters nowhere: best the one where it leaves."""
         for port in actions.outputs:
-            member = self._switch.home(port)
-            if member is not None and member.ready:
+            member = self._topology.home(port)
+            if member is not None and member.liveness.ready:
                 return member
-        ready = self._switch.ready_members()
+        ready = self._topology.ready_members()
         return next((m for m in ready if m.tunnel_ip is not None), ready[0] if ready else None)
 
     # --- packet-ins ----------------------------------------------------------------------------
@@ -222,15 +199,15 @@ class Packets:
         packet = messages.parse_packet_in(message)
         if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
             # Open vSwitch leaves out a key that is 0.
-            if member.ready and not packet.tunnel_key:
-                self._switch.discovery.received(member, packet)
+            if member.liveness.ready and not packet.tunnel_key:
+                self._probed(member, packet)
             return
-        in_port = self.to_north(member, packet.in_port)
+        in_port = self._inports.to_north(member, packet.in_port)
         if in_port is None:
             return  # the big switch has no such port
         missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
         reason = of.OFPR_NO_MATCH if missed else packet.reason
-        taker = None if missed else self._switch.cookies.entry(packet.cookie)
+        taker = None if missed else self._flows.cookies.entry(packet.cookie)
         # What comes from neither has been sent by a packet-out, or by a flow that is gone.
         if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
             return

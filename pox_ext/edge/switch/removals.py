@@ -13,10 +13,18 @@ from edge.south.member import Member
 from edge.switch.flowtable import FlowEntry
 
 # A copy that has not been told of by then was not there.
-PATIENCE = 2.0  # seconds
+LONGEST_WAIT = 2.0  # seconds
 
 
 class _Removal:
+    """
+    A flow that is gone.
+
+    waiting: the switches that have not told of their copy
+    reason: why the flow is gone (OFPRR_*)
+    ended: when that was (seconds, monotonic)
+    """
+
     __slots__ = ("waiting", "reason", "ended")
 
     def __init__(self, waiting: set[Member], reason: int, ended: float) -> None:
@@ -65,7 +73,7 @@ class Removals:
         """Wait no longer for copies that were not there."""
         while self._removals:
             entry = next(iter(self._removals))  # the oldest
-            if self._removals[entry].ended + PATIENCE > now:
+            if self._removals[entry].ended + LONGEST_WAIT > now:
                 return
             self._removals[entry].waiting.clear()
             self._finish_if_told(entry)

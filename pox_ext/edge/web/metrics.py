@@ -1,15 +1,15 @@
 """
 The big switch in Prometheus's text format.
 
-Needs the package prometheus_client, which nothing else here does: without it, AVAILABLE is False.
+Only this module needs the package prometheus_client; without it, AVAILABLE is False.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.requests import Northbound
+from edge.north.datapath import Datapath
 from edge.switch.counts import BARRIER_BOUNDS
 
 try:
@@ -24,6 +24,9 @@ except ImportError:
     AVAILABLE = False
 else:
     AVAILABLE = True
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 PREFIX = "edge_aggregator_"
 
@@ -42,7 +45,7 @@ _GAUGES = {
 _COUNTERS = {
     "flow_mods": "Flow-mods from controllers.",
     "packet_outs": "Packet-outs from controllers.",
-    "packet_ins": "Packet-ins to controllers (one, to however many).",
+    "packet_ins": "Packet-ins to controllers (one that goes to several counts once).",
     "errors": "Messages of controllers that were refused.",
     "refusals": "Messages that a switch refused.",
     "resynchronisations": "Times that a switch was brought up to date.",
@@ -52,12 +55,12 @@ _BARRIERS = "From a controller's barrier request to its reply."
 
 class Numbers(NamedTuple):
     """
-    What is shown, at one moment.
+    The values at one moment.
 
     gauges, counters: by name, as in _GAUGES and _COUNTERS
-    barriers: how many barriers took at most each of BARRIER_BOUNDS (seconds) but more than the one
-        before, and how many took longer than all
-    barrier_seconds: how long all took
+    barriers: a histogram of how long barriers took: for each of BARRIER_BOUNDS (seconds) how many
+        took at most that, but more than the bound before; then how many took longer than the last
+    barrier_seconds: how long all barriers took together
     """
 
     gauges: dict[str, int]
@@ -66,26 +69,28 @@ class Numbers(NamedTuple):
     barrier_seconds: float
 
 
-def numbers(datapath: Northbound) -> Numbers:
-    """Read them off the big switch."""
+def numbers(datapath: Datapath) -> Numbers:
+    """The values of the big switch now."""
     switch = datapath.big
     discovery, counts = switch.discovery, switch.counts
     owned = [ip for ip in discovery.ips if discovery.owner(ip) is not None]
-    peers = [controller.peer for controller in datapath.upstreams]
+    connections = [upstream.connection for upstream in datapath.upstreams]
     gauges = {
-        "switches": len(switch.members),
-        "switches_up": len(switch.ready_members()),
+        "switches": len(switch.topology.members),
+        "switches_up": len(switch.topology.ready_members()),
         "tunnels": len(discovery.ips),
         "tunnels_discovered": len(owned),
         "tunnels_unreached": sum(len(discovery.unreached(ip)) for ip in owned),
-        "controllers": len(peers),
-        "controllers_connected": sum(peer is not None and peer.greeted for peer in peers),
-        "ports": len(switch.ports),
+        "controllers": len(connections),
+        "controllers_connected": sum(
+            connection is not None and connection.greeted for connection in connections
+        ),
+        "ports": len(switch.portlist.ports),
         "ports_up": sum(
             not (port.state & of.OFPPS_LINK_DOWN or port.config & of.OFPPC_PORT_DOWN)
-            for port in switch.ports.values()
+            for port in switch.portlist.ports.values()
         ),
-        "flows": len(switch.table),
+        "flows": len(switch.flows.table),
     }
     return Numbers(
         gauges,
@@ -108,12 +113,12 @@ def text(shown: Numbers, accept: Optional[str] = None) -> tuple[bytes, str]:
 
 
 class _Collector:
-    """Gives prometheus_client the numbers."""
+    """Hands the values to prometheus_client, under their names."""
 
     def __init__(self, shown: Numbers) -> None:
         self._shown = shown
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator["Metric"]:
         shown = self._shown
         for name, help_text in _GAUGES.items():
             yield GaugeMetricFamily(PREFIX + name, help_text, value=shown.gauges[name])

@@ -1,10 +1,10 @@
 """
-Lets other threads read what belongs to POX's scheduler, without its tasks noticing.
+Lets other threads read what belongs to POX's scheduler, without holding up its tasks.
 
-What the big switch holds may only be looked at from a task of POX's scheduler.  Whoever else wants
-to see it hands in a generator; that runs there a short while at a time, with pauses between, so
-that it never takes more than a part of the processor however much there is to read and however
-many read.
+Only tasks of POX's scheduler may look at the big switch.  Another thread that wants to look gives
+a generator to Reader.read().  The generator runs in the scheduler for TURN seconds at a time, with
+pauses between.  So reading takes at most TURN / (TURN + PAUSE) of the scheduler's time, however
+much there is to read and however many read.
 """
 
 import contextlib
@@ -12,60 +12,61 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import Any, Callable, Optional
+from concurrent import futures
+from typing import Callable, TypeVar
 
 from pox.core import core
 
 from edge import poxfixes
 
+T = TypeVar("T")
+
 TURN = 0.002  # seconds at a time
 PAUSE = 0.006  # seconds between, for everybody else
 MOST_WAITING = 64
-PATIENCE = 10.0  # seconds
+READ_TIMEOUT = 10.0  # seconds
 
 
 class Busy(Exception):
-    """Too many want to read, or it takes too long."""
-
-
-class _Job:
-    def __init__(self, pieces: Generator[None, None, Any]) -> None:
-        self.pieces = pieces
-        self.done = threading.Event()
-        self.value: Any = None
-        self.error: Optional[BaseException] = None
+    """Too many threads are waiting, or the reading took longer than READ_TIMEOUT."""
 
 
 class Reader:
-    """Reads for any thread, one after the other."""
+    """Runs readings of any threads, one after the other."""
 
     def __init__(self) -> None:
-        self._jobs: deque[_Job] = deque()  # used in the scheduler only
+        self._jobs: deque[Generator[None, None, None]] = deque()  # used in the scheduler only
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
 
-    def read(self, pieces: Generator[None, None, Any]) -> Any:
+    def read(self, pieces: Generator[None, None, T]) -> T:
         """
         Run a generator in POX's scheduler, and return its value.
 
-        Not to be called from there.  Raises what the generator raises, and Busy if it has not come
-        to its end in time.
+        Not to be called in the scheduler itself.  Raises what the generator raises, and Busy.
         """
+        answer: futures.Future[T] = futures.Future()
+
+        def run() -> Generator[None, None, None]:
+            try:
+                answer.set_result((yield from pieces))
+            except Exception as e:
+                answer.set_exception(e)
+
         with self._place():
-            job = _Job(pieces)
+            job = run()
             core.callLater(self._add, job)
-            if not job.done.wait(PATIENCE):
-                core.callLater(self._forget, job)
+            finished, _ = futures.wait([answer], READ_TIMEOUT)
+            if not finished:
+                core.callLater(job.close)  # then its next turn is its end
                 raise Busy
-        if job.error is not None:
-            raise job.error
-        return job.value
+        return answer.result()
 
     def wait(self, start: Callable[[Callable[[], None]], None], longest: float) -> bool:
         """
-        Have something begun in POX's scheduler, and wait until it is done.
+        Begin something in POX's scheduler, and wait until it is done.
 
-        start: is called there with the function to call at its end
-        longest: seconds; False is returned if it is not done then
+        start: is called in the scheduler, with the function to call when it is done
+        longest: how many seconds to wait; the return value is False if it is not done then
         """
         done = threading.Event()
         with self._place():
@@ -74,7 +75,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        """Have a place among those who wait."""
+        """Have one of the MOST_WAITING places.  Raises Busy if there is none."""
         if not self._waiting.acquire(blocking=False):
             raise Busy
         try:
@@ -82,14 +83,10 @@ class Reader:
         finally:
             self._waiting.release()
 
-    def _add(self, job: _Job) -> None:
+    def _add(self, job: Generator[None, None, None]) -> None:
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self._turn()
-
-    def _forget(self, job: _Job) -> None:
-        if job in self._jobs:
-            job.pieces.close()
 
     def _turn(self) -> None:
         end = time.monotonic() + TURN
@@ -97,13 +94,9 @@ class Reader:
             job = self._jobs[0]
             try:
                 while time.monotonic() < end:
-                    next(job.pieces)
-            except StopIteration as e:
-                job.value = e.value
-            except Exception as e:
-                job.error = e
+                    next(job)
+            except StopIteration:
+                self._jobs.popleft()
             else:
                 poxfixes.after(PAUSE, self._turn, "edge.reader")
                 return
-            self._jobs.popleft()
-            job.done.set()

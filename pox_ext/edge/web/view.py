@@ -1,20 +1,20 @@
 """
 The big switch as values that can be written as JSON: what the dashboard shows.
 
-Pure functions of what the big switch holds; docs/dashboard.md explains the values.  Those that may
-have to look at many things are generators: they yield now and then, so that whoever runs them can
-do something else in between, and return the value.
+These functions read what the big switch holds, and change nothing; docs/dashboard.md explains the
+values.  Those that may have much to read are generators (Pieces): they yield after each piece, so
+that their caller can do other work between, and return the value at the end.
 """
 
 import time
 from collections.abc import Generator
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.north.connections import Peer
-from edge.north.requests import Northbound
+from edge.north.connections import ControllerConnection
+from edge.north.datapath import Datapath
 from edge.openflow import match as matches
 from edge.openflow import nicira as nx
 from edge.openflow import stats
@@ -30,8 +30,9 @@ from edge.south.member import Member
 from edge.south.rules import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
+from edge.web.queries import Query
 
-Json = dict[str, Any]
+Json = dict[str, object]
 Pieces = Generator[None, None, Json]
 
 _ROLES = {nx.NX_ROLE_OTHER: "other", nx.NX_ROLE_MASTER: "master", nx.NX_ROLE_SLAVE: "slave"}
@@ -64,7 +65,12 @@ def _ip(ip: Optional[int]) -> Optional[str]:
 
 
 def name_text(name: bytes) -> str:
-    """A name that a switch has given, without what could change how other text looks."""
+    """
+    A name that a switch has given, as text that is safe to show.
+
+    Bytes that are no UTF-8, and characters that do not print or that change how the text around
+    them looks, are replaced.
+    """
     text = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
@@ -72,11 +78,11 @@ def name_text(name: bytes) -> str:
 # --- the big switch -------------------------------------------------------------------------------
 
 
-def overview(datapath: Northbound) -> Pieces:
-    """All but the flows themselves."""
+def overview(datapath: Datapath) -> Pieces:
+    """Everything except the flows."""
     switch = datapath.big
     switches = []
-    for member in sorted(switch.members.values(), key=lambda member: member.index):
+    for member in sorted(switch.topology.members.values(), key=lambda member: member.index):
         switches.append(_member(switch, member))
         yield
     tunnels = []
@@ -85,8 +91,8 @@ def overview(datapath: Northbound) -> Pieces:
         yield
     return {
         "datapath_id": _dpid(datapath.dpid),
-        "max_ports": switch.numbers.max_ports,
-        "flows": len(switch.table),
+        "max_ports": switch.topology.numbers.max_ports,
+        "flows": len(switch.flows.table),
         "controllers": _controllers(datapath),
         "switches": switches,
         "tunnels": tunnels,
@@ -95,7 +101,7 @@ def overview(datapath: Northbound) -> Pieces:
 
 
 def counts(switch: BigSwitch) -> Json:
-    """What the big switch has done since it was started."""
+    """How many messages and events there have been since the start."""
     counted = switch.counts
     return {
         "flow_mods": counted.flow_mods,
@@ -109,27 +115,26 @@ def counts(switch: BigSwitch) -> Json:
 
 
 def _member(switch: BigSwitch, member: Member) -> Json:
-    state = "up" if member.ready else "connecting" if member.connection is not None else "lost"
-    tunnel = member.ports.get(member.tunnel_port)
+    tunnel = None if member.ports.tunnel is None else member.ports.all.get(member.ports.tunnel)
     return {
         "index": member.index,
         "dpid": _dpid(member.dpid),
-        "state": state,
-        "tunnel_port": member.tunnel_port,
+        "state": member.state.value,
+        "tunnel_port": member.ports.tunnel,
         "tunnel_name": name_text(tunnel.name) if tunnel is not None else None,
         "tunnel_ip": _ip(member.tunnel_ip),
-        "ports": [_port(switch, member, port) for port in sorted(member.own_ports())],
+        "ports": [_port(switch, member, port) for port in sorted(member.ports.own())],
         "left_out": [
-            {"port": port, "name": name_text(member.ports[port].name)}
-            for port in sorted(member.left_out())
+            {"port": port, "name": name_text(member.ports.all[port].name)}
+            for port in sorted(member.ports.left_out())
         ],
     }
 
 
 def _port(switch: BigSwitch, member: Member, port: int) -> Json:
-    number = switch.numbers.number(member.index, port)
-    own = member.ports[port]
-    north = switch.ports.get(number, own)
+    number = switch.topology.numbers.number(member.index, port)
+    own = member.ports.all[port]
+    north = switch.portlist.ports.get(number, own)
     if not member.ready:
         state = "switch lost"
     elif north.config & of.OFPPC_PORT_DOWN:
@@ -157,79 +162,58 @@ def _tunnel(switch: BigSwitch, ip: int) -> Json:
         "ip": _ip(ip),
         "switch": owner.index if owner is not None else None,
         "state": state,
-        # Nobody reaches an address that nobody has.
+        # No switch reaches an address that no switch has.
         "unreached": unreached if owner is not None else [],
     }
 
 
-def _controllers(datapath: Northbound) -> list[Json]:
+def _controllers(datapath: Datapath) -> list[Json]:
     controllers = [
-        _controller(f"{host}:{port}", "controller", peer)
-        for (host, port), peer in ((each.address, each.peer) for each in datapath.upstreams)
+        _controller(f"{host}:{port}", "controller", connection)
+        for (host, port), connection in (
+            (each.address, each.connection) for each in datapath.upstreams
+        )
     ]
-    for peer in datapath.connections:
-        if peer.service:
-            controllers.append(_controller(peer.name, "client", peer))
+    for connection in datapath.connections:
+        if connection.service:
+            controllers.append(_controller(connection.name, "client", connection))
     return controllers
 
 
-def _controller(name: str, kind: str, peer: Optional[Peer]) -> Json:
-    connected = peer is not None and peer.greeted and not peer.closed
-    return {
-        "name": name,
-        "kind": kind,
-        "connected": connected,
-        "role": _ROLES[peer.role] if connected else None,
-    }
+def _controller(name: str, kind: str, connection: Optional[ControllerConnection]) -> Json:
+    role = None
+    if connection is not None and connection.greeted and not connection.closed:
+        role = _ROLES[connection.role]
+    return {"name": name, "kind": kind, "connected": role is not None, "role": role}
 
 
 # --- flows ----------------------------------------------------------------------------------------
 
 
-class Query(NamedTuple):
+def search_text(switch: BigSwitch, entry: FlowEntry) -> str:
     """
-    Which flows are wanted.
+    The text of a flow that a search looks through.
 
-    search: words that must all be in a flow's text (see flow_text)
-    sort: one of SORTS
-    descending: the largest first
-    offset, limit: which of the flows found, in this order
-    """
-
-    search: str
-    sort: str
-    descending: bool
-    offset: int
-    limit: int
-
-
-SORTS = ("priority", "packets", "octets", "duration")
-
-
-def flow_text(switch: BigSwitch, entry: FlowEntry) -> str:
-    """
-    A flow in words, each value followed by a comma: what a search looks through.
-
-    That is the match and the actions as ovs-ofctl prints them, then the controller's cookie and
-    the one on the switches.
+    It has the match and the actions as ovs-ofctl prints them, then the controller's cookie and the
+    one on the switches.  A comma follows every value, so that "in_port=1," does not find port 17.
     """
     return (
         f"priority={entry.priority},{match_text(entry.match.wire)},"
         f"actions={actions_text(entry.actions.wire)},"
-        f"cookie={entry.cookie:#x},cookie={switch.cookies.cookie(entry):#x},"
+        f"cookie={entry.cookie:#x},cookie={switch.flows.cookies.cookie(entry):#x},"
     )
 
 
 def flows(switch: BigSwitch, query: Query) -> Pieces:
-    """A page of the flow table."""
+    """The flows that are found, sorted, from query.offset to query.limit more."""
     words = query.search.lower().split()
     found: list[tuple[float, FlowEntry]] = []
-    for entry in list(switch.table):
+    for entry in list(switch.flows.table):
         yield
-        if entry not in switch.table:
-            continue  # it has gone while we did something else
+        if entry not in switch.flows.table:
+            continue  # it was removed between two pieces
         if words:
-            text = flow_text(switch, entry).lower()
+            text = search_text(switch, entry).lower()
             if not all(word in text for word in words):
                 continue
         found.append((_sort_key(switch, entry, query.sort), entry))
@@ -237,10 +221,10 @@ def flows(switch: BigSwitch, query: Query) -> Pieces:
     now = time.monotonic()
     page = [entry for _, entry in found[query.offset : query.offset + query.limit]]
     return {
-        "flows": len(switch.table),
+        "flows": len(switch.flows.table),
         "found": len(found),
         "offset": query.offset,
-        "page": [_flow(switch, entry, now) for entry in page if entry in switch.table],
+        "page": [_flow(switch, entry, now) for entry in page if entry in switch.flows.table],
     }
 
 
@@ -249,14 +233,14 @@ def _sort_key(switch: BigSwitch, entry: FlowEntry, sort: str) -> float:
         return entry.priority
     if sort == "duration":
         return -entry.created
-    packets, octets = switch.counted(entry)
+    packets, octets = switch.flows.counted(entry)
     return packets if sort == "packets" else octets
 
 
 def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
-    packets, octets = switch.counted(entry)
+    packets, octets = switch.flows.counted(entry)
     return {
-        "switch_cookie": f"{switch.cookies.cookie(entry):#x}",
+        "switch_cookie": f"{switch.flows.cookies.cookie(entry):#x}",
         "cookie": f"{entry.cookie:#x}",
         "priority": entry.priority,
         "match": match_text(entry.match.wire),
@@ -267,21 +251,22 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
         "duration": round(now - entry.created, 1),
         "packets": packets,
         "octets": octets,
-        "switches": [member.index for member in switch.holders(entry)],
+        "switches": [member.index for member in switch.flows.holders(entry)],
     }
 
 
-# What a switch has said of a flow: what it has, None for nothing; it is missing for no answer.
+# index of a switch -> its copy of a flow as it says, None if it says that it has none.  A switch
+# that has not answered is not there.
 Installed = dict[int, Optional[stats.FlowStats]]
 
 
 def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
     """
-    One flow, and what there is of it on each switch.
+    One flow, and its copy on each switch that should have it.
 
-    installed: what the switches have said, by their index
+    installed: what the switches have answered
     """
-    members = sorted(switch.homes(entry), key=lambda member: member.index)
+    members = sorted(switch.flows.homes(entry), key=lambda member: member.index)
     return {
         **_flow(switch, entry, time.monotonic()),
         "copies": [_copy(switch, entry, member, installed) for member in members],
@@ -292,37 +277,41 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
     result: Json = {"switch": member.index, "dpid": _dpid(member.dpid)}
     if not member.ready:
         return {**result, "state": "switch lost"}
-    wanted = switch.copy(entry, member)
-    result["wanted"] = {
-        "table": wanted.table,
-        "priority": wanted.priority,
-        "match": match_text(matches.parse(wanted.match).wire),
-        "actions": _explained(switch, member, wanted.actions),
-        "cookie": f"{wanted.cookie:#x}",
+    copy = switch.flows.copy(entry, member)
+    wanted: Json = {
+        "table": copy.table,
+        "priority": copy.priority,
+        "match": match_text(matches.parse(copy.match).wire),
+        "actions": _explained(switch, member, copy.actions),
+        "cookie": f"{copy.cookie:#x}",
     }
+    result["wanted"] = wanted
     if member.index not in installed:
         return {**result, "state": "no answer"}
-    flow = installed[member.index]
-    if flow is None:
+    said = installed[member.index]
+    if said is None:
         return {**result, "state": "missing"}
-    result["installed"] = {
-        "table": flow.table,
-        "priority": flow.priority,
-        "match": nxm_text(flow.match),
-        "actions": _explained(switch, member, flow.actions),
-        "cookie": f"{flow.cookie:#x}",
-        "idle_timeout": flow.idle_timeout,
-        "hard_timeout": flow.hard_timeout,
-        "idle_age": flow.idle_age,
-        "packets": flow.packets,
-        "octets": flow.octets,
+    there: Json = {
+        "table": said.table,
+        "priority": said.priority,
+        "match": nxm_text(said.match),
+        "actions": _explained(switch, member, said.actions),
+        "cookie": f"{said.cookie:#x}",
     }
-    same = all(result["installed"][key] == value for key, value in result["wanted"].items())
-    return {**result, "state": "installed" if same else "differs"}
+    state = "installed" if there == wanted else "differs"
+    result["installed"] = {
+        **there,
+        "idle_timeout": said.idle_timeout,
+        "hard_timeout": said.hard_timeout,
+        "idle_age": said.idle_age,
+        "packets": said.packets,
+        "octets": said.octets,
+    }
+    return {**result, "state": state}
 
 
 def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
-    """Each action, with a note on what it means here."""
+    """Each action, with a note on what it does on this switch (None if that is plain)."""
     return [
         {"text": action_text(action), "note": _note(switch, member, action)}
         for action in split_actions(actions)
@@ -332,16 +321,16 @@ def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
 def _note(switch: BigSwitch, member: Member, action: bytes) -> Optional[str]:
     if len(action) == 8 and action[:2] == of.OFPAT_OUTPUT.to_bytes(2, "big"):
         port = int.from_bytes(action[4:6], "big")
-        if port == member.tunnel_port:
+        if port == member.ports.tunnel:
             return "into the tunnel"
-        if member.numbered(port):
-            return f"port {switch.numbers.number(member.index, port)} of the big switch"
+        if member.ports.numbered(port):
+            return f"port {switch.topology.numbers.number(member.index, port)} of the big switch"
     elif len(action) == 24 and action[4:10] == _LOAD:
         field, value = int.from_bytes(action[12:16], "big"), int.from_bytes(action[16:24], "big")
         if field == nx.NXM_NX_TUN_ID:
             return _key_note(value)
         if field == nx.NXM_NX_TUN_IPV4_DST and value <= 0xFFFFFFFF:
-            owners = [m.index for m in switch.members.values() if m.tunnel_ip == value]
+            owners = [m.index for m in switch.topology.members.values() if m.tunnel_ip == value]
             owner = f"switch {owners[0]}" if owners else "no switch"
             return f"to {_ip(value)}, {owner}"
     return None

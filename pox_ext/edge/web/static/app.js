@@ -3,7 +3,7 @@
 "use strict";
 
 const INTERVAL = 2000; // milliseconds
-const PATIENCE = 5000; // milliseconds
+const REQUEST_TIMEOUT = 5000; // milliseconds
 const PAGE = 25; // flows
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -121,9 +121,12 @@ function showPicture(view) {
       : [make("li", "empty", null, "No switch has connected yet.")])) drawWires();
 }
 
+/** Whether a switch gets all that changes, as those do that are brought up to date. */
+const served = (each) => each.state === "up" || each.state === "syncing";
+
 /** How a switch's tunnel is: a level for its colour, and words. */
 function tunnelOf(view, each) {
-  if (each.state !== "up") return ["apart", ""];
+  if (!served(each)) return ["apart", ""];
   if (each.tunnel_port === null) return ["apart", "no tunnel port"];
   const tunnel = view.tunnels.find((one) => one.switch === each.index);
   if (!tunnel) return ["warn", "tunnel IP not found yet"];
@@ -133,7 +136,7 @@ function tunnelOf(view, each) {
 }
 
 function member(each, [level, words]) {
-  const levels = { up: "good", connecting: "warn", lost: "bad" };
+  const levels = { up: "good", syncing: "warn", connecting: "warn", silent: "bad", gone: "bad" };
   const item = make("li", "", { "data-tunnel": level },
     make("div", "tunnel", null,
       make("div", "", null,
@@ -202,7 +205,7 @@ function drawWires() {
 // --- tunnels and counts ----------------------------------------------------------------------
 
 function showTunnels(view) {
-  const ready = view.switches.filter((each) => each.state === "up").length;
+  const ready = view.switches.filter(served).length;
   fill(byId("tunnels"), [view.tunnels, ready], () => view.tunnels.length
     ? view.tunnels.map((each) => make("li", "", null,
       make("span", "mono", null, each.ip),
@@ -445,7 +448,7 @@ function entry(has, cookie) {
 // --- keeping it up to date -------------------------------------------------------------------
 
 async function get(url) {
-  const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(REQUEST_TIMEOUT) });
   const answer = await response.json();
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(answer.error);

@@ -1,0 +1,326 @@
+"""
+The big switch as a POX datapath: one OpenFlow switch toward its controllers.
+
+Other POX components find it as they find any datapath, in core.datapaths under its dpid, and as
+core.aggregator, on which they can listen for SwitchUp, SwitchLost and TunnelFound:
+
+    core.aggregator.addListenerByName("SwitchLost", lambda event: print(event.dpid, event.reason))
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NoReturn, Optional, Union
+
+import pox.openflow.libopenflow_01 as of
+from pox.core import core
+from pox.datapaths.switch import SoftwareSwitchBase, SwitchFeatures
+from pox.lib.addresses import EthAddr, IPAddr
+from pox.lib.revent import Event, EventMixin
+from pox.openflow.flow_table import FlowTable, TableEntry
+
+from edge.north.connections import ControllerConnection
+from edge.north.requests import Requests
+from edge.north.statistics import MAX_ENTRIES
+from edge.north.workers import Listener, Upstream
+from edge.openflow import messages, stats
+from edge.openflow.text import split_actions
+from edge.poxfixes.ioworkers import RobustIOLoop
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.events import Requester
+from edge.switch.flowtable import FlowEntry
+
+
+class SwitchUp(Event):
+    """
+    A switch has connected and has the flows that it has to have.
+
+    index: the number by which its ports are numbered
+    dpid: its datapath-id
+    """
+
+    def __init__(self, index: int, dpid: int) -> None:
+        super().__init__()
+        self.index = index
+        self.dpid = dpid
+
+
+class SwitchLost(Event):
+    """
+    A switch that was up does not answer any more, or its connection is closed.
+
+    index, dpid: see SwitchUp
+    reason: why, in words
+    """
+
+    def __init__(self, index: int, dpid: int, reason: str) -> None:
+        super().__init__()
+        self.index = index
+        self.dpid = dpid
+        self.reason = reason
+
+
+class TunnelFound(Event):
+    """
+    A switch's tunnel IP has been discovered.
+
+    index, dpid: see SwitchUp
+    ip: the tunnel IP, an IPAddr
+    """
+
+    def __init__(self, index: int, dpid: int, ip: IPAddr) -> None:
+        super().__init__()
+        self.index = index
+        self.dpid = dpid
+        self.ip = ip
+
+
+def _features() -> SwitchFeatures:
+    """What Open vSwitch announces: all statistics but the spanning tree's, and all actions."""
+    features = SwitchFeatures(
+        cap_flow_stats=True,
+        cap_table_stats=True,
+        cap_port_stats=True,
+        cap_queue_stats=True,
+        cap_arp_match_ip=True,
+    )
+    for action in range(of.OFPAT_OUTPUT, of.OFPAT_ENQUEUE + 1):
+        name = of.ofp_action_type_map[action].replace("OFPAT_", "act_").lower()
+        setattr(features, name, True)
+    return features
+
+
+class Datapath(Requests, SoftwareSwitchBase, EventMixin):
+    """
+    The big switch toward its controllers, and toward other POX components.
+
+    dpid: its datapath-id
+    controllers: the host name or IP address, and the TCP port, of each controller to connect to
+    max_retry_delay: the longest time between two attempts to connect to one, in seconds
+    big: the big switch itself; to be set before anything connects
+    upstreams: the controllers that it connects to, connected or not
+    connections: all OpenFlow connections that there are
+    ports: its ports by number
+    table: its flows, to be looked at (see TableView)
+
+    It is told by the big switch what happens there (see BigSwitchEvents).
+    """
+
+    _eventMixin_events = {SwitchUp, SwitchLost, TunnelFound}
+
+    big: BigSwitch
+
+    def __init__(
+        self,
+        dpid: int,
+        controllers: Sequence[tuple[str, int]] = (),
+        max_retry_delay: float = 16.0,
+    ) -> None:
+        super().__init__(
+            dpid, ports=[], max_buffers=0, max_entries=MAX_ENTRIES, features=_features()
+        )
+        self.upstreams = [Upstream(address) for address in controllers]
+        self.connections: list[ControllerConnection] = []
+        # POX's own list of flows (pox/datapaths/switch.py:88) would stay empty.
+        self.table = TableView(self)
+        # POX has no name for this type of statistics, by which it would have found the handler.
+        self.stats_handlers[stats.OFPST_PORT_DESC] = self._stats_port_desc
+        self._max_retry_delay = max_retry_delay
+        self._loop = RobustIOLoop()
+
+    def register(self) -> None:
+        """Let other POX components find it."""
+        if not core.hasComponent("datapaths"):
+            core.register("datapaths", {})
+        core.datapaths[self.dpid] = self
+        core.register("aggregator", self)
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect to the controllers, and go on doing so as long as POX runs."""
+        for upstream in self.upstreams:
+            upstream.begin(self, self._loop, self._max_retry_delay)
+
+    def listen(self, address: tuple[str, int]) -> None:
+        """
+        Accept OpenFlow connections at this local address and TCP port.
+
+        Raises OSError if that is not possible.
+        """
+        self._loop.register_worker(Listener(address, self))
+
+    def set_connection(self, connection: ControllerConnection) -> None:
+        """
+        Use one connection more.
+
+        POX (pox/datapaths/switch.py:253) knows only the last connection, to which all replies go.
+        """
+        connection.set_message_handler(self.rx_message)
+        self.connections.append(connection)
+
+    def connection_closed(self, connection: ControllerConnection) -> None:
+        """Forget a connection that has ended; its controller's flows stay."""
+        self.connections.remove(connection)
+
+    def send(
+        self,
+        message: Union[bytes, of.ofp_header],
+        connection: Optional[ControllerConnection] = None,
+    ) -> None:
+        """
+        Send a message to one controller, or, as an asynchronous one, to all who want such messages.
+
+        POX (pox/datapaths/switch.py:255) sends to the last connection, and (:264) makes a text of
+        the message for the log if there is none.
+
+        message: bytes, or a message object of POX's
+        """
+        data = message if isinstance(message, bytes) else message.pack()
+        if connection is not None:
+            connection.send(data)
+            return
+        kind = data[1]
+        for each in self.connections:
+            each.tell(kind, data)
+
+    # --- what the big switch tells (see BigSwitchEvents) -----------------------------------------
+
+    def packet_in(self, message: bytes) -> None:
+        self.send(message)
+
+    def flow_removed(self, message: bytes) -> None:
+        self.send(message)
+
+    def port_status(
+        self, reason: int, port: messages.PhyPort, but: Optional[Requester] = None
+    ) -> None:
+        phy_port = _phy_port(port)
+        if reason == of.OFPPR_ADD:
+            self.add_port(phy_port)
+        elif reason == of.OFPPR_DELETE:
+            self.delete_port(port.port_no)
+        else:
+            self.ports[port.port_no] = phy_port
+            self.send_port_status(phy_port, reason, but)
+
+    def switch_up(self, index: int, dpid: int) -> None:
+        self.raiseEventNoErrors(SwitchUp, index, dpid)
+
+    def switch_lost(self, index: int, dpid: int, reason: str) -> None:
+        self.raiseEventNoErrors(SwitchLost, index, dpid, reason)
+
+    def tunnel_found(self, index: int, dpid: int, ip: int) -> None:
+        self.raiseEventNoErrors(TunnelFound, index, dpid, IPAddr(ip))
+
+    # --- ports ---------------------------------------------------------------------------------
+
+    def delete_port(self, port: Union[int, of.ofp_phy_port]) -> of.ofp_phy_port:
+        """
+        Remove a port, given itself or its number; the controllers are told.  Return the port.
+
+        POX (pox/datapaths/switch.py:546) leaves the port's entry in port_stats.
+        """
+        deleted = super().delete_port(port)
+        del self.port_stats[deleted.port_no]
+        return deleted
+
+    def send_port_status(
+        self, port: of.ofp_phy_port, reason: int, but: Optional[Requester] = None
+    ) -> None:
+        """
+        Tell the controllers of a port; reason is an OFPPR_*.
+
+        POX (pox/datapaths/switch.py:447) gives each such message another xid, Open vSwitch 0.
+
+        but: the controller that is not told, since it has asked for the change
+        """
+        message = messages.pack_port_status(reason, port.pack())
+        for connection in self.connections:
+            if connection is not but:
+                connection.tell(of.OFPT_PORT_STATUS, message)
+
+    # --- packets -------------------------------------------------------------------------------
+
+    def rx_packet(
+        self, packet: object, in_port: int, packet_data: Optional[bytes] = None
+    ) -> NoReturn:
+        """
+        Raise RuntimeError: the switches forward packets, and none comes through here.
+
+        POX (pox/datapaths/switch.py:468) would forward it by itself.
+        """
+        raise RuntimeError("The big switch's packets are forwarded by its switches")
+
+
+def _phy_port(port: messages.PhyPort) -> of.ofp_phy_port:
+    """A port as POX has it; its pack() gives the same bytes."""
+    fields = port._asdict()
+    # POX packs names as Latin-1 (pox/openflow/libopenflow_01.py:140), so no byte is lost.
+    fields.update(hw_addr=EthAddr(port.hw_addr), name=port.name.decode("latin-1"))
+    return of.ofp_phy_port(**fields)
+
+
+class TableView(FlowTable):
+    """
+    The big switch's flows as POX's TableEntry objects, made when somebody looks at them.
+
+    Only to be looked at: flows are changed by controllers, with flow-mods.  Packets and bytes are
+    those that were counted when flow statistics were last asked for.
+    """
+
+    def __init__(self, datapath: Datapath) -> None:
+        EventMixin.__init__(self)
+        self._datapath = datapath
+
+    @property
+    def _table(self) -> list[TableEntry]:
+        """The list in which POX's FlowTable looks for everything: the highest priority first."""
+        big = self._datapath.big
+        entries = [_table_entry(big, entry) for entry in big.flows.table]
+        return sorted(entries, key=lambda entry: -entry.effective_priority)
+
+    def __len__(self) -> int:
+        return len(self._datapath.big.flows.table)
+
+    def add_entry(self, entry: TableEntry) -> NoReturn:
+        """Raise TypeError."""
+        raise TypeError("The big switch's flows are changed with flow-mods")
+
+    def remove_entry(self, entry: TableEntry, reason: Optional[int] = None) -> NoReturn:
+        """Raise TypeError."""
+        raise TypeError("The big switch's flows are changed with flow-mods")
+
+    def _remove_specific_entries(
+        self, flows: Sequence[TableEntry], reason: Optional[int] = None
+    ) -> None:
+        """Raise TypeError if there is one to be removed; all of POX's ways to remove lead here."""
+        if flows:
+            raise TypeError("The big switch's flows are changed with flow-mods")
+
+
+def _table_entry(big: BigSwitch, entry: FlowEntry) -> TableEntry:
+    match = of.ofp_match()
+    match.unpack(entry.match.wire)
+    age = time.monotonic() - entry.created
+    made = TableEntry(
+        priority=entry.priority,
+        cookie=entry.cookie,
+        idle_timeout=entry.idle_timeout,
+        hard_timeout=entry.hard_timeout,
+        flags=entry.flags,
+        match=match,
+        actions=[_action(each) for each in split_actions(entry.actions.wire)],
+        now=time.time() - age,
+    )
+    made.packet_count, made.byte_count = big.flows.counted(entry)
+    return made
+
+
+def _action(raw: bytes) -> of.ofp_action_base:
+    """A packed action as POX has it; one that POX cannot unpack as an ofp_action_generic."""
+    try:
+        _, (action,) = of._unpack_actions(raw, len(raw))
+    except Exception:  # POX's unpackers raise whatever happens to go wrong
+        action = of.ofp_action_generic()
+        action.unpack(raw)
+    return action

@@ -1,0 +1,187 @@
+"""
+How connections to controllers come to be: those that we open, and those that we accept.
+
+The workers are POX's of pox.datapaths and pox.lib.ioworker, as poxfixes.ioworkers repairs them.
+"""
+
+import contextlib
+import logging
+import socket
+from typing import Optional, Protocol
+
+from pox.datapaths import OpenFlowWorker
+
+from edge.north.connections import ControllerConnection, serve
+from edge.poxfixes.ioworkers import (
+    RobustBackoffWorker,
+    RobustIOLoop,
+    RobustIOWorker,
+    RobustServerWorker,
+    Turns,
+)
+
+log = logging.getLogger("edge.upstream")
+
+
+class Switch(Protocol):
+    """What the workers know of the datapath."""
+
+    dpid: int
+
+    def set_connection(self, connection: ControllerConnection) -> None:
+        """Use one connection more."""
+
+    def connection_closed(self, connection: ControllerConnection) -> None:
+        """Forget a connection that has ended."""
+
+
+class Upstream:
+    """
+    One controller that we connect to, for as long as POX runs.
+
+    address: its host name or IP address, and its TCP port
+    connection: the connection to it, None while there is none
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.connection: Optional[ControllerConnection] = None
+        self._outage_told = False
+
+    def __str__(self) -> str:
+        return f"controller {self.address[0]}:{self.address[1]}"
+
+    def begin(self, switch: Switch, loop: RobustIOLoop, max_retry_delay: float) -> None:
+        """
+        Connect, and connect again whenever the connection has ended.
+
+        max_retry_delay: the longest time between two attempts, in seconds.  They start at one
+            second and double.
+        """
+        host, port = self.address
+        ControllerWorker.begin(
+            loop=loop,
+            addr=host,
+            port=port,
+            max_retry_delay=max_retry_delay,
+            switch=switch,
+            upstream=self,
+        )
+
+    def opened(self, connection: ControllerConnection) -> None:
+        """There is a connection."""
+        self.connection = connection
+        self._outage_told = False
+
+    def closed(self) -> None:
+        """The connection has ended."""
+        self.connection = None
+
+    def cannot_connect(self, problem: str, max_retry_delay: float) -> None:
+        """Log a failed attempt, once for each outage."""
+        if not self._outage_told:
+            log.info(
+                "%s: cannot connect (%s); trying again, at least every %g s",
+                self,
+                problem,
+                max_retry_delay,
+            )
+            self._outage_told = True
+
+
+class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
+    """
+    One attempt to connect to a controller, and the connection if it succeeds.
+
+    The next attempt is another worker, as POX's PersistentIOWorker has it.
+
+    POX, in pox/datapaths/__init__.py: :42 makes an OFConnection, where this makes a
+    ControllerConnection; :33 and :36 log each attempt, where Upstream logs each outage.
+    """
+
+    connection: Optional[ControllerConnection]
+
+    def _info(self, *args: object, **kw: object) -> None:
+        self.log.debug(*args, **kw)
+
+    _warn = _info
+
+    @property
+    def _upstream(self) -> Upstream:
+        upstream: Upstream = self.kw["upstream"]
+        return upstream
+
+    def cannot_connect(self, problem: str) -> None:
+        self._upstream.cannot_connect(problem, self.max_retry_delay)
+
+    def ended(self, reason: str) -> None:
+        if self.connection is not None:
+            self.connection.close(reason or "by the controller")
+
+    def _handle_connect(self) -> None:
+        """Make the connection, and hand it to the datapath."""
+        super()._handle_connect()
+        connection = self.connection = ControllerConnection(self, str(self._upstream))
+        self._upstream.opened(connection)
+        self.switch.set_connection(connection)
+
+    def _handle_close(self) -> None:
+        """Forget the connection, if there was one, and have the next attempt made."""
+        if self.connection is not None:
+            self._upstream.closed()
+            self.switch.connection_closed(self.connection)
+            if self.connection.greeted:
+                self.worked()
+        super()._handle_close()
+
+    def talk(self, loop: RobustIOLoop) -> Turns:
+        assert self.connection is not None
+        # As in Open vSwitch, a slow controller gets more time with every attempt.
+        return serve(self.connection, hello_timeout=self.next_delay)
+
+
+class ClientWorker(RobustIOWorker):
+    """
+    One connection that we have accepted.
+
+    switch: the datapath
+    """
+
+    def __init__(self, socket: socket.socket, switch: Switch) -> None:
+        super().__init__(socket)
+        self._switch = switch
+        self._connection: Optional[ControllerConnection] = None
+        self.attach()
+
+    def ended(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.close(reason or "by the controller")
+
+    def talk(self, loop: RobustIOLoop) -> Turns:
+        name = "client"
+        with contextlib.suppress(OSError):  # it has gone already
+            name = "client {}:{}".format(*self.socket.getpeername())
+        self._connection = ControllerConnection(self, name, service=True)
+        self._switch.set_connection(self._connection)
+        return serve(self._connection)
+
+    def _handle_close(self) -> None:
+        if self._connection is not None:
+            self._switch.connection_closed(self._connection)
+
+
+class Listener(RobustServerWorker):
+    """
+    Accepts OpenFlow connections, as a bridge's management port does (ptcp: in Open vSwitch).
+
+    address: the local IP address or host name, and the TCP port.  Raises OSError if one cannot
+        listen there.
+    switch: the datapath
+    """
+
+    def __init__(self, address: tuple[str, int], switch: Switch) -> None:
+        super().__init__(ClientWorker, *address, child_args={"switch": switch})
+        log.info("Listening for OpenFlow connections on %s:%d", self.local_ip, self.local_port)
+
+    def cannot_accept(self, error: OSError) -> None:
+        log.error("Cannot accept an OpenFlow connection: %s", error)

@@ -1,0 +1,370 @@
+"""POX's I/O workers, made quick, and safe from what the far ends do.
+
+A worker is one socket: it reads, sends, and is told of its end.  pox.datapaths builds its
+connections to controllers on them.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import threading
+from collections.abc import Generator
+from typing import Any, Callable, Optional
+
+from pox.core import core
+from pox.lib.ioworker import RecocoIOLoop, RecocoIOWorker
+from pox.lib.ioworker.workers import BackoffWorker, RecocoServerWorker
+from pox.lib.recoco import Select, Sleep, Task
+
+from .hub import Serve
+from .listener import ACCEPTED_AT_ONCE, PAUSE, PEER_GONE
+from .outbox import Outbox
+from .timers import after
+
+log = logging.getLogger("edge.pox")
+
+READ_SIZE = 16 << 10  # bytes; some 200 flow-mods, and then it is the turn of others
+CONNECT_TIME = 5.0  # seconds
+BACKLOG = 128  # connections that wait to be accepted
+_LOOK_AGAIN = 5.0  # seconds after which a task looks whether POX still runs
+_NAME_POLL = 0.05  # seconds
+
+# What a task yields to POX's scheduler, and what the scheduler gives back, is POX's affair.
+Turns = Generator[Any, Any, None]
+
+
+class RobustIOWorker(RecocoIOWorker):
+    """A RecocoIOWorker with an outbox, read by a task of its own (see RobustIOLoop).
+
+    POX, in pox/lib/ioworker/__init__.py:
+    - :207 send() adds to one bytes object, and :226 and :236 take from the front of another: with a
+      slow peer, or with many messages in one read, each message copies all the others.
+    - :299 send_fast() raises an IndexError once all has been sent, since :297 looks at the wrong
+      length; when a part has been sent, it goes on with a number in place of the rest.
+    - :207 what is sent to a closed worker is kept for ever.
+    - :82 a socket that select() calls exceptional is closed without a look at why.
+    - :116 EAGAIN in recv() is taken for an error and ends the connection.
+    - :122 logs an error for each peer that resets.
+    - :313 close() calls the close handler (:254) in the middle of whatever closes it.
+    - :256 shutdown() only sets a flag, and the socket stays open until all is sent.
+
+    Here: sending goes through an Outbox, which bounds what waits.  A worker that is closed, or not
+    connected yet, drops what it is sent.  The close handler is called once, by the worker's task,
+    when whoever closed it is done.
+
+    outbox: takes what is sent; None until the socket is connected
+    """
+
+    outbox: Optional[Outbox] = None
+
+    def attach(self) -> None:
+        """Begin to use the socket, which is connected."""
+        self._connecting = False
+        self.socket.setblocking(False)
+        with contextlib.suppress(OSError):  # not TCP
+            # Without it, the second of two small sends waits for the first's acknowledgement.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.outbox = Outbox(self.socket, self.ended)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, now or later; without effect if there is no connection."""
+        if self.outbox is not None:
+            self.outbox.send(data)
+
+    send_fast = send
+
+    def close(self) -> None:
+        """End it: what was sent goes out as far as the kernel takes it.  Repeatable."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.outbox is not None:
+            self.outbox.flush()
+            self.outbox.close()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # this wakes the task
+
+    def shutdown(self, send: bool = True, recv: bool = True) -> None:
+        """Close it."""
+        self.close()
+
+    def ended(self, reason: str) -> None:
+        """The connection has ended by itself.  The reason is empty if the far end has closed it."""
+        self.close()
+
+    def talk(self, loop: "RobustIOLoop") -> Turns:
+        """Read until the worker is closed.  Its task delegates to this."""
+        while core.running and not self.closed:
+            yield Serve(self.socket, self._do_recv, _LOOK_AGAIN)
+
+    def work(self, loop: "RobustIOLoop") -> Turns:
+        """All that the worker's task does: it returns when the connection has ended."""
+        return self.talk(loop)
+
+    def _do_recv(self, loop: Optional["RobustIOLoop"] = None) -> bool:
+        """Read once, and have it handled.  Return False if no more is to be read now."""
+        try:
+            data = self.socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as e:
+            self.ended(e.strerror or str(e))
+            return False
+        if not data:
+            self.ended("")
+            return False
+        self.receive_buf = self.receive_buf + data if self.receive_buf else data
+        # A handler of POX's returns nothing.
+        return self._custom_rx_handler(self) is not False and not self.closed
+
+
+class RobustIOLoop(RecocoIOLoop):
+    """Gives each worker a task of its own.
+
+    POX, in pox/lib/ioworker/__init__.py: one task waits for all workers with one Select (:437), so
+    that each message of one costs work for all.  Whatever raises in one of them (:463), such as
+    accept() (pox/lib/ioworker/workers.py:74) or an unpack error (pox/datapaths/switch.py:1151),
+    ends the I/O of all for good (:465).
+
+    Here: what raises in a worker ends that worker.  start() is not needed.  Not for other threads
+    than POX's scheduler's.
+    """
+
+    def __init__(self, worker_type: type = RobustIOWorker) -> None:
+        Task.__init__(self)  # without POX's pinger, which wakes a Select() that is not there
+        self._worker_type = worker_type
+        self._workers: set[RobustIOWorker] = set()
+
+    def register_worker(self, worker: RobustIOWorker) -> None:
+        """Have the worker do its work, as soon as the scheduler gets to it."""
+        self._workers.add(worker)
+        _WorkerTask(worker, self).start()
+
+    def discard(self, worker: RobustIOWorker) -> None:
+        """Forget a worker that has ended."""
+        self._workers.discard(worker)
+
+    def run(self) -> Turns:
+        """End at once, since each worker has its own task."""
+        yield False
+
+
+class _WorkerTask(Task):
+    """Does one worker's work, and calls its close handler at the end."""
+
+    def __init__(self, worker: RobustIOWorker, loop: RobustIOLoop) -> None:
+        self._worker = worker
+        self._loop = loop
+        super().__init__()
+
+    def run(self) -> Turns:
+        worker = self._worker
+        try:
+            yield from worker.work(self._loop)
+        except Exception as e:
+            _complain("The work of", worker, e)
+        worker.close()
+        self._loop.discard(worker)
+        try:
+            worker._handle_close()
+        except Exception as e:
+            _complain("The close handler of", worker, e)
+        worker.socket.close()
+
+
+def _complain(what: str, worker: RobustIOWorker, error: Exception) -> None:
+    log.error("%s %s: %s: %s", what, worker, type(error).__name__, error)
+    log.debug("Details:", exc_info=True)
+
+
+class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
+    """A BackoffWorker that connects in its task.
+
+    POX, in pox/lib/ioworker/workers.py:
+    - :161 connect_ex() looks the host's name up while all of POX waits, and raises if there is no
+      such name; :185 then nobody tries again.
+    - A connection attempt has no time limit but the kernel's two minutes.
+    - :218 delays are cut to whole seconds: with a max_retry_delay below a second it is 0, and it
+      connects without a pause.
+    - :213 a connection that the far end closes at once counts as a success.
+    - :224 it goes on when POX ends.
+    - :36 log.warn() is deprecated.
+
+    Here: a thread looks names up; an attempt takes CONNECT_TIME at most.  The worker's owner says
+    with worked() that a connection was of use, after which the delays begin anew.
+    """
+
+    first_delay = 0.5  # seconds; doubled before each attempt
+
+    def _make_connection(
+        self,
+        loop: RobustIOLoop,
+        addr: str,
+        port: int,
+        reconnect_delay: float = first_delay,
+        connect_callback: Optional[Callable[["RobustBackoffWorker"], object]] = None,
+        disconnect_callback: Optional[Callable[["RobustBackoffWorker"], object]] = None,
+        **more: object,
+    ) -> None:
+        """Have the worker's task connect; the parameters are POX's."""
+        self.loop = loop
+        self.addr = addr
+        self.port = port
+        self.reconnect_delay = reconnect_delay
+        self.connect_callback = connect_callback
+        self.disconnect_callback = disconnect_callback
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
+        loop.register_worker(self)
+
+    @property
+    def next_delay(self) -> float:
+        """Seconds until the next attempt, should this one fail."""
+        return float(min(self.reconnect_delay * 2, self.max_retry_delay))
+
+    def worked(self) -> None:
+        """The connection was of use: the next attempt comes soon after its end."""
+        self.reconnect_delay = self.first_delay
+
+    def cannot_connect(self, problem: str) -> None:
+        """An attempt has failed."""
+        self._info("Cannot connect to %s:%s: %s", self.addr, self.port, problem)
+
+    def open_later(self) -> None:
+        """Make another worker like this one after the delay."""
+        self.reconnect_delay = self.next_delay
+        self.kw["reconnect_delay"] = self.reconnect_delay
+        if core.running:
+            begin, kw = self.begin, self.kw
+            after(self.reconnect_delay, lambda: begin(**kw), f"retry {self.addr}:{self.port}")
+
+    def work(self, loop: RobustIOLoop) -> Turns:
+        problem = yield from self._connect()
+        if problem:
+            self.cannot_connect(os.strerror(problem))
+            return
+        self.attach()
+        self._handle_connect()
+        yield from self.talk(loop)
+
+    def _handle_connect(self) -> None:
+        """Call the connect callback; the delays begin anew when it has worked()."""
+        super(BackoffWorker, self)._handle_connect()
+
+    def _connect(self) -> Generator[Any, Any, int]:
+        """Connect the socket, and return the errno, 0 for success."""
+        sock = self.socket
+        address = yield from resolved(self.addr, self.port)
+        problem: int = sock.connect_ex(address) if address else errno.EHOSTUNREACH
+        if problem == errno.EINPROGRESS:
+            yield Select([], [sock], [sock], CONNECT_TIME)
+            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not problem and not _is_connected(sock):
+                problem = errno.ETIMEDOUT
+        return problem
+
+
+def resolved(host: str, port: int) -> Generator[Any, Any, Optional[tuple[str, int]]]:
+    """Return the IP address of a host, with the port; None if it has none.
+
+    A task delegates to this.  A name server may take its time, so a thread waits for it.
+    """
+    with contextlib.suppress(OSError):
+        socket.inet_aton(host)
+        return host, port
+    found: list[str] = []
+
+    def resolve() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.append(socket.gethostbyname(host))
+
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        yield Sleep(_NAME_POLL)
+    return (found[0], port) if found else None
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+class RobustServerWorker(RobustIOWorker, RecocoServerWorker):
+    """A RecocoServerWorker whose accept() may fail as it likes.
+
+    POX, in pox/lib/ioworker/workers.py:
+    - :74 accept() raises when a peer has reset meanwhile, or the process has no descriptor left,
+      which ends the loop; :55 and it blocks.
+    - :96 getpeername() does the same for a peer that is gone.
+    - :62, :65 local_ip and local_port are NameErrors.
+    - :57 a host name is a RuntimeError.
+
+    Raises OSError if one cannot listen there.
+    """
+
+    def __init__(
+        self, child_worker_type: type, ip: str, port: int, child_args: dict[str, object]
+    ) -> None:
+        self._paused = False
+        self._complained = False
+        super().__init__(
+            child_worker_type,
+            ip=socket.gethostbyname(ip),
+            port=port,
+            child_args=child_args,
+            backlog=BACKLOG,
+        )
+        self._connecting = False
+        self.socket.setblocking(False)
+
+    @property
+    def local_ip(self) -> str:
+        """The IP address that it listens on."""
+        return str(self.socket.getsockname()[0])
+
+    @property
+    def local_port(self) -> int:
+        """The port that it listens on."""
+        return int(self.socket.getsockname()[1])
+
+    def cannot_accept(self, error: OSError) -> None:
+        """The process has no descriptor left, or no memory; told once until accept() works."""
+        log.error("Cannot accept a connection: %s", error)
+
+    def talk(self, loop: RobustIOLoop) -> Turns:
+        while core.running and not self.closed:
+            yield Serve(self.socket, lambda: self._do_recv(loop), _LOOK_AGAIN)
+            if self._paused:
+                self._paused = False
+                yield Sleep(PAUSE)
+
+    def _do_recv(self, loop: Optional[RobustIOLoop] = None) -> bool:
+        """Accept some connections.  Return False to have a pause."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                sock, _ = self.socket.accept()
+                self._do_accept(loop, sock)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as e:
+                if e.errno in PEER_GONE:
+                    continue
+                if self.closed:
+                    return False
+                if not self._complained:
+                    self.cannot_accept(e)
+                self._complained = self._paused = True
+                return False
+            self._complained = False
+        return True
+
+    def _do_accept(self, loop: Optional[RobustIOLoop], socket: socket.socket) -> None:
+        """Make a worker for it."""
+        if loop is not None:
+            loop.new_worker(socket=socket, _worker_type=self.child_worker_type, **self.child_args)

@@ -1,0 +1,435 @@
+"""
+The conversation with one switch: what is sent, what is asked, and whether it is still there.
+
+Liveness decides; it is told the time and does no I/O.  Session has the connection: all that is
+sent to a switch is sent here.
+"""
+
+import enum
+import itertools
+import logging
+import math
+import time
+from typing import Callable, NamedTuple, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.openflow import messages
+from edge.poxfixes import EdgeConnection
+from edge.south.xids import new_xid
+
+log = logging.getLogger("edge.member")
+
+# How often a silent switch is asked whether it is there again, and for how long.
+_ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
+# A switch that takes longer to say anything, while answers are due, has stood still.
+_STALL = 0.5  # seconds
+# An answer takes no longer once what we send reaches the switch's machine again.
+_MENDED = 0.25  # seconds
+
+ANSWERS = frozenset(
+    (
+        of.OFPT_ERROR,
+        of.OFPT_FEATURES_REPLY,
+        of.OFPT_ECHO_REPLY,
+        of.OFPT_STATS_REPLY,
+        of.OFPT_BARRIER_REPLY,
+        of.OFPT_QUEUE_GET_CONFIG_REPLY,
+    )
+)
+
+
+class State(str, enum.Enum):
+    """How it stands with a switch; the values are words of the dashboard's JSON."""
+
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    UP = "up"
+    SILENT = "silent"
+    GONE = "gone"
+
+
+class Verdict(enum.Enum):
+    """What has to be done about a switch that is watched."""
+
+    FINE = enum.auto()
+    ASK = enum.auto()  # send it an echo request
+    FALL_SILENT = enum.auto()  # it is lost; keep its connection, it may go on
+    CLOSE = enum.auto()  # close its connection
+
+
+class Liveness:
+    """
+    Whether a switch is connecting, syncing, up, silent or gone.
+
+                    connected()            flows_read()           synced()
+            GONE ---------------> CONNECTING ---------> SYNCING ------------> UP
+              ^                       |  ^                 |                   |
+              |        lost()         |  |                 |                   |
+              +-----------------------+--|-----------------+-------------------+
+              |                       |  |                 |                   |
+              |                       |  | connected()     |  fell_silent()    |
+              |        lost()         |  |                 |                   |
+              +------------------- SILENT <----------------+-------------------+
+
+    CONNECTING: its OpenFlow handshake is done, and it is asked for its ports and flows.
+    SYNCING: it gets all that changes, and is being sent what it lacked when it connected.
+    UP: it has all that it has to have.
+    SILENT: it does not answer.  It counts as lost, but its connection is kept: a switch that hung,
+        or whose cable was cut for a moment, is heard on it at once when it goes on.
+    GONE: it has no connection.
+
+    state: the state
+    ready: True in SYNCING and UP
+    up_since: when its flows were compared with the wanted ones, the last time
+    lost_at: when it was ready for the last time; -inf if it never was
+    stalled_at: when it last said something after it had let us wait; -inf if it never has
+    All times are in seconds on the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.GONE
+        self.ready = False
+        self.up_since = self.lost_at = self.stalled_at = -math.inf
+        self._answered_at = self._heard_at = 0.0
+        self._stuck = 0
+        self._silent_since = self._asked_at = self._cut_until = 0.0
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.ready = state in (State.SYNCING, State.UP)
+
+    # --- transitions ---------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """A connection's handshake is done, or a silent switch answers."""
+        self._enter(State.CONNECTING)
+
+    def flows_read(self) -> None:
+        """The switch has told its flows."""
+        self._enter(State.SYNCING)
+
+    def compared(self, now: float) -> None:
+        """What it has is known to be what it was to have, but for what it is sent now."""
+        self.up_since = now
+
+    def synced(self) -> None:
+        """It has been sent all that it lacked."""
+        self._enter(State.UP)
+
+    def lost(self, now: float) -> None:
+        """Its connection is closed, or is not used any more."""
+        if self.ready:
+            self.lost_at = now
+        self._enter(State.GONE)
+
+    def fell_silent(self, now: float) -> None:
+        """It is lost, and its connection is kept."""
+        self._enter(State.SILENT)
+        self._silent_since = self._asked_at = now
+        self._cut_until = math.inf
+
+    # --- what is heard -------------------------------------------------------------------------
+
+    def asked(self, now: float) -> None:
+        """The switch, which owed no answer, has been asked for something."""
+        self._answered_at = self._heard_at = now
+
+    def heard(self, now: float, owes: bool) -> None:
+        """
+        The switch has said something that shows that it goes on with its work.
+
+        owes: True if it has been asked for something that it has not answered
+        """
+        if owes and now - self._heard_at > _STALL:
+            self.stalled_at = now
+        self._heard_at = now
+
+    def answered(self, now: float) -> None:
+        """The switch has answered something."""
+        self._answered_at = now
+
+    # --- verdicts ------------------------------------------------------------------------------
+
+    def watch(self, now: float, timeout: float, owes: bool, stuck: int) -> Verdict:
+        """
+        Judge a switch that has a connection.
+
+        Answers count, and that it reads what waits for it.  What it says unasked does not, since it
+        need not hear us.
+
+        timeout: seconds after which a switch that does not answer is lost
+        owes: True if it has been asked for something that it has not answered
+        stuck: bytes that wait since it reads too slowly
+        """
+        before, self._stuck = self._stuck, stuck
+        if stuck < before:
+            self._answered_at = now
+        silence = self.silence(now)
+        if silence < timeout / 3:
+            return Verdict.FINE
+        if not owes:
+            return Verdict.ASK
+        if silence < timeout:
+            return Verdict.FINE
+        # What waits for a silent switch would have to be kept.
+        return Verdict.CLOSE if stuck else Verdict.FALL_SILENT
+
+    def silence(self, now: float) -> float:
+        """Seconds since it last answered, or was asked after it had owed nothing."""
+        return now - self._answered_at
+
+    def watch_silent(self, now: float, stuck: int, unacknowledged: int) -> tuple[Verdict, str]:
+        """
+        Judge a silent switch; the second value says why its connection is to be closed.
+
+        unacknowledged: bytes that its machine has not acknowledged
+        """
+        if now - self._silent_since >= _LONGEST_SILENCE or stuck:
+            return Verdict.CLOSE, "silent for too long"
+        if unacknowledged:
+            self._cut_until = now  # its cable is cut, until now at least
+        elif self._cut_until + _MENDED < now:
+            # It hears us again.  But its kernel holds back what it says until it sends again what
+            # was lost, which can take as long again as the cut.  A new connection is faster.
+            return Verdict.CLOSE, "the way to it was cut, and it still does not answer"
+        elif now - self._asked_at >= _ASK_AGAIN:
+            self._asked_at = now
+            return Verdict.ASK, ""
+        return Verdict.FINE, ""
+
+
+class _Request(NamedTuple):
+    """A request that the switch has not answered: what to do with an answer, and without one."""
+
+    answer: Callable[[int, bytes], bool]
+    lost: Callable[[], None]
+
+
+Intercept = Callable[[int, bytes], bool]
+
+
+class Session:
+    """
+    The connection to one switch, and the requests on it.
+
+    name: the switch's, for the log
+    received: gets the type and the bytes of each message; False leaves the message to POX
+    hear_again: the same for the messages of a silent switch
+    lost: is told that the switch is lost, whether it had been ready, and why
+    """
+
+    def __init__(
+        self,
+        name: str,
+        received: Intercept,
+        hear_again: Intercept,
+        lost: Callable[[bool, str], None],
+    ) -> None:
+        self.liveness = Liveness()
+        self.connection: Optional[EdgeConnection] = None
+        self._name = name
+        self._received = received
+        self._hear_again = hear_again
+        self._lost = lost
+        self._silent: Optional[EdgeConnection] = None  # kept while the state is SILENT
+        self._requests: dict[int, _Request] = {}  # by xid, the oldest first
+        # Messages that change something are numbered.  _sent: the last that was sent.  _done: the
+        # last that the switch has done for certain.  _configured: the last that changed its
+        # configuration.  _sent_before_dump: the last before it was asked for its flows.
+        self._sent = self._done = self._configured = self._sent_before_dump = 0
+
+    # --- connection ----------------------------------------------------------------------------
+
+    def connect(self, connection: EdgeConnection) -> None:
+        """Take over a connection whose handshake is done; a silent one is closed."""
+        silent, self._silent = self._silent, None
+        if silent is not None and silent is not connection:
+            silent.disconnect("taken over by a new connection")
+        self.connection = connection
+        connection.intercept = self._received
+        self.liveness.connected()
+
+    def hear_silent_again(self) -> EdgeConnection:
+        """Return the connection of a switch that was silent and answers now."""
+        assert self._silent is not None, "only a silent switch is heard again"
+        return self._silent
+
+    def closed(self, connection: EdgeConnection) -> None:
+        """A connection is closed; perhaps it was that of this switch."""
+        if connection is self._silent:
+            self._silent = None
+            self.liveness.lost(time.monotonic())
+        elif connection is self.connection:
+            self._lose(connection.reason)
+
+    def disconnect(self, reason: str) -> None:
+        """Close the connection, if there is one."""
+        if self.connection is not None:
+            self.connection.disconnect(reason)
+
+    def _lose(self, reason: str) -> None:
+        was_ready = self.liveness.ready
+        self.connection = None
+        self.liveness.lost(time.monotonic())
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            try:
+                request.lost()
+            except Exception as e:  # the others must be told all the same
+                log.error("%s: %s: %s", self._name, type(e).__name__, e)
+                log.debug("Details:", exc_info=True)
+        self._lost(was_ready, reason)
+
+    # --- liveness ------------------------------------------------------------------------------
+
+    def watch(self, now: float, timeout: float) -> None:
+        """
+        Do what the state and the time demand.  To be called some ten times a second.
+
+        timeout: seconds after which a switch that does not answer is lost
+        """
+        if self.connection is None:
+            self._watch_silent(now)
+            return
+        stuck = self.connection.stuck
+        verdict = self.liveness.watch(now, timeout, bool(self._requests), stuck)
+        if verdict is Verdict.FINE:
+            return
+        if verdict is Verdict.ASK:
+            self.request(messages.echo_request, lambda kind, message: True, lambda: None)
+            return
+        reason = f"it has not answered for {self.liveness.silence(now):.0f} s"
+        if verdict is Verdict.CLOSE:
+            self.connection.disconnect(reason)
+        else:
+            self._fall_silent(reason, now)
+
+    def _fall_silent(self, reason: str, now: float) -> None:
+        """
+        The switch is lost, but its connection is kept.
+
+        Open vSwitch does not know that it is lost, and would let some time pass before it made
+        another connection.
+        """
+        silent = self.connection
+        assert silent is not None
+        self._lose(reason)
+        self._silent = silent
+        silent.intercept = self._hear_again
+        self.liveness.fell_silent(now)
+
+    def _watch_silent(self, now: float) -> None:
+        silent = self._silent
+        if silent is None:
+            return
+        verdict, reason = self.liveness.watch_silent(now, silent.stuck, silent.unacknowledged)
+        if verdict is Verdict.CLOSE:
+            silent.disconnect(reason)
+        elif verdict is Verdict.ASK:
+            silent.send(messages.echo_request(new_xid()))
+
+    # --- what is sent --------------------------------------------------------------------------
+
+    def send(self, data: bytes, changes: bool = True) -> None:
+        """
+        Send messages; without effect if the switch is not connected.
+
+        changes: False for what makes no difference to anything that is sent later
+        """
+        if self.connection is not None:
+            self._sent += changes
+            self.connection.send(data)
+
+    def configure(self, data: bytes) -> None:
+        """Send a message that changes how the switch treats packets (see `barrier`)."""
+        self.send(data)
+        self._configured = self._sent
+
+    def request(
+        self,
+        build: Callable[[int], bytes],
+        answer: Callable[[int, bytes], bool],
+        lost: Callable[[], None],
+    ) -> None:
+        """
+        Send a request.
+
+        build: makes the message of a transaction id
+        answer: is given the type and the bytes of each message that answers it, and says
+            whether that was the last
+        lost: is called instead if the connection goes before that
+        """
+        if self.connection is None:
+            lost()
+            return
+        if not self._requests:
+            self.liveness.asked(time.monotonic())
+        xid = new_xid()
+        self._requests[xid] = _Request(answer, lost)
+        self.connection.send(build(xid))
+
+    def barrier(self, done: Callable[[], None]) -> None:
+        """Call done() when all that was sent before has been done, or when the switch is lost."""
+        sent = self._sent
+
+        def answer(kind: int, message: bytes) -> bool:
+            self._done = max(self._done, sent)
+            done()
+            return True
+
+        def again(kind: int, message: bytes) -> bool:
+            # Open vSwitch treats packets by a new configuration from the next round of its main
+            # loop on, and answers a barrier before that.
+            self.request(messages.barrier_request, answer, done)
+            return True
+
+        self.request(messages.barrier_request, again if self.configuring else answer, done)
+
+    @property
+    def settled(self) -> bool:
+        """True if barriers have shown that the switch has done all that it was sent."""
+        return self._sent <= self._done
+
+    @property
+    def configuring(self) -> bool:
+        """True if the switch may not go by its newest configuration yet."""
+        return self._configured > self._done
+
+    def flows_asked(self) -> None:
+        """The switch is asked for its flows now (see `flows_told`)."""
+        self._sent_before_dump = self._sent
+
+    def flows_told(self) -> None:
+        """The switch has told its flows: what was sent before it was asked has been done."""
+        self._done = max(self._done, self._sent_before_dump)
+        self.liveness.flows_read()
+
+    # --- what is received ----------------------------------------------------------------------
+
+    def heard(self) -> float:
+        """The switch has said something of its work; returns the time."""
+        now = time.monotonic()
+        self.liveness.heard(now, bool(self._requests))
+        return now
+
+    def answered(self, xid: int, kind: int, message: bytes) -> bool:
+        """Give a message to the request that it answers; False if it answers none."""
+        request = self._requests.get(xid)
+        if request is None or kind not in ANSWERS:
+            return False
+        self.liveness.answered(self.heard())
+        for older in list(itertools.takewhile(lambda each: each != xid, self._requests)):
+            # Switches answer in order, so this one will not be answered any more.
+            log.warning("%s: leaves a request unanswered", self._name)
+            self._requests.pop(older).lost()
+        try:
+            last = request.answer(kind, message)
+        except Exception:
+            # Whoever waits for this must not wait for ever.
+            self._requests.pop(xid, None)
+            request.lost()
+            raise
+        if last:
+            self._requests.pop(xid, None)
+        return True

@@ -1,0 +1,311 @@
+"""
+Changes that a controller, or we, ask of the switches, and that a switch may refuse.
+
+Each is an object: start() makes the change, revert() brings what we know back when a switch has
+refused it, and finish() brings the other switches back when all have answered.  What is on all
+switches stays one: a change that one switch refuses is on none.  (The model is Open vSwitch's
+ofproto/ofproto.c.)
+
+DELETE cannot be refused: see Flows.end().
+"""
+
+import logging
+import time
+from collections.abc import Collection, Iterator
+from typing import Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.openflow.actions import Actions
+from edge.openflow.match import Match
+from edge.openflow.text import actions_text
+from edge.south.member import Member
+from edge.south.memberports import Bits
+from edge.south.xids import new_xid
+from edge.switch.events import Requester
+from edge.switch.flows import Flows, flow_text, packet_kind
+from edge.switch.flowtable import FlowEntry, ModifiedState
+from edge.switch.portlist import PortList
+from edge.switch.refusals import Change, Refusals
+
+log = logging.getLogger("edge.switch")
+
+
+class Add(Change):
+    """
+    ADD: a flow comes in the place of the one with the same match and priority, if there is one.
+
+    start: the flow is in the table, and its copies are sent.  Raises OpenFlowError
+        (OFPBAC_TOO_MANY), and changes nothing, if no message has room for its actions.
+    revert: the flow is out of the table, and the one that it had replaced is in it again.
+    finish: the switches that had taken the flow have the one that it had replaced, or none.
+    """
+
+    can_revert = True
+
+    def __init__(
+        self,
+        flows: Flows,
+        refusals: Refusals,
+        entry: FlowEntry,
+        requester: Requester,
+        message: bytes,
+    ) -> None:
+        self.requester = requester
+        self.message = message
+        self.refusable = entry.actions.refusable
+        self._flows = flows
+        self._refusals = refusals
+        self._entry = entry
+        self._replaced: Optional[tuple[FlowEntry, int]] = None  # and its cookie
+
+    def entries(self) -> Collection[FlowEntry]:
+        return (self._entry,)
+
+    def start(self) -> None:
+        """Put the flow into the table and on the switches."""
+        flows, entry = self._flows, self._entry
+        actions = entry.actions
+        holders = flows.holders(entry)
+        if actions.queues:
+            flows.keys_for(actions, holders)
+        copies = [(member, member.translations.translated(actions)) for member in holders]
+        self._replaced = flows.put(entry)
+        xid = self._refusals.track(self)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("flow %s", flow_text(entry))
+        if not copies:
+            return
+        # The switches' copies differ in their actions only, if at all.
+        copy = flows.copy(entry, holders[0])
+        packed: dict[bytes, bytes] = {}
+        for member, translated in copies:
+            data = packed.get(translated)
+            if data is None:
+                data = packed[translated] = copy.add(xid, translated)
+            member.session.send(data)
+
+    def revert(self, later: Iterator[Change]) -> None:
+        flows, entry = self._flows, self._entry
+        entry.refuse()
+        self._holders: list[Member] = []
+        if entry not in flows.table:
+            for change in later:
+                if isinstance(change, Add) and change.replaces(entry):
+                    change._replaced = self._replaced
+            return
+        self._holders = flows.holders(entry)
+        self._delete = flows.delete_copy(entry)
+        flows.take_out(entry)
+        flows.release(entry)
+        if self._replaced is not None:
+            flows.put_again(*self._replaced)
+
+    def replaces(self, entry: FlowEntry) -> bool:
+        """True if this is the flow whose place it has taken."""
+        return self._replaced is not None and self._replaced[0] is entry
+
+    def finish(self, refusers: set[Member]) -> None:
+        for member in self._holders:
+            if member in refusers:
+                continue
+            if self._replaced is not None and self._replaced[0] in self._flows.table:
+                Reinstall(self._flows, self._refusals, self._replaced[0], member).start()
+            else:
+                member.session.send(self._delete)
+
+
+class Modify(Change):
+    """
+    MODIFY: flows do something else; their counters and timeouts stay.
+
+    As in Open vSwitch, a hard timeout begins anew.
+
+    entries: the flows
+    match: the controller's, which covers those of the flows
+    cookie: the flows' new cookie, None if they keep theirs
+
+    start: the flows and their copies do it.  Raises OpenFlowError (OFPBAC_TOO_MANY), and changes
+        nothing, if no message has room for the actions.
+    revert: the flows do what they had done before, but for those that have been modified since:
+        these would go back to that if the later change were refused too.
+    finish: so do the copies.
+    """
+
+    can_revert = True
+
+    def __init__(
+        self,
+        flows: Flows,
+        refusals: Refusals,
+        entries: list[FlowEntry],
+        match: Match,
+        cookie: Optional[int],
+        actions: Actions,
+        requester: Requester,
+        message: bytes,
+    ) -> None:
+        self.requester = requester
+        self.message = message
+        self.refusable = actions.refusable
+        self._flows = flows
+        self._refusals = refusals
+        self._before: dict[FlowEntry, ModifiedState] = {each: each.state() for each in entries}
+        self._match = match
+        self._cookie = cookie
+        self._actions = actions
+
+    def entries(self) -> Collection[FlowEntry]:
+        return self._before
+
+    def start(self) -> None:
+        """Modify the flows and their copies."""
+        flows, actions = self._flows, self._actions
+        members = flows.ready_members()
+        flows.keys_for(actions, members)
+        for member in members:
+            member.translations.translated(actions)
+        xid = self._refusals.track(self)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%d flows now do %s", len(self._before), actions_text(actions.wire))
+        now = self._modified = time.monotonic()
+        kind = packet_kind(self._match, actions)
+        for entry in self._before:
+            entry.modify(actions, self._cookie, now)
+            flows.send_actions(entry, xid, kind)
+
+    def revert(self, later: Iterator[Change]) -> None:
+        # For each flow that was modified since: the first of these changes.
+        successors: dict[FlowEntry, Modify] = {}
+        if any(entry.modified != self._modified for entry in self._before):
+            for change in later:
+                if isinstance(change, Modify):
+                    for entry in change._before.keys() & self._before.keys():
+                        successors[entry] = change
+        self._restored: list[FlowEntry] = []
+        for entry, state in self._before.items():
+            successor = successors.get(entry)
+            if successor is not None:
+                successor._before[entry] = state
+            else:
+                # Also one that is not in the table: it comes back if what has replaced it is
+                # refused.
+                entry.restore(state)
+                self._restored.append(entry)
+
+    def finish(self, refusers: set[Member]) -> None:
+        for entry in self._restored:
+            actions = self._before[entry][0]
+            if entry in self._flows.table and entry.actions is actions:
+                kind = packet_kind(entry.match, actions)
+                self._flows.send_actions(entry, new_xid(), kind)
+
+
+class Reinstall(Change):
+    """
+    A switch that does not have its copy of a flow (any more) is given it.
+
+    start: the copy is sent, if the flow is still in the table.
+    finish: it is sent once more, since the refusal may have been for want of room while the switch
+        is brought up to date.  If that is refused too, the flow ends: it is on all switches that
+        should have it, or on none.
+
+    again: False if it has been refused once
+    """
+
+    can_revert = True
+
+    def __init__(
+        self,
+        flows: Flows,
+        refusals: Refusals,
+        entry: FlowEntry,
+        member: Member,
+        again: bool = True,
+    ) -> None:
+        super().__init__(None, b"")
+        self._flows = flows
+        self._refusals = refusals
+        self._entry = entry
+        self._member = member
+        self._again = again
+
+    def start(self) -> None:
+        """Send the copy."""
+        if self._entry in self._flows.table:
+            xid = self._refusals.track(self)
+            copy = self._flows.copy_again(self._entry, self._member)
+            self._member.session.send(copy.add(xid))
+
+    def finish(self, refusers: set[Member]) -> None:
+        flows, entry, member = self._flows, self._entry, self._member
+        if entry not in flows.table or not member.ready:
+            return
+        if self._again:
+            Reinstall(flows, self._refusals, entry, member, again=False).start()
+            return
+        member.warn_once("refuses flows that it has to have; they are removed from all switches")
+        log.info("%s: refuses, so it is removed from all: flow %s", member, flow_text(entry))
+        flows.end([entry], of.OFPRR_DELETE, member)
+
+
+class PortMod(Change):
+    """
+    PORT_MOD: bits of a port are set, now and whenever its switch comes back.
+
+    port: the port's number on the switch
+    advertise: what the port is to advertise (OFPPF_*), unless it is 0
+
+    start: the switch is sent the message, and the other controllers are told.
+    revert: the bits are as they were before, but for those that have been set again since.
+    """
+
+    can_revert = True
+
+    def __init__(
+        self,
+        portlist: PortList,
+        refusals: Refusals,
+        member: Member,
+        port: int,
+        bits: Bits,
+        advertise: int,
+        requester: Requester,
+        message: bytes,
+    ) -> None:
+        super().__init__(requester, message)
+        self._portlist = portlist
+        self._refusals = refusals
+        self._member = member
+        self._port = port
+        self._bits = bits
+        self._advertise = advertise
+        self._set_before = member.ports.set_bits(port)
+        self._config_before = member.ports.all[port].config
+
+    def start(self) -> None:
+        """Set the bits."""
+        xid = self._refusals.track(self)
+        self._member.modify_port(self._port, self._bits, self._advertise, xid)
+        self._portlist.announce(self._member, self.requester)
+
+    def revert(self, later: Iterator[Change]) -> None:
+        ports, mask = self._member.ports, self._bits.mask
+        for change in reversed(list(later)):
+            if isinstance(change, PortMod) and change._is_of(self._member, self._port):
+                change._rebase(self, mask)
+                mask &= ~change._bits.mask
+        ports.take_back(self._port, mask, self._set_before, self._config_before)
+        self._portlist.announce(self._member, self.requester)
+
+    def _is_of(self, member: Member, port: int) -> bool:
+        return self._member is member and self._port == port
+
+    def _rebase(self, refused: "PortMod", mask: int) -> None:
+        """A change before this one was refused: its bits in mask were what they were before it."""
+        before = refused._set_before.only(mask)
+        self._set_before = Bits(
+            self._set_before.config & ~mask | before.config,
+            self._set_before.mask & ~mask | before.mask,
+        )
+        self._config_before = self._config_before & ~mask | refused._config_before & mask

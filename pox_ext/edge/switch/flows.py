@@ -1,0 +1,436 @@
+"""
+The flows of the big switch, and the copies of them on its switches.
+
+A flow with an in_port has its copy on that port's switch, one without has a copy on each switch.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Callable, NamedTuple, Optional
+
+import pox.openflow.libopenflow_01 as of
+
+from edge.openflow import flowmods, messages
+from edge.openflow import match as matches
+from edge.openflow.actions import Actions
+from edge.openflow.messages import FlowRemoved
+from edge.openflow.stats import FlowStats
+from edge.openflow.text import actions_text, match_text
+from edge.south.member import Member
+from edge.south.rules import TABLE_LOWEST, TABLE_OPENFLOW, table_and_priority
+from edge.south.xids import new_xid
+from edge.switch import garbage
+from edge.switch.cookies import RUN_MASK, Cookies
+from edge.switch.events import BigSwitchEvents
+from edge.switch.expiry import Expiry
+from edge.switch.flowtable import FlowEntry, FlowTable
+from edge.switch.inports import InPorts
+from edge.switch.removals import Removals
+from edge.switch.topology import Topology, Unchanged
+
+log = logging.getLogger("edge.switch")
+
+FLOWS_PER_SLICE = 1000  # that are sent of our own accord before others have their turn
+LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
+_EARLY = 0.5  # seconds by which a switch's clock may be ahead
+_BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # how a flow may end
+
+
+class Copy(NamedTuple):
+    """A flow as it has to be on one switch."""
+
+    cookie: int
+    table: int
+    match: bytes
+    priority: int
+    idle_timeout: int
+    hard_timeout: int
+    flags: int
+    actions: bytes
+
+    def add(self, xid: int, actions: Optional[bytes] = None) -> bytes:
+        """The flow-mod that adds it, or the same with other actions."""
+        return flowmods.add_flow(
+            xid,
+            self.table,
+            self.match,
+            self.cookie,
+            self.idle_timeout,
+            self.hard_timeout,
+            self.priority,
+            self.flags,
+            self.actions if actions is None else actions,
+        )
+
+
+# Gives a switch its copy of a flow again.
+Reinstall = Callable[[FlowEntry, Member], None]
+
+
+class Flows:
+    """
+    The flow table, the cookies that its flows bear on the switches, and their copies.
+
+    topology: the switches
+    inports: translates the in_ports of matches
+    events: is told of flows that have ended
+    reinstall: gives a switch its copy of a flow again
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        inports: InPorts,
+        events: BigSwitchEvents,
+        reinstall: Reinstall,
+    ) -> None:
+        self.table = FlowTable()
+        self.cookies: Cookies[FlowEntry] = Cookies()
+        self.expiry = Expiry(self.table, self.homes, self.cookies.cookie, reinstall, self.end)
+        self.removals = Removals(self._tell_removed)
+        self._topology = topology
+        self._inports = inports
+        self._events = events
+        self._reinstall = reinstall
+        # Flows that a switch which has come (back) lacks, and has not been sent yet.
+        self._missing: dict[Member, dict[FlowEntry, None]] = {}
+
+    # --- where a flow is -----------------------------------------------------------------------
+
+    def homes(self, entry: FlowEntry) -> Iterable[Member]:
+        """The switches that have to hold a copy of a flow when they are ready."""
+        in_port = entry.match.in_port
+        topology = self._topology
+        where = topology.numbers.locate(in_port) if in_port is not None else None
+        if where is None:
+            return topology.members.values()
+        member = topology.members.get(where[0])
+        return () if member is None else (member,)
+
+    def holders(self, entry: FlowEntry) -> list[Member]:
+        """The ready switches that hold a copy of a flow."""
+        return [member for member in self.homes(entry) if member.liveness.ready]
+
+    def ready_members(self) -> list[Member]:
+        """The switches that are connected and get all that changes."""
+        return self._topology.ready_members()
+
+    def is_live(self, cookie: int) -> bool:
+        """True if a flow of the table bears this cookie on the switches."""
+        entry = self.cookies.entry(cookie)
+        return entry is not None and entry in self.table
+
+    def is_known(self, cookie: int) -> bool:
+        """True if a flow bears this cookie that is in the table, or whose end is not told yet."""
+        return self.cookies.entry(cookie) is not None
+
+    def counted(self, entry: FlowEntry) -> tuple[int, int]:
+        """The packets and octets of a flow, over all its copies, as far as they are known."""
+        packets, octets = entry.packets, entry.octets
+        cookie = self.cookies.cookie(entry)
+        for member in self.homes(entry):
+            more = member.counters.copy(cookie)
+            packets += more[0]
+            octets += more[1]
+        # Below 0 where what it had counted in the gap was taken from it (see expiry.py), and the
+        # counters of its switch are older than that.
+        return max(0, min(packets, LARGEST_COUNT)), max(0, min(octets, LARGEST_COUNT))
+
+    # --- copies --------------------------------------------------------------------------------
+
+    def copy(self, entry: FlowEntry, member: Member) -> Copy:
+        """A flow as it is put on a switch when the controller adds it."""
+        table, priority = table_and_priority(entry.priority)
+        flags = 0
+        if entry.flags & of.OFPFF_SEND_FLOW_REM or entry.idle_timeout or entry.hard_timeout:
+            flags = of.OFPFF_SEND_FLOW_REM
+        in_port, match = entry.match.in_port, entry.match.south
+        if in_port is not None:
+            match = matches.with_in_port(match, self._inports.to_match(member, in_port))
+        return Copy(
+            self.cookies.cookie(entry),
+            table,
+            match,
+            priority,
+            entry.idle_timeout,
+            entry.hard_timeout,
+            flags,
+            member.translations.translated_or_none(entry.actions),
+        )
+
+    def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
+        """A flow as it is put on a switch later, when less of its time is left."""
+        self.keys_for(entry.actions, (member,))
+        copy = self.copy(entry, member)
+        if not entry.hard_timeout:
+            return copy
+        left = entry.hard_end - time.monotonic()
+        return copy._replace(hard_timeout=max(1, math.ceil(left)))
+
+    def keys_for(self, actions: Actions, members: Iterable[Member]) -> None:
+        """Have the tunnel keys that these actions need on these switches."""
+        if actions.queues:
+            self._topology.keys_for(actions, members)
+
+    def send_actions(self, entry: FlowEntry, xid: int, kind: bytes) -> None:
+        """
+        Have all copies of a flow do what the flow does now.
+
+        kind: what the flow-mod has to say of the packets (see packet_kind)
+        """
+        table, _ = table_and_priority(entry.priority)
+        cookie = self.cookies.cookie(entry)
+        packed: dict[bytes, bytes] = {}
+        for member in self.holders(entry):
+            actions = member.translations.translated_or_none(entry.actions)
+            data = packed.get(actions)
+            if data is None:
+                data = packed[actions] = flowmods.modify_flow(xid, table, cookie, actions, kind)
+            member.session.send(data)
+
+    def delete_copy(self, entry: FlowEntry) -> bytes:
+        """The flow-mod that deletes a copy of a flow from its switch."""
+        table, _ = table_and_priority(entry.priority)
+        return flowmods.delete_flow(new_xid(), table, self.cookies.cookie(entry))
+
+    def renew(self, unchanged: Unchanged) -> Iterator[None]:
+        """
+        Translate the actions of all flows again, in slices.
+
+        unchanged: what has stayed as it was on each switch.  A switch that comes later is brought
+            up to date anyway
+        """
+        for number, entry in enumerate(list(self.table), 1):
+            for member in self.holders(entry):
+                same = unchanged.get(member)
+                if same is not None and entry.actions.wire not in same:
+                    self.renew_copy(entry, member)
+            if number % FLOWS_PER_SLICE == 0:
+                yield
+
+    def renew_copy(self, entry: FlowEntry, member: Member) -> None:
+        """Translate a flow's actions again for a switch that has it."""
+        if entry in self.table:
+            table, _ = table_and_priority(entry.priority)
+            self.keys_for(entry.actions, (member,))
+            member.session.send(
+                flowmods.modify_flow(
+                    new_xid(),
+                    table,
+                    self.cookies.cookie(entry),
+                    member.translations.translated_or_none(entry.actions),
+                    packet_kind(entry.match, entry.actions),
+                )
+            )
+
+    # --- in and out of the table ---------------------------------------------------------------
+
+    def put(self, entry: FlowEntry) -> Optional[tuple[FlowEntry, int]]:
+        """
+        Put a flow into the table, in the place of the one with the same match and priority.
+
+        Returns that one, which is released, and its cookie; None if there was none.
+        """
+        old = self.table.put(entry)
+        self.cookies.new(entry)
+        self._entered(entry)
+        if old is None:
+            return None
+        entry.replace(old)
+        cookie = self.cookies.cookie(old)
+        self.expiry.removed(old)
+        self.release(old)
+        return old, cookie
+
+    def put_again(self, entry: FlowEntry, cookie: int) -> None:
+        """Put a flow that was released into the table again, with the cookie that it had."""
+        self.table.put(entry)
+        self.cookies.restore(entry, cookie)
+        self._entered(entry)
+
+    def _entered(self, entry: FlowEntry) -> None:
+        self.expiry.added(entry)
+        if entry.priority == 0:
+            self._topology.use_lowest()
+
+    def take_out(self, entry: FlowEntry) -> None:
+        """Take a flow out of the table; what it had counted is still known."""
+        self.table.remove(entry)
+        self.expiry.removed(entry)
+
+    def release(self, entry: FlowEntry) -> None:
+        """Nobody waits any more for what a flow had counted."""
+        cookie = self.cookies.cookie(entry)
+        for member in self.homes(entry):
+            member.counters.forget(cookie)
+        self.cookies.release(entry)
+
+    def end(self, entries: list[FlowEntry], reason: int, told: Optional[Member] = None) -> None:
+        """
+        Flows have come to their end: take them from the table and the switches, and tell the
+        controllers when the switches have told what they had counted.
+
+        reason: why (OFPRR_*)
+        told: a switch that has told already
+        """
+        if not entries:
+            return
+        self._delete_copies(entries)
+        if len(entries) == len(self.table) > 1:
+            entries = self._clear(entries)
+        else:
+            for entry in entries:
+                self.take_out(entry)
+        for entry in entries:
+            if entry.flags & of.OFPFF_SEND_FLOW_REM:
+                waited_for = [
+                    member
+                    for member in self.holders(entry)
+                    if member is not told and entry not in self._missing.get(member, ())
+                ]
+                self.removals.begin(entry, waited_for, reason)
+            else:
+                self.release(entry)
+
+    def _delete_copies(self, entries: list[FlowEntry]) -> None:
+        if len(entries) == len(self.table) > 1:
+            for member in self._topology.ready_members():
+                for table in (TABLE_OPENFLOW, TABLE_LOWEST):
+                    member.session.send(
+                        flowmods.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK)
+                    )
+            return
+        for entry in entries:
+            data = self.delete_copy(entry)
+            for member in self.holders(entry):
+                member.session.send(data)
+
+    def _clear(self, entries: list[FlowEntry]) -> list[FlowEntry]:
+        """
+        Take all flows out of the table.
+
+        Returns those that the controllers are to be told of; the others are released.  What is
+        known of them is replaced, not emptied, so that others do not wait meanwhile.
+        """
+        told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
+        kept = [*told_of, *self.removals]
+        before: list[garbage.Emptiable] = [*self.table.clear(), *self.expiry.cleared()]
+        before += self.cookies.clear(kept)
+        cookies = [self.cookies.cookie(entry) for entry in kept]
+        for member in self._topology.members.values():
+            before.append(member.counters.keep(cookies))
+        garbage.let_go(before)
+        return told_of
+
+    def _tell_removed(self, entry: FlowEntry, reason: int, ended: float) -> None:
+        """All copies of a flow are told of: tell the controllers."""
+        packets, octets = self.counted(entry)
+        seconds, nanoseconds = split_seconds(ended - entry.created)
+        self._events.flow_removed(
+            messages.pack_flow_removed(
+                entry.match.wire,
+                entry.cookie,
+                entry.priority,
+                reason,
+                seconds,
+                nanoseconds,
+                entry.idle_timeout,
+                packets,
+                octets,
+            )
+        )
+        self.release(entry)
+
+    # --- switches that come and go -------------------------------------------------------------
+
+    def returned(
+        self, member: Member, copies: Mapping[int, FlowStats], anew: bool
+    ) -> Iterator[FlowEntry]:
+        """
+        A switch has come (back) with these copies, by their cookies.
+
+        Gives all flows that it has to hold.  A flow of which the switch has come back without its
+        copy is ended, if its time was up there.  What the switch had counted before, and does not
+        have any more, stays counted.
+
+        anew: True if it has lost all that it had, so that a flow which is missing need not have
+            ended there
+        """
+        seen = member.counters.start_anew()
+        for entry in list(self.table):
+            if member not in self.homes(entry):
+                continue
+            cookie = self.cookies.cookie(entry)
+            copy = copies.get(cookie)
+            packets, octets = seen.get(cookie, (0, 0))
+            if copy is None or copy.packets < packets:
+                entry.count(packets, octets)
+            if copy is not None:
+                self.expiry.kept_on(entry)
+                member.counters.saw(cookie, copy.packets, copy.octets)
+            else:
+                mortal = entry.idle_timeout or entry.hard_timeout
+                if mortal and entry.created <= member.liveness.lost_at and not anew:
+                    member.counters.lost(cookie, packets, octets)
+                    if entry.idle_timeout and self.expiry.ended_while_lost(member, entry):
+                        continue
+                self.expiry.put_on(entry, member)
+            yield entry
+
+    def lacks(self, member: Member, entries: Iterable[FlowEntry]) -> None:
+        """A switch that has come (back) lacks these flows, and is going to be sent them."""
+        self._missing[member] = dict.fromkeys(entries)
+
+    def sends(self, member: Member, entry: FlowEntry) -> None:
+        """A switch is sent a flow that it lacked."""
+        self._missing[member].pop(entry, None)
+
+    def complete(self, member: Member) -> None:
+        """A switch has been sent all that it lacked, or is lost and will tell anew what it has."""
+        self._missing.pop(member, None)
+
+    def copy_removed(self, member: Member, removed: FlowRemoved) -> None:
+        """A copy of a flow has ended on a switch."""
+        entry = self.cookies.entry(removed.cookie)
+        if entry is None:
+            return
+        entry.count(removed.packets, removed.octets)
+        if removed.reason in _BY_ITSELF:
+            lost = member.counters.take_lost(removed.cookie)
+            if lost is not None:
+                # What was known of it has been added, and another copy put in its place.
+                entry.count(-lost[0], -lost[1])
+                return
+        member.counters.forget(removed.cookie)
+        if entry not in self.table:
+            self.removals.told(member, entry)
+        elif removed.reason == of.OFPRR_HARD_TIMEOUT and entry.hard_end > time.monotonic() + _EARLY:
+            # It was modified while the switch was away, so its time has begun anew.
+            self._reinstall(entry, member)
+        elif removed.reason == of.OFPRR_HARD_TIMEOUT:
+            self.end([entry], of.OFPRR_HARD_TIMEOUT, member)
+        elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
+            self.expiry.copy_idle(member, entry, removed.packets)
+        else:
+            log.warning("%s: somebody else has deleted a flow; it is put back", member)
+            self._reinstall(entry, member)
+
+
+def packet_kind(match: matches.Match, actions: Actions) -> bytes:
+    """What a change of a flow has to say of its packets, so that a switch takes these actions."""
+    return flowmods.match_kind(match.wire) if actions.refusable else b""
+
+
+def flow_text(entry: FlowEntry) -> str:
+    """A flow as its controller gave it, in the words of ovs-ofctl."""
+    words = [f"priority={entry.priority}", match_text(entry.match.wire)]
+    words.append(f"actions={actions_text(entry.actions.wire)}")
+    return " ".join(filter(None, words))
+
+
+def split_seconds(duration: float) -> tuple[int, int]:
+    """Whole seconds and nanoseconds, in whole milliseconds, as Open vSwitch counts them."""
+    seconds, milliseconds = divmod(int(duration * 1000), 1000)
+    return seconds, milliseconds * 1000000
