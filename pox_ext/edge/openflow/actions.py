@@ -1,8 +1,8 @@
 """
-Actions: what a controller's bytes mean, and the bytes of those that we make.
+Actions: parsing those of a controller, and packing those for the switches.
 
-parse() checks a controller's actions as Open vSwitch does, and splits them into those that every
-switch does alike and those that depend on the switch (see edge.south.translate).
+parse() checks a controller's actions as Open vSwitch does.  It separates the actions that are the
+same on every switch from the outputs, which differ (see edge.south.translate).
 """
 
 import functools
@@ -39,12 +39,12 @@ _LENGTHS = {
 
 class _Nicira(NamedTuple):
     """
-    A Nicira action.
+    A kind of Nicira action.
 
-    shortest, longest: its whole length
-    fields: where it names a field
-    everywhere: False if it names ports, queues, tables or the tunnel, so that it would not mean
-        the same on every switch
+    shortest, longest: the limits of its length, in bytes, header included
+    fields: the offsets in it of NXM field headers
+    everywhere: whether it means the same on every switch; False if it names ports, queues, tables
+        or the tunnel
     """
 
     shortest: int
@@ -86,10 +86,11 @@ _NICIRA: dict[int, _Nicira] = {
 }
 
 
-# NXM and OXM class -> fields (OVS, lib/meta-flow.h).
+# The fields that hold a port of one switch or belong to the tunnel: NXM or OXM class -> numbers
+# (OVS, lib/meta-flow.h).
 _PORT_AND_TUNNEL_FIELDS = {
     0x0000: {0},  # NXM_OF_IN_PORT
-    # NXM_NX_TUN_ID, _TUN_IPV4_SRC, _TUN_IPV4_DST, _PKT_MARK (it chooses the tunnel's route),
+    # NXM_NX_TUN_ID, _TUN_IPV4_SRC, _TUN_IPV4_DST, _PKT_MARK (the tunnel's route depends on it),
     # _TUN_GBP_ID, _TUN_GBP_FLAGS, _TUN_METADATA0 to 63, _TUN_FLAGS, _TUN_IPV6_SRC, _TUN_IPV6_DST
     0x0001: {16, 31, 32, 33, 38, 39, *range(40, 105), 109, 110},
     0x8000: {0, 1, 38},  # OXM_OF_IN_PORT, OXM_OF_IN_PHY_PORT, OXM_OF_TUNNEL_ID
@@ -114,14 +115,14 @@ Step = Union[bytes, Output, Enqueue]
 
 class Actions:
     """
-    A controller's actions.  Immutable; flows with the same actions share one.
+    The parsed actions of a controller's message.  Immutable; flows with the same actions share one.
 
-    wire: the bytes as Open vSwitch reports them
-    steps: bytes that hold on any switch, and the outputs that do not
-    outputs: the ports that an out_port filter finds
+    wire: the actions' bytes as Open vSwitch reports them in statistics
+    steps: the actions in order: bytes that are the same on every switch, and outputs to translate
+    outputs: the ports by which an out_port filter finds the flow
     queues: (port, queue) of each ENQUEUE action
-    refusable: True if a switch may refuse them, though they are good as far as can be told here:
-        Nicira's can have a fault that only the switch knows
+    refusable: whether a switch may refuse the actions though parse() has not; there are Nicira
+        actions that only the switch can check
     """
 
     __slots__ = ("wire", "steps", "outputs", "queues", "refusable")
@@ -142,9 +143,9 @@ def _bad_action(code: int) -> OpenFlowError:
 
 def _check_output(port: int) -> None:
     """
-    Refuse the ports that one cannot output to, or that the big switch has not.
+    Raise OpenFlowError for a reserved port that cannot be output to, or that is not supported.
 
-    Any ordinary number will do: a port that is not there (yet) is no error.
+    A port below OFPP_MAX need not exist: the flow works from the moment that it does.
     """
     if port < of.OFPP_MAX:
         return
@@ -161,9 +162,10 @@ def _check_output(port: int) -> None:
 
 def _vendor_action(raw: bytes, offset: int) -> tuple[int, _Nicira]:
     """
-    The subtype and the kind of the vendor action at offset.
+    Return the subtype and the kind of the vendor action at this offset.
 
-    As in Open vSwitch, what it is is looked at before how long it is.
+    Vendor and subtype are checked before the length, as in Open vSwitch: that decides which error a
+    controller gets.
     """
     if len(raw) - offset < 8:
         raise _bad_action(of.OFPBAC_BAD_LEN)
@@ -180,15 +182,15 @@ def _vendor_action(raw: bytes, offset: int) -> tuple[int, _Nicira]:
 
 def _same_everywhere(nxm_class: int, field: int) -> bool:
     """
-    False for the NXM and OXM fields that hold a port of one switch, or belong to the tunnel.
+    Return False for the NXM and OXM fields that hold a port of one switch or belong to the tunnel.
 
-    field: with the bit behind it that says whether there is a mask
+    field: the third byte of the field's header, whose lowest bit says whether there is a mask
     """
     return field >> 1 not in _PORT_AND_TUNNEL_FIELDS.get(nxm_class, ())
 
 
 def _check_argument(kind: int, action: bytes) -> None:
-    """Refuse values that do not fit their field, as Open vSwitch does."""
+    """Raise OpenFlowError for a value that does not fit its field, as Open vSwitch does."""
     if kind == of.OFPAT_SET_VLAN_VID:
         bad = action[4] & 0xF0
     elif kind == of.OFPAT_SET_VLAN_PCP:
@@ -201,7 +203,7 @@ def _check_argument(kind: int, action: bytes) -> None:
         raise _bad_action(of.OFPBAC_BAD_ARGUMENT)
 
 
-# Where the bytes of an action that mean nothing begin, and where they end.
+# Where the padding of an action begins and ends.  Open vSwitch reports it as zeros.
 _PADDING = {
     of.OFPAT_SET_VLAN_VID: (6, 8),
     of.OFPAT_SET_VLAN_PCP: (5, 8),
@@ -214,7 +216,7 @@ _PADDING = {
 }
 
 
-# The same of Nicira's actions.
+# The same for Nicira actions.
 _NICIRA_PADDING = {
     nx.NXAST_EXIT: (10, 16),
     nx.NXAST_DEC_TTL: (10, 16),
@@ -229,7 +231,7 @@ _NICIRA_PADDING = {
 
 
 def _nicira_as_reported(subtype: int, action: bytes) -> bytes:
-    """A Nicira action as Open vSwitch reports it."""
+    """Return a Nicira action as Open vSwitch reports it."""
     if subtype == nx.NXAST_REG_MOVE:
         return _without_zeros_behind(action)
     if subtype == nx.NXAST_DEC_TTL_CNT_IDS:
@@ -242,28 +244,28 @@ def _blanked(action: bytes, start: int, end: int) -> bytes:
 
 
 def _with_its_ids_only(dec_ttl: bytes) -> bytes:
-    """NXAST_DEC_TTL_CNT_IDS without what is behind its controllers' ids."""
+    """Return an NXAST_DEC_TTL_CNT_IDS without the bytes behind its controller ids."""
     end = 16 + 2 * int.from_bytes(dec_ttl[10:12], "big")
     length = -(-end // 8) * 8
     if length > len(dec_ttl):
-        return dec_ttl  # wrong
+        return dec_ttl  # malformed: the switch refuses it
     return dec_ttl[:2] + length.to_bytes(2, "big") + dec_ttl[4:end] + bytes(length - end)
 
 
 def _without_zeros_behind(reg_move: bytes) -> bytes:
-    """NXAST_REG_MOVE as Open vSwitch reports it."""
+    """Return an NXAST_REG_MOVE without zeros behind its fields, as Open vSwitch reports it."""
     if any(reg_move[24:]) or b"\xff\xff" in (reg_move[16:18], reg_move[20:22]):
-        return reg_move  # wrong, or an experimenter's field, whose number is longer
+        return reg_move  # malformed, or with an experimenter's field, whose header is longer
     return reg_move[:2] + b"\0\x18" + reg_move[4:24]
 
 
 @functools.lru_cache(maxsize=4096)
 def parse(raw: bytes) -> Actions:
     """
-    The Actions in these bytes.
+    Return the Actions in these bytes.
 
-    Raises OpenFlowError with OFPET_BAD_ACTION and the code that Open vSwitch gives for what is
-    wrong with the first wrong action.
+    Raises OpenFlowError with OFPET_BAD_ACTION and Open vSwitch's code for the first action that is
+    wrong.
     """
     wire: list[bytes] = []
     steps: list[Step] = []
@@ -324,17 +326,25 @@ def parse(raw: bytes) -> Actions:
 
 
 def output(port: int, max_len: int = 0) -> bytes:
-    """An output action."""
+    """
+    Return an output action.
+
+    max_len: bytes of the packet to send, if the port is OFPP_CONTROLLER
+    """
     return _OUTPUT.pack(of.OFPAT_OUTPUT, 8, port, max_len)
 
 
 def enqueue(port: int, queue: int) -> bytes:
-    """An enqueue action."""
+    """Return an enqueue action."""
     return _ENQUEUE.pack(of.OFPAT_ENQUEUE, 16, port, queue)
 
 
 def resubmit(table: int, in_port: int = of.OFPP_IN_PORT) -> bytes:
-    """NXAST_RESUBMIT_TABLE: look in another table, with this ingress port or the same."""
+    """
+    Return an NXAST_RESUBMIT_TABLE, which looks the packet up in another table.
+
+    in_port: the ingress port for that lookup; OFPP_IN_PORT for the packet's own
+    """
     return struct.pack(
         "!HHLHHB3x",
         of.OFPAT_VENDOR,
@@ -347,14 +357,18 @@ def resubmit(table: int, in_port: int = of.OFPP_IN_PORT) -> bytes:
 
 
 def load_tunnel_key(key: int) -> bytes:
-    """NXAST_REG_LOAD into the whole of tun_id."""
+    """Return an NXAST_REG_LOAD of all bits of tun_id."""
     return _REG_LOAD.pack(
         of.OFPAT_VENDOR, 24, nx.NX_VENDOR_ID, nx.NXAST_REG_LOAD, 63, nx.NXM_NX_TUN_ID, key
     )
 
 
 def load_tunnel_destination(ip: int) -> bytes:
-    """NXAST_REG_LOAD into the whole of tun_ipv4_dst."""
+    """
+    Return an NXAST_REG_LOAD of all bits of tun_ipv4_dst.
+
+    ip: the IPv4 address as a number, 172.16.0.1 being 0xAC100001
+    """
     return _REG_LOAD.pack(
         of.OFPAT_VENDOR, 24, nx.NX_VENDOR_ID, nx.NXAST_REG_LOAD, 31, nx.NXM_NX_TUN_IPV4_DST, ip
     )

@@ -1,4 +1,4 @@
-"""What the big switch refuses, and how OpenFlow 1.0 says it."""
+"""The errors with which the big switch refuses a message, and their bytes."""
 
 import struct
 
@@ -7,14 +7,14 @@ import pox.openflow.libopenflow_01 as of
 from edge.openflow.nicira import NX_VENDOR_ID, NXET_VENDOR
 
 _ERROR = struct.Struct("!BBHLHH")
-_LONGEST = 0xFFFF
+_LONGEST = 0xFFFF  # bytes of a message: what ofp_header.length can hold
 
 _NICIRA_ERROR = struct.Struct("!LHH")
 
 
 class OpenFlowError(Exception):
     """
-    A message that is refused.
+    Raised when a message is refused.
 
     type, code: as in ofp_error_msg (OpenFlow 1.0.0, 5.4.4)
     """
@@ -25,14 +25,19 @@ class OpenFlowError(Exception):
         self.code = code
 
     def reply(self, message: bytes, version: int = of.OFP_VERSION) -> bytes:
-        """The ofp_error_msg for this message: with its xid, and with all of it that has room."""
+        """Return the ofp_error_msg that refuses this message (see error_reply)."""
         return error_reply(self.type, self.code, message, version)
 
 
 class NiciraError(OpenFlowError):
-    """A message that is refused for a reason that only Nicira's extension has a number for."""
+    """
+    Raised when a message is refused with an error that only Nicira's extension defines.
+
+    type, code: as in struct nx_vendor_error (OVS, include/openflow/nicira-ext.h)
+    """
 
     def reply(self, message: bytes, version: int = of.OFP_VERSION) -> bytes:
+        """Return the ofp_error_msg of type NXET_VENDOR with the Nicira error in its data."""
         reason = _NICIRA_ERROR.pack(NX_VENDOR_ID, self.type, self.code)
         return error_reply(NXET_VENDOR, 0, message, version, reason)
 
@@ -41,9 +46,9 @@ def error_reply(
     type: int, code: int, message: bytes, version: int = of.OFP_VERSION, prefix: bytes = b""
 ) -> bytes:
     """
-    An ofp_error_msg for a message, with the message's xid.
+    Return an ofp_error_msg with the xid of the message, and as much of the message as fits.
 
-    prefix: what stands before the message's bytes in the error's data
+    prefix: bytes that stand before the message in the error's data
     """
     data = (prefix + message)[: _LONGEST - _ERROR.size]
     xid = int.from_bytes(message[4:8], "big")

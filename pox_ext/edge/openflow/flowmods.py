@@ -1,9 +1,10 @@
 """
-Flow-mods, and the NXM matches in them.
+Flow-mods for the switches, and the NXM matches in them.
 
-Flows are added with an ofp_flow_mod whose command names the table (NXT_FLOW_MOD_TABLE_ID), since
-its match can then stay the controller's.  They are modified and deleted with an NXT_FLOW_MOD that
-matches their cookie.  The formats are those of Open vSwitch's include/openflow/nicira-ext.h.
+A flow is added with an ofp_flow_mod, because that takes the controller's ofp_match as it is; its
+command names the table (NXT_FLOW_MOD_TABLE_ID).  A flow is modified and deleted with an
+NXT_FLOW_MOD that matches its cookie.  The formats are those of Open vSwitch's
+include/openflow/nicira-ext.h.
 """
 
 import struct
@@ -19,7 +20,7 @@ _VERSION = of.OFP_VERSION
 _FLOW_MOD = struct.Struct("!BBHL40sQHHHHLHH")
 _NX_FLOW_MOD = struct.Struct("!BBHLLLQHHHHLHHH6x")
 
-# What an ofp_flow_mod has room for.
+# Bytes of actions that fit into an ofp_flow_mod.
 LONGEST_ACTIONS = 0xFFFF - _FLOW_MOD.size
 
 _COOKIE = struct.Struct("!LQ")
@@ -29,17 +30,17 @@ _ICMPV6 = 58
 
 
 def match_in_port(port: int) -> bytes:
-    """NXM: the ingress port."""
+    """Return an NXM match of the ingress port."""
     return struct.pack("!LH", nx.NXM_OF_IN_PORT, port)
 
 
 def match_tunnel_key(key: int) -> bytes:
-    """NXM: the whole of the tunnel key."""
+    """Return an NXM match of the tunnel key, all bits of it."""
     return struct.pack("!LQ", nx.NXM_NX_TUN_ID, key)
 
 
 def match_cookie(cookie: int, mask: Optional[int] = None) -> bytes:
-    """NXM: the flow's cookie, or the bits of it that mask names."""
+    """Return an NXM match of the flow's cookie, or of the bits of it that are in mask."""
     if mask is None:
         return _COOKIE.pack(nx.NXM_NX_COOKIE, cookie)
     return struct.pack("!LQQ", nx.NXM_NX_COOKIE_W, cookie, mask)
@@ -47,9 +48,10 @@ def match_cookie(cookie: int, mask: Optional[int] = None) -> bytes:
 
 def match_kind(match: bytes) -> bytes:
     """
-    NXM: what a match in its one form (Match.wire) says of the kind of packet.
+    Return an NXM match of the kind of packet (Ethernet type, protocol, tag) in a Match.wire.
 
-    A flow-mod has to say it for the fields that its Nicira actions name.
+    Nicira actions name fields, and a switch takes them only with a match of packets that have these
+    fields.
     """
     wildcards, vlan, dl_type, proto, icmp_type, icmp_code = _KIND.unpack(match)
     said = b""
@@ -78,7 +80,13 @@ def add_flow(
     flags: int,
     actions: bytes,
 ) -> bytes:
-    """ADD with an ofp_match of 40 bytes."""
+    """
+    Return an OFPT_FLOW_MOD with the command ADD.
+
+    match: an ofp_match, 40 bytes
+    idle_timeout, hard_timeout: in seconds; 0 for none
+    flags: OFPFF_ bits
+    """
     return (
         _FLOW_MOD.pack(
             _VERSION,
@@ -109,7 +117,11 @@ def nicira_flow_mod(
     actions: bytes = b"",
     flags: int = 0,
 ) -> bytes:
-    """NXT_FLOW_MOD with an NXM match, for flows without timeouts, and for changes."""
+    """
+    Return an NXT_FLOW_MOD with an NXM match; the timeouts in it are 0.
+
+    command: OFPFC_ADD and so on
+    """
     padded = match + bytes(-len(match) % 8)
     return (
         _NX_FLOW_MOD.pack(
@@ -136,9 +148,11 @@ def nicira_flow_mod(
 
 def modify_flow(xid: int, table: int, cookie: int, actions: bytes, kind: bytes = b"") -> bytes:
     """
-    Give the flow with this cookie other actions; counters and timeouts stay.
+    Return a flow-mod that gives the flow with this cookie other actions.
 
-    kind: match_kind() of a match that covers the flow's, for actions that need it
+    Its counters and timeouts stay.
+
+    kind: match_kind() of the flow's match, or of a more general one, for actions that need it
     """
     return nicira_flow_mod(
         xid, of.OFPFC_MODIFY, table, match_cookie(cookie) + kind, cookie, actions=actions
@@ -146,12 +160,12 @@ def modify_flow(xid: int, table: int, cookie: int, actions: bytes, kind: bytes =
 
 
 def delete_flow(xid: int, table: int, cookie: int) -> bytes:
-    """Delete the flow with this cookie."""
+    """Return a flow-mod that deletes the flow with this cookie."""
     return nicira_flow_mod(xid, of.OFPFC_DELETE, table, match_cookie(cookie))
 
 
 def delete_flows(xid: int, table: int, cookie: int, mask: int) -> bytes:
-    """Delete the flows whose cookies have these bits."""
+    """Return a flow-mod that deletes the flows whose cookie, under the mask, is this one."""
     return nicira_flow_mod(xid, of.OFPFC_DELETE, table, match_cookie(cookie, mask))
 
 

@@ -1,10 +1,11 @@
 """
-OpenFlow 1.0 matches as Open vSwitch understands them.
+OpenFlow 1.0 matches in the normal form that Open vSwitch gives them.
 
-An ofp_match can say the same thing in many ways: bits under a wildcard, fields that cannot be
-there (a TCP port without TCP), host bits below a prefix.  Open vSwitch brings all of them to one
-form (ofputil_match_from_ofp10_match and ofputil_normalize_match in its lib/ofp-match.c), by which
-it tells whether two flows have the same match and which it reports.  Match is that form.
+Different bytes of an ofp_match can mean the same: bits under a wildcard, fields that the packet
+cannot have (a TCP port without TCP), and host bits below a prefix do not count.  Open vSwitch
+normalizes every match (ofputil_match_from_ofp10_match and ofputil_normalize_match in its
+lib/ofp-match.c).  It compares normalized matches to tell whether two flows have the same match,
+and reports them in statistics.  Match is that normal form.
 """
 
 import functools
@@ -26,30 +27,31 @@ _LOOK = struct.Struct("!L2x6x6xHBxHBB2x")
 _FIELDS = struct.Struct("!H6s6sHBxHBB2xLLHH")
 _FIELD_BITS = _FIELDS.size * 8
 
-_PORTS_PROTOCOLS = frozenset((1, 6, 17, 132))  # ICMP, TCP, UDP, SCTP: those with tp_src, tp_dst
+# The protocols that have tp_src and tp_dst: ICMP, TCP, UDP and SCTP.
+_PORTS_PROTOCOLS = frozenset((1, 6, 17, 132))
 _IPV6_PORTS_PROTOCOLS = frozenset((58, 6, 17, 132))
 
 _NW_SRC_ALL = 32 << of.OFPFW_NW_SRC_SHIFT
 _NW_DST_ALL = 32 << of.OFPFW_NW_DST_SHIFT
 _NW_ADDRESSES = _NW_SRC_ALL | _NW_DST_ALL
 
-# A match that names any field but in_port, be it one that cannot be there, is one of Ethernet
-# frames to Open vSwitch: another match than one that names none, though both match every frame.
+# A match that names a field other than in_port, possible or not, matches the packet type Ethernet
+# for Open vSwitch.  So it differs from a match that names none, though both match every frame.
 _ETHERNET = 1 << _FIELD_BITS
 _SAYS_NOTHING = of.OFPFW_ALL & ~(of.OFPFW_NW_SRC_MASK | of.OFPFW_NW_DST_MASK) | _NW_ADDRESSES
 
-# The tag is compared as OVS's TCI: vid, priority, and the bit that says that there is a tag.
+# The VLAN tag is compared as Open vSwitch's TCI: VLAN id, priority, and this bit if there is a tag.
 TCI_PRESENT = 0x1000
 
 
 class Match(NamedTuple):
     """
-    A match in its one form.
+    A match in normal form.
 
-    wire: the 40 bytes of it, as Open vSwitch reports them
-    south: 40 bytes that are the same match again when an Open vSwitch reads them
-    value, mask: the fields as one number and the bits of it that count
-    in_port: the ingress port if it is matched, else None
+    wire: its ofp_match, 40 bytes, as Open vSwitch reports it
+    south: the ofp_match to send to an Open vSwitch, which reads this same match from it
+    value, mask: the fields as one number, and the bits of it that count
+    in_port: the ingress port if the match names one, else None
     """
 
     wire: bytes
@@ -60,19 +62,19 @@ class Match(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What the wildcards of a match, with the kind of packet, make of its fields."""
+    """How to normalize the fields of a match: it follows from wildcards, dl_type and nw_proto."""
 
     wildcards: bytes
     south_wildcards: bytes
-    wire_mask: int  # the bits of the wire's fields that stay
+    wire_mask: int  # the bits of Match.wire's fields that stay
     mask: int  # the bits of Match.value that count
-    tag_mask: int  # the bits of the tag that are taken from the message
+    tag_mask: int  # the bits of the TCI that are taken from the message
     ethernet: int  # _ETHERNET or 0
     has_in_port: bool
 
 
 def _clamp(wildcards: int) -> int:
-    """The wildcards without unused bits, and with 32 for 32 to 63 ignored address bits."""
+    """Return the wildcards without unused bits, and with 32 wherever 32 to 63 bits are ignored."""
     wildcards &= of.OFPFW_ALL
     if wildcards & _NW_SRC_ALL:
         wildcards = wildcards & ~of.OFPFW_NW_SRC_MASK | _NW_SRC_ALL
@@ -82,7 +84,7 @@ def _clamp(wildcards: int) -> int:
 
 
 def _possible(wildcards: int, dl_type: int, nw_proto: int) -> int:
-    """The (clamped) wildcards, and more: for the fields that frames of this kind do not have."""
+    """Return the wildcards, clamped, plus those of the fields that such a packet does not have."""
     if wildcards & of.OFPFW_DL_TYPE:
         dl_type = 0
     if dl_type == ETH_IP:
@@ -103,8 +105,9 @@ def _possible(wildcards: int, dl_type: int, nw_proto: int) -> int:
 @functools.lru_cache(maxsize=4096)
 def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: bool) -> _Shape:
     """
-    The shape of a match with these wildcards, this protocol, and (no_tag) dl_vlan VLAN_NONE.
+    Return the shape of a match.
 
+    no_tag: whether its dl_vlan is VLAN_NONE
     literal: see parse()
     """
     wildcards = _clamp(wildcards)
@@ -119,7 +122,7 @@ def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: b
     pcp = bits(of.OFPFW_DL_VLAN_PCP, 7)
     untagged = no_tag and bool(vid)
     if untagged:
-        # "No tag" says everything about the priority bits too.
+        # Without a tag there are no priority bits: they are matched too.
         tci_mask, vid_wire, pcp_wire = 0xFFFF, 0xFFFF, 0
         wildcards &= ~of.OFPFW_DL_VLAN_PCP
     else:
@@ -164,7 +167,7 @@ def _shape(wildcards: int, no_tag: bool, dl_type: int, nw_proto: int, literal: b
     )
 
 
-# Where dl_vlan and dl_vlan_pcp stand in the number made of the fields.
+# The places of dl_vlan and dl_vlan_pcp in Match.value.
 _VLAN_SHIFT = _FIELD_BITS - 16 * 8
 _PCP_SHIFT = _FIELD_BITS - 17 * 8
 _TAG_CLEAR = ~(0xFFFF << _VLAN_SHIFT | 0xFF << _PCP_SHIFT)
@@ -172,9 +175,10 @@ _TAG_CLEAR = ~(0xFFFF << _VLAN_SHIFT | 0xFF << _PCP_SHIFT)
 
 def parse(raw: bytes, literal: bool = False) -> Match:
     """
-    The Match that the 40 bytes of an ofp_match mean to Open vSwitch.
+    Return the Match that an ofp_match of 40 bytes means to Open vSwitch.
 
-    literal: keep fields that cannot be there, as Open vSwitch does with the filters of statistics
+    literal: keep fields that the packet cannot have, as Open vSwitch does in the filters of
+        statistics requests
     """
     wildcards, dl_vlan, pcp, dl_type, _, nw_proto = _LOOK.unpack_from(raw)
     shape = _shape(wildcards, dl_vlan == VLAN_NONE, dl_type, nw_proto, literal)
@@ -196,16 +200,16 @@ ANY = parse(_WIRE.pack(of.OFPFW_ALL, b""))
 
 
 def with_in_port(wire: bytes, port: int) -> bytes:
-    """The same 40 bytes with another ingress port."""
+    """Return the same ofp_match with another ingress port."""
     return b"%b%b%b" % (wire[:4], port.to_bytes(2, "big"), wire[6:])
 
 
 def of_frame(frame: bytes, in_port: int) -> int:
     """
-    The fields of a frame as a number that compares with Match.value under Match.mask.
+    Return the fields of a frame as one number: it matches if it is Match.value under Match.mask.
 
-    This is what flow_extract (OVS, lib/flow.c) and OpenFlow 1.0.0, 3.4 say of a frame; a frame
-    that is cut short has zeros for what is missing.
+    The fields are those of flow_extract (OVS, lib/flow.c) and of OpenFlow 1.0.0, 3.4.  Fields that
+    are missing in a truncated frame are 0.
     """
     tci = nw_tos = nw_proto = nw_src = nw_dst = tp_src = tp_dst = 0
     offset = 12
@@ -263,7 +267,7 @@ def of_frame(frame: bytes, in_port: int) -> int:
 
 
 def _transport_ports(nw_proto: int, payload: bytes, icmp: int) -> "tuple[int, int]":
-    """tp_src and tp_dst: ports, or ICMP's type and code (OpenFlow 1.0.0, table 3)."""
+    """Return tp_src and tp_dst: ports, or ICMP's type and code (OpenFlow 1.0.0, table 3)."""
     if nw_proto == icmp and len(payload) >= 8:
         return payload[0], payload[1]
     least = {6: 20, 17: 8, 132: 12}.get(nw_proto)
@@ -274,9 +278,9 @@ def _transport_ports(nw_proto: int, payload: bytes, icmp: int) -> "tuple[int, in
 
 def _upper_of_ipv6(packet: bytes) -> Optional[tuple[int, bytes]]:
     """
-    The upper protocol of an IPv6 packet, and its payload, which is empty for a fragment.
+    Return the upper-layer protocol of an IPv6 packet, and its payload, empty for a fragment.
 
-    None if the packet, or one of its extension headers, is cut short.
+    None if the packet, or one of its extension headers, is truncated.
     """
     end = 40 + int.from_bytes(packet[4:6], "big")
     if end > len(packet):
@@ -290,7 +294,7 @@ def _upper_of_ipv6(packet: bytes) -> Optional[tuple[int, bytes]]:
             where = int.from_bytes(rest[2:4], "big")
             fragment = fragment or bool(where & 0xFFF9)
             if where & 0xFFF8:
-                return rest[0], b""  # a later fragment: what follows is no header
+                return rest[0], b""  # a later fragment: no header follows
         elif nw_proto == 51:  # authentication
             length = (rest[1] + 2) * 4
         else:  # hop-by-hop, routing, destination options

@@ -1,8 +1,8 @@
 """
-Messages of OpenFlow 1.0 and of Nicira's extensions, but for flow-mods and statistics.
+Messages of OpenFlow 1.0 and of Nicira's extensions, except flow-mods and statistics.
 
-Pure functions between values and bytes.  The formats are those of the OpenFlow 1.0.0 specification
-and of Open vSwitch's include/openflow/nicira-ext.h.
+Pure functions from values to bytes and back.  The formats are those of the OpenFlow 1.0.0
+specification and of Open vSwitch's include/openflow/nicira-ext.h.
 """
 
 import struct
@@ -19,7 +19,7 @@ _NX_PACKET_IN = struct.Struct("!LHBBQH6x")
 _PACKET_OUT = struct.Struct("!BBHLLHH")
 _FLOW_REMOVED = struct.Struct("!40sQHBxLLH2xQQ")
 
-# What an ofp_packet_out has room for, with the frame.
+# Bytes of actions and frame together that fit into an ofp_packet_out.
 LONGEST_PACKET_OUT = 0xFFFF - _PACKET_OUT.size
 
 NO_BUFFER = 0xFFFFFFFF
@@ -37,7 +37,13 @@ def _nicira(subtype: int, xid: int, body: bytes) -> bytes:
 
 
 class PacketIn(NamedTuple):
-    """An NXT_PACKET_IN."""
+    """
+    An NXT_PACKET_IN (struct nx_packet_in).
+
+    total_len: bytes of the frame, which may be more than there are in data
+    tunnel_key, tunnel_destination: tun_id and tun_ipv4_dst; None if it did not come by a tunnel
+    data: the frame, or the beginning of it
+    """
 
     total_len: int
     reason: int
@@ -49,18 +55,22 @@ class PacketIn(NamedTuple):
     data: bytes
 
 
-# Where the frame begins if the match has just an in_port.
+# The offset of the frame if the match holds the in_port alone.
 PACKET_IN_DATA = 50
 _JUST_IN_PORT = struct.pack("!H6xL", 6, nx.NXM_OF_IN_PORT)
 
 
 def has_just_in_port(message: bytes) -> bool:
-    """True if an NXT_PACKET_IN has nothing in its match but the in_port, as nearly always."""
+    """Return whether the match of an NXT_PACKET_IN holds the in_port alone: the usual case."""
     return message[32:44] == _JUST_IN_PORT and len(message) >= PACKET_IN_DATA
 
 
 def parse_packet_in(message: bytes) -> PacketIn:
-    """The fields of an NXT_PACKET_IN (the whole message).  Raises ValueError if it is broken."""
+    """
+    Return the fields of an NXT_PACKET_IN.
+
+    message: all of it.  Raises struct.error if it is too short.
+    """
     _, total_len, reason, table, cookie, match_len = _NX_PACKET_IN.unpack_from(message, 16)
     offset = 16 + _NX_PACKET_IN.size
     end = offset + match_len
@@ -81,7 +91,7 @@ def parse_packet_in(message: bytes) -> PacketIn:
 
 
 class FlowRemoved(NamedTuple):
-    """What matters of an OFPT_FLOW_REMOVED."""
+    """The fields of an OFPT_FLOW_REMOVED (OpenFlow 1.0.0, 5.4.2) that are used."""
 
     cookie: int
     priority: int
@@ -91,13 +101,17 @@ class FlowRemoved(NamedTuple):
 
 
 def parse_flow_removed(message: bytes) -> FlowRemoved:
-    """The fields of an OFPT_FLOW_REMOVED (the whole message)."""
+    """
+    Return the fields of an OFPT_FLOW_REMOVED.
+
+    message: all of it.  Raises struct.error if it is too short.
+    """
     _, cookie, priority, reason, _, _, _, packets, octets = _FLOW_REMOVED.unpack_from(message, 8)
     return FlowRemoved(cookie, priority, reason, packets, octets)
 
 
 def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:
-    """OFPT_PACKET_OUT of a frame."""
+    """Return an OFPT_PACKET_OUT of a frame."""
     return (
         _PACKET_OUT.pack(
             _VERSION,
@@ -114,41 +128,41 @@ def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:
 
 
 def set_config(xid: int, flags: int, miss_send_len: int) -> bytes:
-    """OFPT_SET_CONFIG."""
+    """Return an OFPT_SET_CONFIG."""
     return _message(of.OFPT_SET_CONFIG, xid, struct.pack("!HH", flags, miss_send_len))
 
 
 def port_mod(
     xid: int, port: int, hw_addr: bytes, config: int, mask: int, advertise: int = 0
 ) -> bytes:
-    """OFPT_PORT_MOD."""
+    """Return an OFPT_PORT_MOD."""
     return _message(
         of.OFPT_PORT_MOD, xid, struct.pack("!H6sLLL4x", port, hw_addr, config, mask, advertise)
     )
 
 
 def barrier_request(xid: int) -> bytes:
-    """OFPT_BARRIER_REQUEST."""
+    """Return an OFPT_BARRIER_REQUEST."""
     return _message(of.OFPT_BARRIER_REQUEST, xid)
 
 
 def echo_request(xid: int) -> bytes:
-    """OFPT_ECHO_REQUEST."""
+    """Return an OFPT_ECHO_REQUEST."""
     return _message(of.OFPT_ECHO_REQUEST, xid)
 
 
 def features_request(xid: int) -> bytes:
-    """OFPT_FEATURES_REQUEST."""
+    """Return an OFPT_FEATURES_REQUEST."""
     return _message(of.OFPT_FEATURES_REQUEST, xid)
 
 
 def set_packet_in_format(xid: int) -> bytes:
-    """NXT_SET_PACKET_IN_FORMAT: packet-ins bear the tunnel's fields, a cookie and a table."""
+    """Return an NXT_SET_PACKET_IN_FORMAT, for packet-ins with tunnel fields, cookie and table."""
     return _nicira(nx.NXT_SET_PACKET_IN_FORMAT, xid, struct.pack("!L", nx.NXPIF_NXM))
 
 
 def use_table_ids(xid: int) -> bytes:
-    """NXT_FLOW_MOD_TABLE_ID: the upper half of a flow-mod's command is its table."""
+    """Return an NXT_FLOW_MOD_TABLE_ID: a flow-mod's command then names its table."""
     return _nicira(nx.NXT_FLOW_MOD_TABLE_ID, xid, struct.pack("!B7x", 1))
 
 
@@ -166,6 +180,7 @@ class PhyPort(NamedTuple):
     peer: int
 
     def pack(self) -> bytes:
+        """Return its bytes."""
         return _PHY_PORT.pack(*self)
 
 
@@ -174,13 +189,17 @@ PHY_PORT_LEN = _PHY_PORT.size
 
 
 def parse_phy_port(raw: bytes, offset: int = 0) -> PhyPort:
-    """The ofp_phy_port at offset."""
+    """Return the ofp_phy_port at this offset.  Raises struct.error if there is not all of it."""
     port = PhyPort._make(_PHY_PORT.unpack_from(raw, offset))
     return port._replace(name=port.name.split(b"\0", 1)[0])
 
 
 def parse_features(message: bytes) -> tuple[PhyPort, ...]:
-    """The ports of an OFPT_FEATURES_REPLY (the whole message)."""
+    """
+    Return the ports of an OFPT_FEATURES_REPLY.
+
+    message: all of it
+    """
     return tuple(
         parse_phy_port(message, offset)
         for offset in range(32, len(message) - PHY_PORT_LEN + 1, PHY_PORT_LEN)

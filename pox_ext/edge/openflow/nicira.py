@@ -1,8 +1,8 @@
 """
-Numbers of the Nicira extensions that are used here.
+Constants of the Nicira extensions.
 
-From Open vSwitch's include/openflow/nicira-ext.h.  They stand in pox.openflow.nicira as well, but
-that module can only be imported inside a running POX.
+They are those of Open vSwitch's include/openflow/nicira-ext.h.  pox.openflow.nicira has them too,
+but that module can only be imported inside a running POX.
 """
 
 NX_VENDOR_ID = 0x00002320
@@ -56,7 +56,7 @@ NXAST_SET_MPLS_LABEL = 30
 NXAST_SET_MPLS_TC = 31
 NXAST_REG_LOAD2 = 33
 
-# Headers of NXM fields: class, field, whether there is a mask, length.
+# Headers of NXM fields: class (16 bits), field (7), whether there is a mask (1), length (8).
 NXM_OF_IN_PORT = 0x00000002
 NXM_OF_ETH_TYPE = 0x00000602
 NXM_OF_VLAN_TCI_W = 0x00000904
@@ -68,7 +68,8 @@ NXM_NX_COOKIE = 0x00013C08
 NXM_NX_COOKIE_W = 0x00013D10
 NXM_NX_TUN_IPV4_DST = 0x00014004
 
-# Errors for which OpenFlow 1.0 has no number: a vendor error of this type, with these inside.
+# Errors that OpenFlow 1.0 does not define: an error of type NXET_VENDOR has one of these (type,
+# code) in its data.
 NXET_VENDOR = 0xB0C2
 NXBRC_BAD_ROLE = (1, 513)
 NXBRC_BAD_IN_PORT = (1, 514)
@@ -77,7 +78,11 @@ NXFMFC_BAD_FLAGS = (3, 258)
 
 
 def is_known_statistic(body: bytes) -> bool:
-    """True if this is the beginning of Nicira's own statistics (struct nicira_stats_msg)."""
+    """
+    Return whether this is a request or reply of Nicira's own statistics.
+
+    body: what follows the type OFPST_VENDOR (struct nicira_stats_msg)
+    """
     vendor, subtype = body[:4], body[4:8]
     return (
         len(body) >= 12

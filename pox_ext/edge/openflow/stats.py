@@ -1,5 +1,5 @@
 """
-Statistics: requests, and the parts of their replies.
+Statistics: requests to the switches, and their replies, which may come in several parts.
 
 The formats of NXST_FLOW are those of Open vSwitch's include/openflow/nicira-ext.h.
 """
@@ -22,24 +22,37 @@ ALL_TABLES = 0xFF
 def dump_flows(
     xid: int, cookie: Optional[int] = None, mask: Optional[int] = None, table: int = ALL_TABLES
 ) -> bytes:
-    """NXST_FLOW for all flows, or for those with this cookie."""
+    """
+    Return an NXST_FLOW request for all flows, or for those with this cookie.
+
+    mask: the bits of the cookie that count; None for all
+    """
     match = b"" if cookie is None else match_cookie(cookie, mask)
     body = struct.pack("!LL4xHHB3x", nx.NX_VENDOR_ID, nx.NXST_FLOW, of.OFPP_NONE, len(match), table)
     return stats_request(xid, of.OFPST_VENDOR, body + match + bytes(-len(match) % 8))
 
 
 def stats_request(xid: int, kind: int, body: bytes) -> bytes:
-    """OFPT_STATS_REQUEST."""
+    """
+    Return an OFPT_STATS_REQUEST.
+
+    kind: OFPST_FLOW and so on
+    """
     return _STATS.pack(of.OFP_VERSION, of.OFPT_STATS_REQUEST, 12 + len(body), xid, kind, 0) + body
 
 
 def is_more(message: bytes) -> bool:
-    """True if more parts of this statistics reply follow (OFPSF_REPLY_MORE)."""
+    """Return whether more parts of this statistics reply follow (OFPSF_REPLY_MORE)."""
     return bool(message[11] & of.OFPSF_REPLY_MORE)
 
 
 class FlowStats(NamedTuple):
-    """One flow of an NXST_FLOW reply (struct nx_flow_stats)."""
+    """
+    One flow of an NXST_FLOW reply (struct nx_flow_stats).
+
+    idle_age: seconds since a packet met the flow; 0 if the switch does not know
+    match: NXM, without padding
+    """
 
     table: int
     priority: int
@@ -55,9 +68,9 @@ class FlowStats(NamedTuple):
 
 def parse_flows(message: bytes) -> Iterator[FlowStats]:
     """
-    The flows in one part of an NXST_FLOW reply (the whole message).
+    Yield the flows in one part of an NXST_FLOW reply.
 
-    Raises ValueError or struct.error if it is broken.
+    message: all of the part.  Raises ValueError or struct.error if it is malformed.
     """
     offset = 24
     while offset < len(message):
@@ -84,7 +97,7 @@ def parse_flows(message: bytes) -> Iterator[FlowStats]:
             priority,
             idle_timeout,
             hard_timeout,
-            # Open vSwitch sends the age plus one, and 0 where it does not know it.
+            # Open vSwitch sends the age plus one, and 0 if it does not know the age.
             max(idle_age - 1, 0),
             cookie,
             packets,
@@ -105,9 +118,9 @@ _COUNTERS = struct.Struct("!H22xQQQ")
 
 def parse_counters(message: bytes) -> Iterator[tuple[int, int, int]]:
     """
-    (cookie, packets, octets) of the flows in one part of an NXST_FLOW reply.
+    Yield (cookie, packets, octets) of each flow in one part of an NXST_FLOW reply.
 
-    Raises ValueError or struct.error if it is broken.
+    message: all of the part.  Raises ValueError or struct.error if it is malformed.
     """
     offset, end = 24, len(message)
     unpack = _COUNTERS.unpack_from

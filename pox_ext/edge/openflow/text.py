@@ -1,14 +1,15 @@
 """
-Matches and actions in the words of ovs-ofctl(8), for people to read.
+Matches and actions as text, in the syntax of ovs-ofctl(8).
 
-Pure functions from bytes to text.  What ovs-ofctl would name and this does not know is shown in
-hexadecimal; nothing raises, whatever the bytes are.
+Pure functions from bytes to text.  Fields and actions that are not known here are shown in
+hexadecimal.  No function raises an exception, whatever the bytes are.
 """
 
 import functools
 import ipaddress
 import struct
 from collections.abc import Iterator
+from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
 
@@ -88,15 +89,15 @@ _FIELD_NAMES = {
     **{(1, number): f"NXM_NX_{name}" for number, name in enumerate(_NXM_NX)},
 }
 
-# The fields of a match by what ovs-ofctl calls them, in its order (match_format in OVS's
-# lib/match.c).  Those before "dl_type" come after the protocol's name.
+# The fields (class, number) that ovs-ofctl has names of its own for (match_format in OVS's
+# lib/match.c).
 _IN_PORT, _ETH_DST, _ETH_SRC, _ETH_TYPE, _VLAN_TCI, _IP_TOS, _IP_PROTO, _IP_SRC, _IP_DST = (
     (0, number) for number in range(9)
 )
 _ARP_OP, _ARP_SPA, _ARP_TPA = ((0, number) for number in (15, 16, 17))
 _TUN_ID, _TUN_DST = (1, 16), (1, 32)
 _PORT_FIELDS = {
-    # (dl_type, nw_proto) -> the protocol's name, its tp_src and tp_dst, and what they are called
+    # (dl_type, nw_proto) -> the protocol's name, the fields for tp_src and tp_dst, and their names
     (matches.ETH_IP, 1): ("icmp", (0, 13), (0, 14), "icmp_type", "icmp_code"),
     (matches.ETH_IP, 6): ("tcp", (0, 9), (0, 10), "tp_src", "tp_dst"),
     (matches.ETH_IP, 17): ("udp", (0, 11), (0, 12), "tp_src", "tp_dst"),
@@ -114,25 +115,29 @@ _PROTOCOLS = {
     0x8847: "mpls",
     0x8848: "mplsm",
 }
-_TAGGED = 0x1000  # the bit of a TCI that says that there is a tag
+_TAGGED = 0x1000  # this bit of a TCI is set if there is a tag
 
 _Field = tuple[int, int]
 _OFP_MATCH = struct.Struct("!LH6s6sHBxHBB2x4s4sHH")
 
 
 def port_text(port: int) -> str:
-    """A port's number, or its name if it is a reserved one."""
+    """Return a port's number, or the name of a reserved port."""
     return _PORTS.get(port) or str(port)
 
 
 def mac_text(address: bytes) -> str:
-    """An Ethernet address."""
+    """Return an Ethernet address as text, with colons."""
     return address.hex(":")
 
 
 @functools.lru_cache(maxsize=32768)
 def match_text(wire: bytes) -> str:
-    """An ofp_match of 40 bytes (Match.wire); empty if it matches everything."""
+    """
+    Return an ofp_match as text; empty if it matches everything.
+
+    wire: its 40 bytes (Match.wire)
+    """
     fields: dict[_Field, tuple[int, int]] = {}
     (
         wildcards,
@@ -183,7 +188,11 @@ def match_text(wire: bytes) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def nxm_text(match: bytes) -> str:
-    """A match as NXM entries, without padding; empty if it matches everything."""
+    """
+    Return an NXM match as text; empty if it matches everything.
+
+    match: its entries, without padding
+    """
     fields: dict[_Field, tuple[int, int]] = {}
     offset = 0
     while offset + 4 <= len(match):
@@ -198,7 +207,7 @@ def nxm_text(match: bytes) -> str:
         fields[nxm_class, field >> 1] = value, mask
     try:
         return _fields_text(fields)
-    except (OverflowError, ValueError):  # a field of another length than it has
+    except (OverflowError, ValueError):  # a field has a length that is not its own
         return f"nxm:{match.hex()}"
 
 
@@ -222,7 +231,7 @@ def _ethernet(value: int, mask: int) -> str:
 
 
 def _fields_text(fields: dict[_Field, tuple[int, int]]) -> str:
-    """The fields (value, mask) as match_format() of Open vSwitch writes them."""
+    """Return the fields, each a value and a mask, as Open vSwitch's match_format() does."""
     words: list[str] = []
 
     def take(field: _Field) -> "tuple[int, int]":
@@ -302,7 +311,7 @@ def _subfield(header: bytes, start: int, bits: int) -> str:
 
 
 def split_actions(raw: bytes) -> Iterator[bytes]:
-    """Each of the actions.  What is no action ends them, as it is."""
+    """Yield each action.  Bytes that are no action are yielded as they are, and are the last."""
     offset = 0
     while offset < len(raw):
         length = int.from_bytes(raw[offset + 2 : offset + 4], "big")
@@ -315,12 +324,12 @@ def split_actions(raw: bytes) -> Iterator[bytes]:
 
 @functools.lru_cache(maxsize=32768)
 def actions_text(raw: bytes) -> str:
-    """All of the actions, separated by commas."""
+    """Return the actions as text, separated by commas; "drop" if there are none."""
     return ",".join(map(action_text, split_actions(raw))) or "drop"
 
 
 def action_text(action: bytes) -> str:
-    """One action."""
+    """Return one action as text."""
     try:
         kind = int.from_bytes(action[:2], "big")
         if kind == of.OFPAT_VENDOR:
@@ -343,7 +352,7 @@ def _output_text(action: bytes) -> str:
     return _PORTS.get(port, f"output:{port}")
 
 
-_ACTIONS = {
+_ACTIONS: dict[int, Callable[[bytes], str]] = {
     of.OFPAT_OUTPUT: _output_text,
     of.OFPAT_SET_VLAN_VID: lambda a: f"mod_vlan_vid:{_number(a, 4, 2)}",
     of.OFPAT_SET_VLAN_PCP: lambda a: f"mod_vlan_pcp:{_number(a, 4, 1)}",
@@ -417,7 +426,7 @@ def _resubmit_text(action: bytes) -> str:
     return f"resubmit({port_word},{'' if table == 255 else table})"
 
 
-_NICIRA = {
+_NICIRA: dict[int, Callable[[bytes], str]] = {
     nx.NXAST_REG_MOVE: _move_text,
     nx.NXAST_REG_LOAD: _load_text,
     nx.NXAST_NOTE: lambda a: f"note:{a[10:].hex('.')}",

@@ -1,15 +1,16 @@
-"""Every workaround for POX's defects, each with its reason.
+"""Every workaround for a defect of POX, each with its reason.
 
-Lines of POX are those of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
-install() puts all of them in place; importing does nothing.
+install() puts them in place; to import the package changes nothing. Line numbers of POX are those
+of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
 
-    hub         recoco's select loop dies of one bad descriptor, and is slow to wake
-    listener    it dies of a failed accept(), waits for ever for handshakes, and has no TLS
-    connection  bad bytes drop a switch; a switch that connects again is lost
-    outbox      the thread that sends what did not fit dies of one closed switch
-    ioworkers   one bad connection of a datapath ends the I/O of all, and sending is quadratic
-    help        it cannot read a launch() with annotations, nor any since Python 3.11
-    timers      a recurring timer dies of one exception
+    hub         one bad descriptor ends POX's select loop, which is also slow to wake
+    listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
+    connection  bad bytes end a switch's connection; a switch that connects again is lost
+    outbox      one closed switch ends the thread that sends what the kernel did not take
+    ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time
+    webserver   one client can use up its threads (install() leaves this to who serves pages)
+    help        it fails for a launch() with annotations, and since Python 3.11 for any
+    timers      one exception ends a recurring timer
     ending      the main thread notices the end up to ten seconds late
     webserver   one connection may cost any memory, thread or log; imported by edge.dashboard alone
 """
@@ -17,9 +18,10 @@ install() puts all of them in place; importing does nothing.
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Callable
 
 from pox.core import core
+from pox.lib.recoco import Scheduler
 from pox.openflow import of_01
 
 from .connection import EdgeConnection
@@ -38,16 +40,17 @@ __all__ = [
     "after",
     "end_of_turn",
     "every",
-    "run_in_slices",
     "install",
     "repair_help",
+    "run_in_slices",
 ]
 
 
 def install() -> None:
-    """Repair the running POX; call it from launch(). Again does nothing.
+    """Put the repairs in place in the running POX. A second call does nothing.
 
-    Raises RuntimeError if openflow.of_01 listens already: its task cannot be replaced then.
+    To be called from a component's launch(). Raises RuntimeError if openflow.of_01 listens already:
+    its task cannot be replaced then.
     """
     scheduler = core.scheduler
     if isinstance(scheduler._selectHub, RobustSelectHub):
@@ -62,7 +65,7 @@ def install() -> None:
     of_01.deferredSender = DeferredSends()
     of_01.OpenFlow_01_Task.run = listen
     for component in listeners:
-        component.gen = component.run()  # it was made from POX's run()
+        component.gen = component.run()  # POX has made it from its own run()
 
 
 def end_of_turn(callback: Callable[[], None]) -> None:
@@ -70,25 +73,25 @@ def end_of_turn(callback: Callable[[], None]) -> None:
     core.scheduler._selectHub.end_of_turn(callback)
 
 
-def run_in_slices(steps: Iterator[Any]) -> None:
-    """Go through an iterator, one step now and one at the end of each turn from then on.
+def run_in_slices(steps: Iterator[object]) -> None:
+    """Exhaust an iterator, one step now and one at the end of each turn from then on.
 
-    It is for what takes long: others have their turns between.
+    It is for long work: other tasks have their turns between the steps.
     """
     for _ in steps:
         end_of_turn(lambda: run_in_slices(steps))
         return
 
 
-def _unblock_call_later(scheduler: Any) -> None:
+def _unblock_call_later(scheduler: Scheduler) -> None:
     """Make core.callLater safe to call any number of times in one turn.
 
     POX: each call writes a byte to a blocking pipe (pox/lib/util.py:314) that only the scheduler
-    reads: 65,536 calls from one of its own tasks, and POX stands still for ever.
+    reads. After 65,536 calls from one of the scheduler's own tasks, POX stands still for ever.
 
-    Here: the pipe does not block; when it is full, the reader has been woken anyway.
+    Here: the pipe does not block. When it is full, the scheduler is about to read it anyway.
     """
-    scheduler.callLater(lambda: None)  # POX makes the task for it at the first call
+    scheduler.callLater(lambda: None)  # POX makes the task and its pipe at the first call
     pinger = scheduler._callLaterTask._pinger
     os.set_blocking(pinger._w, False)
     ping = pinger.ping

@@ -7,7 +7,7 @@ import socket
 import ssl
 import sys
 import termios
-from typing import Any, Callable, Optional
+from typing import Callable, Optional, Union
 
 import pox.openflow.libopenflow_01 as of
 from pox.openflow import ConnectionDown, of_01
@@ -16,21 +16,22 @@ from .outbox import BACKLOG_LIMIT, Outbox
 
 log = logging.getLogger("edge.pox")
 
-READ_SIZE = 64 << 10  # bytes; a whole TLS record fits, so that none stays behind in the TLS layer
-MESSAGES_PER_TURN = 64  # after these it is the turn of others
+# Bytes. A whole TLS record fits, so none stays behind in the TLS layer, where poll() cannot see it.
+READ_SIZE = 64 << 10
+MESSAGES_PER_TURN = 64  # of one connection; then other tasks have their turn
 _TCP_RTO_MAX_MS = 44  # linux/tcp.h; since Linux 6.15
-WARNINGS = 10  # messages of one connection that could not be handled; the rest is for debug
+WARNINGS = 10  # messages of one connection that get a warning; further ones are logged at DEBUG
 
 
 class Handshake(of_01.HandshakeOpenFlowHandlers):
-    """POX's handshake, which asks EdgeConnection.accept_dpid first.
+    """POX's handshake, which asks EdgeConnection.accept_dpid before it takes a switch.
 
-    POX: pox/openflow/of_01.py:329 takes any dpid, and pox/openflow/__init__.py:401 lets the newer
-    connection take the older one's place without a word.
+    POX: pox/openflow/of_01.py:329 takes any dpid. When two connections have one dpid,
+    pox/openflow/__init__.py:401 lets the newer one take the older one's place silently.
     """
 
-    def handle_FEATURES_REPLY(self, con: "EdgeConnection", msg: Any) -> None:
-        """The switch says who it is."""
+    def handle_FEATURES_REPLY(self, con: "EdgeConnection", msg: of.ofp_features_reply) -> None:
+        """Take the switch, or close the connection if its dpid is not accepted."""
         accept = type(con).accept_dpid
         if accept is not None and not accept(con, msg.datapath_id):
             con.dpid = None
@@ -40,53 +41,60 @@ class Handshake(of_01.HandshakeOpenFlowHandlers):
 
 
 class EdgeConnection(of_01.Connection):
-    """Takes the place of of_01.Connection, and keeps its interface and events.
+    """Takes the place of of_01.Connection, with the same interface and events.
 
     POX, all in pox/openflow/of_01.py:
     - :904 reads 2,048 bytes at a time, and :909 and :948 copy the whole buffer for each.
-    - :934 an unpack error, an unknown type (IndexError) or a wrong length raises out of read(), and
-      the task drops the connection (:1172) with a traceback; :942 is a traceback for every
-      exception of a handler.
-    - :914 a HELLO whose length is 0 is handled for ever: all of POX stands still.
-    - :877 send(): see outbox.Outbox. No TCP_NODELAY: two small sends are 40 ms apart.
-    - :838 disconnect() removes whatever connection has this dpid from the nexus
-      (pox/openflow/__init__.py:402): of a switch that has connected again, the new one.
-    - :844 ConnectionDown also comes for connections whose ConnectionUp never came.
-    - :245 a FEATURES_REPLY gives a connection that is up another dpid.
+    - :934 an unpack error, an unknown type (IndexError) or a wrong length raises an exception out
+      of read(), and the task drops the connection (:1172) with a traceback. At :942, every
+      exception of a handler is a traceback.
+    - :914 a HELLO whose length is 0 is handled for ever, and all of POX stands still.
+    - :877 send(): see outbox.Outbox. Without TCP_NODELAY, two small sends are 40 ms apart.
+    - :838 disconnect() removes from the nexus whatever connection has this dpid
+      (pox/openflow/__init__.py:402). When a switch has connected again, that is the new one.
+    - :844 ConnectionDown is raised also for connections whose ConnectionUp was never raised.
+    - :245 a FEATURES_REPLY changes the dpid of a connection that is up.
 
-    Here: a message that cannot be unpacked or handled costs a line in the log and nothing else; a
-    length below 8, a wrong version, or a changed dpid closes the connection. ConnectionDown comes
-    once after ConnectionUp. Sending: see outbox.Outbox.
+    Here: a message that cannot be unpacked or handled costs a line in the log and nothing else. A
+    length below 8, a wrong version, or a changed dpid closes the connection. ConnectionDown is
+    raised once, and only after ConnectionUp. Sending: see outbox.Outbox.
 
-    intercept: set per connection (say, at ConnectionUp); called with (type, bytes) of each whole
-        message, before anything is unpacked; POX's handlers do not see those for which it returns
-        True.
-    accept_dpid: set on the class; called with (connection, dpid) in the handshake, before the nexus
-        learns of the connection; it is closed if that returns False.
+    intercept: called with (type, bytes) of each whole message before it is unpacked; POX's handlers
+        do not see the messages for which it returns True. Set it on a connection, at ConnectionUp
+        for example.
+    accept_dpid: called with (connection, dpid) in the handshake, before the nexus learns of the
+        connection, which is closed if this returns False. Set it on the class.
     max_backlog: bytes that may wait to be sent before the switch is given up; read when a
         connection is made.
     reason: why it was disconnected.
-    more: read() has left whole messages in the buffer, for the next turn.
+    more: whether read() has left whole messages in the buffer, for the next turn.
     """
+
+    # POX sets these in Connection.__init__ and has no type hints.
+    sock: socket.socket
+    dpid: Optional[int]
+    disconnected: bool
+    disconnection_raised: bool
+    connect_time: Optional[float]
 
     max_backlog = BACKLOG_LIMIT
     accept_dpid: Optional[Callable[["EdgeConnection", int], bool]] = None
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.reason = ""
         self.intercept: Optional[Callable[[int, bytes], bool]] = None
         self.more = False
-        self._parts: list = []  # what was read and is not handled
-        self._size = 0  # bytes in them
-        self._wanted = 8  # bytes until there is a whole message
+        self._parts: list[bytes] = []  # read, and not handled yet
+        self._size = 0  # bytes in _parts
+        self._wanted = 8  # bytes that _parts needs until it holds a whole message
         self._complaints = 0
         with contextlib.suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # When a cable that was cut is mended, what was lost is sent again within a second.
+            # When a broken link works again, TCP sends what was lost within a second.
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, 1000)
         try:
             self._peer = "{}:{}".format(*sock.getpeername()[:2])
-        except (OSError, IndexError):  # gone already; not TCP
+        except (OSError, IndexError):  # the peer is gone already, or it is not TCP
             self._peer = "?"
         self._outbox = Outbox(sock, self._send_failed, self.max_backlog)
         super().__init__(sock)
@@ -95,7 +103,7 @@ class EdgeConnection(of_01.Connection):
     def __str__(self) -> str:
         if self.dpid is None:
             return f"[{self._peer} {self.ID}]"
-        return super().__str__()
+        return str(super().__str__())
 
     # -- out
 
@@ -106,36 +114,36 @@ class EdgeConnection(of_01.Connection):
 
     @property
     def stuck(self) -> int:
-        """Bytes that wait since the switch reads too slowly."""
+        """Bytes that wait because the switch reads too slowly."""
         return self._outbox.stuck
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that the kernel has sent, or will, and the switch's kernel has not acknowledged."""
+        """Bytes in the kernel's send buffer: sent or not, but not acknowledged by the peer."""
         try:
             return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except (OSError, ValueError):  # not TCP; closed
+        except (OSError, ValueError):  # it is not TCP, or closed
             return 0
 
-    def send(self, data: Any) -> None:
+    def send(self, data: Union[bytes, of.ofp_header]) -> None:
         """Send bytes or a message; it leaves at the end of this task's turn (see Outbox)."""
         if self.disconnected:
             return
-        self._outbox.send(data if type(data) is bytes else data.pack())
+        self._outbox.send(data if isinstance(data, bytes) else data.pack())
 
     def flush(self) -> None:
-        """Hand the kernel now what it takes."""
+        """Hand the kernel as much as it takes, now."""
         self._outbox.flush()
 
     def _send_failed(self, reason: str) -> None:
-        # Our caller may be in the middle of something: ConnectionDown waits until the reader
-        # notices the shutdown.
+        # The code that sends does not expect a handler of ConnectionDown to run in between: the
+        # event is raised later, when the reader notices the shutdown.
         self.disconnect("lost: " + reason, defer_event=True)
 
     # -- in
 
     def read(self) -> bool:
-        """Handle what has come, without blocking; False: close the connection."""
+        """Handle what has come, without blocking. Return False to have the connection closed."""
         if self.disconnected:
             return False
         if not self.more:
@@ -154,7 +162,7 @@ class EdgeConnection(of_01.Connection):
                 and data[0] == of.OFP_VERSION
                 and data[2] << 8 | data[3] == len(data)
                 and data[1] != of.OFPT_FEATURES_REPLY
-            ):  # one message, as nearly always: a packet-in
+            ):  # exactly one message: the usual case, as for packet-ins
                 self._handle(data[1], data)
                 return not self.disconnected
             self._parts.append(data)
@@ -216,7 +224,7 @@ class EdgeConnection(of_01.Connection):
             self._complain("cannot read a message", msg_type, message, e)
             return
         if msg_type >= len(self.handlers):
-            return  # the handshake has no use for it
+            return  # the handshake ignores this type
         try:
             self.handlers[msg_type](self, msg)
         except Exception as e:
@@ -242,10 +250,13 @@ class EdgeConnection(of_01.Connection):
     # -- the end
 
     def disconnect(self, msg: str = "disconnected", defer_event: bool = False) -> None:
-        """End it: what was sent goes out as far as the kernel takes it. Never raises; repeatable.
+        """End the connection. What waits to be sent leaves as far as the kernel takes it.
 
-        defer_event: leave ConnectionDown to the close() that follows when the connection's task
-        notices.
+        Never raises an exception. A second call does nothing.
+
+        msg: the reason, for the log.
+        defer_event: do not raise ConnectionDown now; close() raises it, when the connection's task
+            notices the end.
         """
         if not self.disconnected:
             self.disconnected = True
@@ -264,7 +275,7 @@ class EdgeConnection(of_01.Connection):
             self.raiseEventNoErrors(ConnectionDown, self)
 
     def close(self) -> None:
-        """Disconnect and give the descriptor back."""
+        """Disconnect, and close the socket."""
         self.disconnect("its connection was closed")
         with contextlib.suppress(OSError):
             self.sock.close()

@@ -3,18 +3,19 @@
 import inspect
 import sys
 import types
+from typing import Any
 
 
 def repair_help() -> None:
-    """Let ./pox.py help --COMPONENT work; without effect unless that is what runs.
+    """Make `./pox.py help --COMPONENT` work. Does nothing when POX runs anything else.
 
-    POX: pox/help.py:34 calls inspect.getargspec(), which is gone since Python 3.11, and which
-    before that refuses functions with annotations, such as our launch().
+    POX: pox/help.py:34 calls inspect.getargspec(). Python 3.11 has no such function, and earlier
+    Pythons refuse functions with annotations, such as our launch().
 
-    Here: it gets the first four parts of inspect.getfullargspec(), which are the same. To be called
-    when a component is imported, since help does no more with it than that.
+    Here: help gets the first four parts of inspect.getfullargspec(), which are the same. A
+    component calls this when it is imported, since help imports a component and does not launch it.
     """
-    helper = sys.modules.get("pox.help")
+    helper: Any = sys.modules.get("pox.help")  # POX has no type hints
     if helper is not None:
         helper.inspect = types.SimpleNamespace(
             getdoc=inspect.getdoc,

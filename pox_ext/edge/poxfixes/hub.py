@@ -1,4 +1,4 @@
-"""POX's select loop, made to survive and to answer at once."""
+"""The select loop of POX's scheduler, replaced by one that no bad descriptor ends."""
 
 import contextlib
 import heapq
@@ -8,16 +8,19 @@ import os
 import select
 import time
 from collections import deque
-from typing import Any, Callable, Optional
+from collections.abc import Iterable
+from typing import Callable, Optional, Protocol, Union
 
-from pox.lib.recoco import BlockingOperation
+from pox.lib.recoco import BlockingOperation, Scheduler, Task
 
 log = logging.getLogger("edge.pox")
 
-LONGEST_WAIT = 2.0  # seconds, as POX's CYCLE_MAXIMUM: the scheduler looks whether it shall quit
+# Seconds, as POX's CYCLE_MAXIMUM: after them the scheduler looks whether it has been told to quit.
+LONGEST_WAIT = 2.0
 
 _IN, _OUT, _PRI = select.POLLIN, select.POLLOUT, select.POLLPRI
-# What select() counts as readable, writable and exceptional (Linux, fs/select.c).
+# The events of poll() that select() counts as readable, writable and exceptional (Linux,
+# fs/select.c).
 _MEANS = {
     _IN: _IN | select.POLLHUP | select.POLLERR,
     _OUT: _OUT | select.POLLERR,
@@ -26,8 +29,24 @@ _MEANS = {
 _PLACE = {_IN: 0, _OUT: 1, _PRI: 2}  # in the three lists that Select() gives back
 
 
-def _descriptor(thing: Any) -> int:
-    """The file descriptor of a socket, a number, ...; -1 if it is closed or has none."""
+class _HasFileno(Protocol):
+    """A socket, a pipe, a file, ..."""
+
+    def fileno(self) -> object: ...
+
+
+Waitable = Union[int, _HasFileno]
+"""What a task may hand to Select(): a file descriptor, or an object that has one."""
+
+_Result = tuple[list[Waitable], list[Waitable], list[Waitable]]
+_Things = Optional[Iterable[Waitable]]
+# The task; what it wants to read, to write, and to have exceptional; the monotonic time at which it
+# wants to be woken anyway; and what to call instead of waking it (see Serve).
+_Request = tuple[Task, _Things, _Things, _Things, Optional[float], Optional[Callable[[], bool]]]
+
+
+def _descriptor(thing: Waitable) -> int:
+    """Return the file descriptor of a socket, a number, ...; -1 if it is closed or has none."""
     try:
         fd = thing if isinstance(thing, int) else thing.fileno()
         return fd if isinstance(fd, int) and 0 <= fd < 1 << 31 else -1
@@ -36,22 +55,26 @@ def _descriptor(thing: Any) -> int:
 
 
 class Serve(BlockingOperation):
-    """Have something called whenever there is something to read, for as long as it returns True.
+    """Call a function whenever a socket has something to read, for as long as it returns True.
 
-    The task that yields it sleeps meanwhile: it goes on when serve() has returned False or raised
-    (which is raised in the task), or after so many seconds. To wake a task for each message with
-    Select() costs several times what it costs to read one.
+    A task yields it, and sleeps until the function has returned False, until it has raised an
+    exception (which is raised in the task), or until the timeout. To wake a task for each message
+    with Select() costs several times what it costs to read one.
+
+    sock: what to read from.
+    serve: the function.
+    timeout: in seconds; None for none.
     """
 
     def __init__(
-        self, sock: Any, serve: Callable[[], bool], timeout: Optional[float] = None
+        self, sock: Waitable, serve: Callable[[], bool], timeout: Optional[float] = None
     ) -> None:
         self._sock = sock
         self._serve = serve
         self._timeout = timeout
 
-    def execute(self, task: Any, scheduler: Any) -> None:
-        """What POX's scheduler calls."""
+    def execute(self, task: Task, scheduler: Scheduler) -> None:
+        """Start to wait; POX's scheduler calls this when a task has yielded it."""
         scheduler._selectHub.register_serve(task, self._sock, self._serve, self._timeout)
 
 
@@ -61,14 +84,15 @@ class _Wait:
     __slots__ = ("task", "asks_errors", "serve", "fds", "result", "live")
 
     def __init__(
-        self, task: Any, asks_errors: bool, serve: Optional[Callable[[], bool]] = None
+        self, task: Task, asks_errors: bool, serve: Optional[Callable[[], bool]] = None
     ) -> None:
         self.task = task
-        self.asks_errors = asks_errors  # the task has an exceptional list, so it looks at it
+        # The task handed in an exceptional list, so it looks at the one that it gets back.
+        self.asks_errors = asks_errors
         self.serve = serve
         self.fds: list[int] = []
-        self.result: Optional[tuple[list, list, list]] = None
-        self.live = True
+        self.result: Optional[_Result] = None
+        self.live = True  # until the task has been woken
 
 
 class RobustSelectHub:
@@ -76,35 +100,36 @@ class RobustSelectHub:
 
     POX, in pox/lib/recoco/recoco.py:
     1. select.select() (:887) gets whatever the tasks handed in. A closed descriptor, or one above
-       1023, raises in the hub's thread (:838), which ends it: no task ever sees I/O or a timer
-       again. The same for a task that waits twice (:902); with --epoll-selecthub for a closed one
-       (pox/lib/epoll_select.py:86, :95), and for one that hangs up while nobody asked for
-       exceptions (:920).
+       1023, raises an exception in the hub's thread (:838). That ends the thread, and no task ever
+       sees I/O or a timer again. A task that waits twice has the same effect (:902). With
+       --epoll-selecthub so have a closed descriptor (pox/lib/epoll_select.py:86, :95), and one that
+       hangs up while nobody asked for exceptions (:920).
     2. The hub is a thread of its own (:800), so every event costs two thread switches. Without that
-       (--unthreaded-sh), every fast_schedule() writes to a pipe (:829), and tasks that are always
-       ready starve all I/O, since Scheduler.run (:287) polls only when none is.
+       thread (--unthreaded-sh), every fast_schedule() writes to a pipe (:829), and tasks that are
+       always ready starve all I/O, since Scheduler.run (:287) polls only when no task is ready.
     3. Every wake-up looks at all tasks (:861).
-    4. A task that yields None raises in Scheduler.cycle (:348), which ends the scheduler.
+    4. A task that yields None raises an exception in Scheduler.cycle (:348), which ends the
+       scheduler.
 
     Here: the scheduler's own thread polls when no task is ready, and once in each round of the
-    ready ones. Its poll() is persistent, knows no limit on the numbers, and is told only what has
-    changed. What is served (Serve) is read from here, without a turn of its task. Only the task
-    that handed in a bad descriptor hears of it; it gets it back as exceptional. Timers are a heap
-    on the monotonic clock. What waits in POX's hub is taken over.
+    ready tasks. Its poll object is persistent, takes descriptors of any number, and is told only
+    what has changed. What is served (see Serve) is read from here, without a turn of its task. A
+    bad descriptor is reported to the task that handed it in, as exceptional, and to no other.
+    Timers are a heap on the monotonic clock. Tasks that wait in POX's hub are taken over.
     """
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._pox_cycle: Callable[[], bool] = scheduler.cycle
         self._old = scheduler._selectHub
-        self._incoming: deque = deque()  # from any thread; append and popleft are atomic
-        self._end_of_turn: deque = deque()
-        self._waits: dict[Any, _Wait] = {}
+        self._incoming: deque[_Request] = deque()  # any thread appends; append, popleft are atomic
+        self._end_of_turn: deque[Callable[[], None]] = deque()
+        self._waits: dict[Task, _Wait] = {}
         # For each descriptor: (wait, what was handed in for it, _IN or _OUT or _PRI).
-        self._by_fd: dict[int, list[tuple[_Wait, Any, int]]] = {}
-        self._dirty: set = set()  # descriptors whose mask may have changed since the last poll
-        self._masks: dict[int, int] = {}  # what the poll object has
-        self._timers: list = []  # heap of (monotonic time, serial number, wait)
+        self._by_fd: dict[int, list[tuple[_Wait, Waitable, int]]] = {}
+        self._dirty: set[int] = set()  # descriptors whose mask may have changed since the last poll
+        self._masks: dict[int, int] = {}  # as the poll object has them
+        self._timers: list[tuple[float, int, _Wait]] = []  # heap of (monotonic time, serial, wait)
         self._serial = 0
         self._turns = 0  # left in this round of the ready tasks
         self._sleeping = False
@@ -116,7 +141,10 @@ class RobustSelectHub:
         self._poller.register(self._wake_r, _IN)
 
     def install(self) -> None:
-        """Put this hub in place; the scheduler may be running, and in POX's hub at this moment."""
+        """Put this hub in place.
+
+        The scheduler may be running already, and may wait in POX's hub at this moment.
+        """
         self._scheduler._selectHub = self
         self._scheduler.cycle = self.cycle
         if self._old._thread is not None:
@@ -127,52 +155,55 @@ class RobustSelectHub:
 
     def registerSelect(
         self,
-        task: Any,
-        rlist: Optional[list] = None,
-        wlist: Optional[list] = None,
-        xlist: Optional[list] = None,
+        task: Task,
+        rlist: _Things = None,
+        wlist: _Things = None,
+        xlist: _Things = None,
         timeout: Optional[float] = None,
         timeIsAbsolute: bool = False,
     ) -> None:
-        """Wake the task when one of these is ready, or after timeout seconds (or at that time)."""
+        """Wake the task when one of these is ready, or after the timeout.
+
+        timeout: in seconds from now, or a time as of time.time() with timeIsAbsolute.
+        """
         if timeout is not None:
             if timeIsAbsolute:
                 timeout -= time.time()
             timeout += time.monotonic()
-        self._incoming.append((task, rlist, wlist, xlist, timeout))
+        self._incoming.append((task, rlist, wlist, xlist, timeout, None))
         self.break_idle()
 
     def register_serve(
-        self, task: Any, sock: Any, serve: Callable[[], bool], timeout: Optional[float]
+        self, task: Task, sock: Waitable, serve: Callable[[], bool], timeout: Optional[float]
     ) -> None:
-        """See Serve."""
+        """Call serve() whenever sock has something to read (see Serve)."""
         when = None if timeout is None else time.monotonic() + timeout
         self._incoming.append((task, [sock], None, None, when, serve))
         self.break_idle()
 
-    def registerTimer(self, task: Any, timeToWake: float, timeIsAbsolute: bool = False) -> None:
-        """Wake the task after so many seconds, or at that time."""
+    def registerTimer(self, task: Task, timeToWake: float, timeIsAbsolute: bool = False) -> None:
+        """Wake the task after so many seconds, or at that time with timeIsAbsolute."""
         self.registerSelect(task, None, None, None, timeToWake, timeIsAbsolute)
 
     def idle(self) -> None:
-        """Wait until a task is ready; the scheduler calls it when none is."""
+        """Wait until a task is ready; the scheduler calls this when no task is."""
         scheduler = self._scheduler
         while not scheduler._ready and not scheduler._hasQuit:
             self._poll(LONGEST_WAIT)
-            if self._end_of_turn:  # of another thread
+            if self._end_of_turn:  # another thread has asked for it
                 self._finish_turn()
 
     def break_idle(self) -> None:
-        """Have idle() return; from any thread. Costs nothing while the scheduler is awake."""
+        """Make idle() return. Any thread may call it. It is cheap while the scheduler is awake."""
         if self._sleeping:
             self._sleeping = False
-            with contextlib.suppress(BlockingIOError):  # full: so it is woken anyway
+            with contextlib.suppress(BlockingIOError):  # the pipe is full: idle() returns anyway
                 os.write(self._wake_w, b"!")
 
     _cycle = break_idle
 
     def cycle(self) -> bool:
-        """One turn of one task (Scheduler.cycle), and what has to be done between turns."""
+        """Run one turn of one task, as Scheduler.cycle does, and what is due between turns."""
         if self._turns <= 0:
             self._poll(0)
         self._turns -= 1
@@ -188,7 +219,10 @@ class RobustSelectHub:
     # -- for the rest of this project
 
     def end_of_turn(self, callback: Callable[[], None]) -> None:
-        """Call back as soon as the task that runs now has yielded (from another thread: soon)."""
+        """Call back as soon as the task that runs now has yielded.
+
+        Another thread may call it; then the call comes at the end of some turn, soon.
+        """
         self._end_of_turn.append(callback)
         if self._sleeping:
             self.break_idle()
@@ -213,7 +247,7 @@ class RobustSelectHub:
                 heapq.heappop(timers)
             if timers:
                 longest = max(0.0, min(longest, timers[0][0] - time.monotonic()))
-            # From here on other threads write to the pipe; what they did just before is seen here.
+            # Other threads write to the pipe from here on. What they did before is seen below.
             self._sleeping = True
             scheduler = self._scheduler
             if self._incoming or self._end_of_turn or scheduler._ready or scheduler._hasQuit:
@@ -232,7 +266,7 @@ class RobustSelectHub:
         self._turns = len(self._scheduler._ready)
 
     def _take_in(self) -> None:
-        """What is waited for since the last time, and what is not any more."""
+        """Take over the requests since the last time, and tell the poll object what changed."""
         if self._old is not None:
             self._take_over()
         while self._incoming:
@@ -244,11 +278,14 @@ class RobustSelectHub:
         self._tell_poller()
 
     def _take_over(self) -> None:
-        """Move what waits in POX's hub to here; in the scheduler's thread, which has left it."""
+        """Move what waits in POX's hub to here.
+
+        The scheduler's thread calls it, when it has left POX's hub.
+        """
         old, self._old = self._old, None
 
-        def leave(*_: Any) -> None:
-            raise SystemExit  # ends a thread silently
+        def leave(*_: object) -> None:
+            raise SystemExit  # it ends a thread without a message
 
         old._select_func = leave
         if old._thread is not None:
@@ -262,15 +299,15 @@ class RobustSelectHub:
 
     def _add(
         self,
-        task: Any,
-        rlist: Any,
-        wlist: Any,
-        xlist: Any,
+        task: Task,
+        rlist: _Things,
+        wlist: _Things,
+        xlist: _Things,
         when: Optional[float],
-        serve: Optional[Callable[[], bool]] = None,
+        serve: Optional[Callable[[], bool]],
     ) -> None:
         before = self._waits.get(task)
-        if before is not None:  # it was woken by other means while it waited
+        if before is not None:  # something else than this hub woke it while it waited
             self._forget(before)
         wait = self._waits[task] = _Wait(task, bool(xlist), serve)
         bad = []
@@ -282,7 +319,7 @@ class RobustSelectHub:
                     continue
                 for other, former, former_kind in list(self._by_fd.get(fd, ())):
                     if former is not thing and other is not wait and _descriptor(former) != fd:
-                        # It was closed, and its number given away: its task would wait in vain.
+                        # It was closed, and its descriptor is another's: its task would never wake.
                         self._refuse(other, former, former_kind)
                         if other.live:
                             self._wake(other)
@@ -290,7 +327,7 @@ class RobustSelectHub:
                 wait.fds.append(fd)
                 self._dirty.add(fd)
         if bad and serve is not None:
-            self._serve(wait)  # which meets the error
+            self._serve(wait)  # serve() meets the error
             if wait.live:
                 self._wake(wait)
         elif bad:
@@ -324,8 +361,12 @@ class RobustSelectHub:
             ready.append(wait.task)
 
     @staticmethod
-    def _refuse(wait: _Wait, thing: Any, kind: int) -> None:
-        """Give it back as exceptional; a task that asks for none meets the error in its I/O."""
+    def _refuse(wait: _Wait, thing: Waitable, kind: int) -> None:
+        """Give a thing that cannot be waited for back to its task, as exceptional.
+
+        A task that did not ask for exceptional things gets it as ready, and meets the error in its
+        I/O.
+        """
         if wait.result is None:
             wait.result = ([], [], [])
         if not wait.asks_errors:
@@ -356,10 +397,10 @@ class RobustSelectHub:
                 continue
             waiting = self._by_fd.get(fd, ())
             if len(waiting) == 1 and waiting[0][0].serve is not None and event != _OUT:
-                self._serve(waiting[0][0])  # as nearly always
+                self._serve(waiting[0][0])  # the usual case
                 continue
             found = False
-            for wait, thing, kind in tuple(waiting):  # serve() may change it
+            for wait, thing, kind in tuple(waiting):  # a copy: serve() may change the list
                 if wait.serve is not None:
                     if event != _OUT:
                         found = True
@@ -376,8 +417,8 @@ class RobustSelectHub:
                 found = True
                 woken.append(wait)
             if not found:
-                # poll() tells of a hang-up unasked, over and over, where select() would not: so
-                # tell the tasks.
+                # poll() reports a hang-up to who did not ask for it, and again and again; select()
+                # would not. So the tasks are told.
                 for wait, thing, kind in self._by_fd.get(fd, ()):
                     self._refuse(wait, thing, kind)
                     woken.append(wait)
@@ -386,10 +427,11 @@ class RobustSelectHub:
                 self._wake(wait)
 
     def _serve(self, wait: _Wait) -> None:
-        if not wait.live:
+        serve = wait.serve
+        if serve is None or not wait.live:
             return
         try:
-            go_on = wait.serve()
+            go_on = serve()
         except Exception as e:
             wait.task.re = (e,)  # POX raises it where the task has yielded
             go_on = False
@@ -406,7 +448,10 @@ class RobustSelectHub:
                 self._wake(wait)
 
     def _bad_descriptors(self, error: OSError) -> list[tuple[int, int]]:
-        """poll() itself failed (more descriptors than the process may have): whom to blame."""
+        """Return the events that explain why poll() itself failed.
+
+        It fails when it is given more descriptors than the process may have.
+        """
         if not self._poll_failed:
             log.error("Cannot wait for connections: %s", error)
         self._poll_failed = True
@@ -417,5 +462,5 @@ class RobustSelectHub:
             except OSError:
                 bad.append((fd, select.POLLNVAL))
         if not bad:
-            time.sleep(0.05)  # nothing to blame: do not spin
+            time.sleep(0.05)  # no descriptor explains it: do not try again at once
         return bad

@@ -1,4 +1,4 @@
-"""The listener for switches, and one task for each of them."""
+"""The listener for switches, and one task for each switch that connects."""
 
 import errno
 import logging
@@ -6,20 +6,21 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
 from pox.core import core
 from pox.lib.recoco import Select, Sleep, Task
 from pox.openflow import debug, of_01
 
+from .connection import EdgeConnection
 from .hub import Serve
 
 log = logging.getLogger("edge.pox")
 
 HANDSHAKE_TIME = 10  # seconds for the handshakes of TLS and OpenFlow together
-PAUSE = 1.0  # seconds without accepting when the process has no descriptor left
-ACCEPTED_AT_ONCE = 16
-# What accept() reports of a connection that is gone already, or of the network (accept(2)).
+PAUSE = 1.0  # seconds until the next accept() when the process has no descriptor left
+ACCEPTED_AT_ONCE = 16  # connections; then other tasks have their turn
+# Errors of accept() that concern one connection or the network, not the listener (accept(2)).
 PEER_GONE = {
     errno.ECONNABORTED,
     errno.ECONNRESET,
@@ -35,17 +36,21 @@ PEER_GONE = {
 }
 
 
-def listen(self: Any) -> Iterator:
-    """Takes the place of of_01.OpenFlow_01_Task.run.
+def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
+    """Listen for switches: takes the place of of_01.OpenFlow_01_Task.run.
 
-    POX, all in pox/openflow/of_01.py: under Python 3 no error of accept() is recognised (:1153, the
-    type is never socket.error itself), so a peer that resets before it is accepted ends the
-    listener for good (:1165), and a process without descriptors ends the whole task, with all its
-    switches, in a TypeError (:1154). :1110 ssl.wrap_socket is gone since Python 3.12, and :1120 the
-    TLS handshake blocks all of POX until the peer is done. Every message costs work for all
-    connections (:1084). Nothing ends a handshake that never finishes (:355).
+    POX, all in pox/openflow/of_01.py:
+    - :1153 with Python 3, no error of accept() is recognised, since its type is never socket.error
+      itself. So a peer that resets before it is accepted ends the listener for good (:1165), and a
+      process without descriptors ends the whole task, with all its switches, in a TypeError
+      (:1154).
+    - :1110 ssl.wrap_socket is gone since Python 3.12.
+    - :1120 the TLS handshake blocks all of POX until the peer is done.
+    - :1084 every message costs work for all connections.
+    - :355 nothing ends a handshake that never finishes.
 
-    Here: accept() may fail as it likes; every switch has a task of its own (SwitchTask).
+    Here: no error of accept() ends the listener, and every switch has a task of its own
+    (SwitchTask).
     """
     address = f"{self.address}:{self.port}"
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -66,12 +71,12 @@ def listen(self: Any) -> Iterator:
         return
     log.debug("Listening for switches on %s%s", address, " with TLS" if tls else "")
 
-    if debug.pcap_traces:  # of_01.py:1000 uses file(), and lost every switch
+    if debug.pcap_traces:  # of_01.py:1000 uses file(), and loses every switch
         log.warning("openflow.debug does not work with Python 3; tcpdump makes traces, too")
 
-    failing = None  # errno that was logged
+    failing = None  # the errno of the last failure, which is logged once
     while core.running:
-        yield Select([listener], [], [], 5)  # so that core.running is looked at
+        yield Select([listener], [], [], 5)  # seconds, then to look at core.running
         pause = False
         for _ in range(ACCEPTED_AT_ONCE):
             try:
@@ -93,8 +98,11 @@ def listen(self: Any) -> Iterator:
     listener.close()
 
 
-def _tls_context(listener: Any) -> Optional[ssl.SSLContext]:
-    """For of_01's --private_key, --certificate and --ca_cert; None without them."""
+def _tls_context(listener: of_01.OpenFlow_01_Task) -> Optional[ssl.SSLContext]:
+    """Return the context for of_01's --private_key, --certificate and --ca_cert, or None.
+
+    Raises OSError or ValueError if they cannot be used.
+    """
     if not (listener.ssl_key or listener.ssl_cert or listener.ssl_ca_cert):
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -107,23 +115,28 @@ def _tls_context(listener: Any) -> Optional[ssl.SSLContext]:
 
 
 class SwitchTask(Task):
-    """Reads one connection until its end."""
+    """The task that reads one connection until its end.
+
+    sock: as accept() has returned it.
+    tls: how to begin TLS on it; None for a plain connection.
+    """
+
+    _con: EdgeConnection  # from when the TLS handshake is done
 
     def __init__(self, sock: socket.socket, tls: Optional[ssl.SSLContext]) -> None:
         self._sock = sock
         self._tls = tls
-        self._con: Any = None
         self._open = True
         super().__init__()
 
-    def run(self) -> Iterator:
-        """Handshakes, then messages."""
+    def run(self) -> Iterator[object]:
+        """Do the handshakes, then handle messages until the connection ends."""
         deadline = time.monotonic() + HANDSHAKE_TIME
         con = None
         try:
             self._sock.setblocking(False)
             if self._tls is not None:
-                yield from self._tls_handshake(deadline)
+                yield from self._tls_handshake(self._tls, deadline)
             con = self._con = of_01.Connection(self._sock)
             while self._open:
                 left = None
@@ -132,7 +145,7 @@ class SwitchTask(Task):
                     if left <= 0:
                         raise TimeoutError(f"no OpenFlow handshake within {HANDSHAKE_TIME} s")
                 if con.more:
-                    yield 0  # others first
+                    yield 0  # other tasks have their turn first
                     self._read()
                 else:
                     yield Serve(con, self._read, left)
@@ -147,7 +160,7 @@ class SwitchTask(Task):
             self._sock.close()
 
     def _read(self) -> bool:
-        """Read what has come; False when that is not all, or is the end."""
+        """Read what has come. Return whether to go on waiting for more in Serve."""
         con = self._con
         con.idle_time = time.time()
         self._open = con.read() and not con.disconnected
@@ -159,18 +172,17 @@ class SwitchTask(Task):
         except OSError:
             return "A switch"
 
-    def _tls_handshake(self, deadline: float) -> Iterator:
-        self._sock = self._tls.wrap_socket(
-            self._sock, server_side=True, do_handshake_on_connect=False
-        )
+    def _tls_handshake(self, tls: ssl.SSLContext, deadline: float) -> Iterator[object]:
+        secured = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+        self._sock = secured
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"no TLS handshake within {HANDSHAKE_TIME} s")
             try:
-                self._sock.do_handshake()
+                secured.do_handshake()
                 return
             except ssl.SSLWantReadError:
-                yield Select([self._sock], [], [], left)
+                yield Select([secured], [], [], left)
             except ssl.SSLWantWriteError:
-                yield Select([], [self._sock], [], left)
+                yield Select([], [secured], [], left)

@@ -1,41 +1,45 @@
 """Bytes on their way out of a non-blocking socket."""
 
+import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Callable, Union
+from typing import Callable, Union
 
 from pox.core import core
 from pox.lib.recoco import Select, Task
+from pox.openflow import of_01
 
-BACKLOG_LIMIT = 64 << 20
-GATHERED = 64 << 10  # bytes after which the rest of the turn is not waited for
-LONG = 4 << 10  # bytes: a first part of so many is sent by itself, not copied together with others
+BACKLOG_LIMIT = 64 << 20  # bytes
+GATHERED = 64 << 10  # bytes that are sent at once, before the turn ends
+LONG = 4 << 10  # bytes: a first part as long as this is sent alone, not joined with what follows
 
 
 def _nothing(reason: str) -> None:
-    """Nobody wants to know any more."""
+    """Take the place of `failed` when the owner of an outbox has closed it."""
 
 
 class Outbox:
-    """Sends what it is given, in order, without ever blocking and without a thread.
+    """Sends what it is given, in order. It never blocks, and needs no thread.
 
     POX: pox/openflow/of_01.py:882 makes one system call per message, and hands what the kernel does
-    not take to the DeferredSender (:409), one thread for all switches that cuts it up into 4 kB
-    pieces; its select() at :467 raises for good when one of the switches is closed.
+    not take to the DeferredSender (:409). That is one thread for all switches, which cuts the bytes
+    up into pieces of 4 kB. When one of the switches is closed, its select() at :467 raises an
+    exception again and again, and nothing is sent to any switch.
 
     Guaranteed: what is sent within one turn of a task leaves together when that turn ends, before
-    any other task runs (sooner, if it is 64 kB or more, or on flush()); what the kernel does not
-    take waits here for the socket to become writable. Never raises. Not for other threads than
-    POX's scheduler's: use core.call_later.
+    any other task runs. It leaves sooner if it is 64 kB or more, or on flush(). What the kernel
+    does not take waits here until the socket is writable. No method raises an exception. Only the
+    thread of POX's scheduler may call the methods; other threads use core.call_later.
 
-    sock: non-blocking, plain or TLS.
-    failed: called once with the reason, when sending failed or more than `limit` bytes wait; the
-        outbox is closed then.
+    sock: a non-blocking socket, plain or TLS.
+    failed: called once with the reason, when sending has failed or more than `limit` bytes wait;
+        the outbox is closed then.
+    limit: bytes that may wait to be sent.
     """
 
     def __init__(
-        self, sock: Any, failed: Callable[[str], None], limit: int = BACKLOG_LIMIT
+        self, sock: socket.socket, failed: Callable[[str], None], limit: int = BACKLOG_LIMIT
     ) -> None:
         self.limit = limit
         self.backlog = 0  # bytes that wait to be sent
@@ -43,17 +47,17 @@ class Outbox:
         self._failed = failed
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
         self._parts: deque[Union[bytes, memoryview]] = deque()
-        self._due = False  # flush() will be called: when the turn ends, or by a _Drain
+        self._due = False  # flush() will be called, when the turn ends or by a _Drain
         self._blocked = False  # a _Drain waits until the socket is writable
         self._closed = False
 
     @property
     def stuck(self) -> int:
-        """Bytes that wait since the kernel does not take them, as the peer reads too slowly."""
+        """Bytes that wait because the kernel does not take them: the peer reads too slowly."""
         return self.backlog if self._blocked else 0
 
     def send(self, data: bytes) -> None:
-        """Send it, now or later."""
+        """Send these bytes, now or later. Does nothing when the outbox is closed."""
         if self._closed:
             return
         self._parts.append(data)
@@ -68,7 +72,7 @@ class Outbox:
             self.flush()
 
     def flush(self) -> None:
-        """Hand the kernel now what it takes."""
+        """Hand the kernel as much as it takes, now."""
         self._due = False
         parts = self._parts
         while parts:
@@ -91,16 +95,16 @@ class Outbox:
                 return
 
     def _take(self, size: int) -> Iterator[Union[bytes, memoryview]]:
-        """Take parts of together at least this size, or all."""
+        """Take parts off the queue until they have at least this size together, or all of them."""
         while self._parts and size > 0:
             part = self._parts.popleft()
             size -= len(part)
             yield part
 
     def close(self) -> None:
-        """Forget what was not sent; nothing is sent any more. The socket is left alone."""
+        """Forget what was not sent, and send nothing any more. The socket is left alone."""
         self._closed = True
-        self._failed = _nothing  # so that it does not keep alive whoever owns it
+        self._failed = _nothing  # the callback would keep the outbox's owner alive
         self._parts.clear()
         self.backlog = 0
 
@@ -111,13 +115,13 @@ class Outbox:
 
 
 class _Drain(Task):
-    """Lives while an outbox has to wait for its socket."""
+    """The task that waits until an outbox's socket is writable, and then flushes the outbox."""
 
     def __init__(self, box: Outbox) -> None:
         self._box = box
         super().__init__()
 
-    def run(self) -> Any:
+    def run(self) -> Iterator[object]:
         box = self._box
         while box._parts:
             yield Select([], [box._sock], [])
@@ -127,32 +131,32 @@ class _Drain(Task):
 
 
 class DeferredSends:
-    """Takes the place of of_01.deferredSender for connections that are not ours.
+    """Takes the place of of_01.deferredSender, for connections that are no EdgeConnection.
 
-    POX: see Outbox. `sending` stays True once its thread has ended, and then nothing is sent to any
-    switch again (pox/openflow/of_01.py:877).
+    POX: see Outbox. When the sender's thread has ended, `sending` stays True, and then nothing is
+    sent to any switch again (pox/openflow/of_01.py:877).
 
     Here: an Outbox for each connection that has something waiting.
     """
 
     def __init__(self) -> None:
-        self._boxes: dict = {}
+        self._boxes: dict[of_01.Connection, Outbox] = {}
 
     @property
     def sending(self) -> bool:
-        """Whether something waits, so that what comes now has to wait behind it."""
+        """Whether bytes wait. Then POX puts what it sends next behind them."""
         for con, box in list(self._boxes.items()):
             if not box.backlog:
                 del self._boxes[con]
         return bool(self._boxes)
 
-    def send(self, con: Any, data: bytes) -> None:
-        """What the kernel did not take of this connection."""
+    def send(self, con: of_01.Connection, data: bytes) -> None:
+        """Send later what the kernel did not take of this connection."""
         if con not in self._boxes:
             self._boxes[con] = Outbox(con.sock, lambda reason: con.disconnect(defer_event=True))
         self._boxes[con].send(data)
 
-    def kill(self, con: Any) -> None:
+    def kill(self, con: of_01.Connection) -> None:
         """Forget what waits for this connection."""
         box = self._boxes.pop(con, None)
         if box is not None:

@@ -1,4 +1,4 @@
-"""Timers that a mistake in their callback does not end."""
+"""Timers that go on when their callback raises an exception."""
 
 import logging
 from typing import Callable, Optional
@@ -10,13 +10,15 @@ log = logging.getLogger("edge.pox")
 
 
 class GuardedTimer(Timer):
-    """A recoco Timer whose callback may raise.
+    """A recoco Timer whose callback may raise an exception.
 
     POX: an exception in the callback de-schedules the timer's task (pox/lib/recoco/recoco.py:1078),
-    so a recurring timer never fires again; it is also ended by a callback that happens to return
-    False.
+    so a recurring timer never fires again. A callback that happens to return False ends it, too.
 
     Here: the exception is logged in a line, and only cancel() ends the timer.
+
+    seconds: until the first call, and between two calls.
+    name: what the log calls the timer; by default the name of the callback.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class GuardedTimer(Timer):
 def every(
     seconds: float, callback: Callable[[], object], name: Optional[str] = None
 ) -> GuardedTimer:
-    """Call back every so many seconds, first after that time, until .cancel()."""
+    """Call back every so many seconds until .cancel(); the first call comes after that time."""
     return GuardedTimer(seconds, callback, True, name)
 
 
