@@ -59,6 +59,8 @@ def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:
     switch = datapath.big = BigSwitch(numbers, Indexes(numbers), ips, 5.0, datapath)
     for index in range(1, switches + 1):
         add_member(switch, index, ports)
+    for member in switch.topology.members.values():
+        member.use(switch.topology.ingress_of(member))
     return switch
 
 

@@ -5,6 +5,7 @@ import re
 import threading
 from email.message import Message
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
@@ -249,7 +250,7 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     )
 
     class Switch:
-        table = ()
+        flows = SimpleNamespace(table=())
 
     asker = Refresher()
 

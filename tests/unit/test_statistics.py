@@ -3,11 +3,11 @@
 import struct
 
 import pytest
+from dashboard import model
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from dashboard import model
 from edge.north import statistics
 from edge.openflow import stats
 
@@ -88,7 +88,7 @@ class Asked:
         self.member = member
         self.requests = []
         self._xids = []
-        member.connection = self
+        member.session.connection = self
 
     def send(self, data):
         message = of.unpack(data)
@@ -125,11 +125,11 @@ class Bed:
         self.flows += [
             model.add_flow(self.switch, model.match(in_port=number)) for number in in_ports
         ]
-        self.asked = [Asked(member) for member in self.switch.members.values()]
+        self.asked = [Asked(member) for member in self.switch.topology.members.values()]
         self.done = []
 
     def cookies(self, flows):
-        return [self.switch.cookies.cookie(flow) for flow in flows]
+        return [self.switch.flows.cookies.cookie(flow) for flow in flows]
 
     def refresh(self, flows):
         """Return what each switch is asked for."""
@@ -178,11 +178,11 @@ def test_what_the_switches_answer_is_counted(flows):
     assert not bed.done, "the other switch has not answered"
     other.answer(counters)
     assert bed.done == [True]
-    assert [bed.switch.counted(flow) for flow in wanted] == [(2, 200), (4, 200), (6, 200)]
+    assert [bed.switch.flows.counted(flow) for flow in wanted] == [(2, 200), (4, 200), (6, 200)]
 
 
 def test_flows_that_have_gone_are_not_asked_for():
     bed = Bed(1000)
     gone, *left = wanted = bed.flows[:3]
-    bed.switch.table.remove(gone)
+    bed.switch.flows.table.remove(gone)
     assert bed.refresh(wanted) == [bed.cookies(left)] * 2

@@ -9,6 +9,7 @@ a lost switch still counts.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Callable, NamedTuple
 
 import pox.openflow.libopenflow_01 as of
@@ -30,7 +31,7 @@ from edge.switch.flowtable import FlowEntry
 TABLES = 254
 MAX_ENTRIES = 1000000
 
-# What one more flow in the dump of all flows of a switch costs, with a request for one flow, and its
+# What one more flow in the dump of all flows of a switch costs, with a request for one flow and its
 # reply, as the unit.  Measured on two real switches with 20,000 flows (Open vSwitch 3.1, CPython
 # 3.11; processor time of the aggregator and of the switch, in microseconds, medians of nine):
 #
@@ -213,9 +214,7 @@ class Statistics:
         for member in big.topology.ready_members():
             requests.append((member, lambda xid: stats.stats_request(xid, of.OFPST_TABLE, b"")))
             for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                requests.append(
-                    (member, lambda xid, table=table: stats.dump_flows(xid, 0, table=table))
-                )
+                requests.append((member, partial(stats.dump_flows, cookie=0, table=table)))
         ask(requests, take, lambda: _answer(request, connection, entries()))
 
     # --- ports and queues ----------------------------------------------------------------------
@@ -333,9 +332,7 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
             for entry in group:
                 if entry in switch.flows.table:
                     cookie = switch.flows.cookies.cookie(entry)
-                    requests.append(
-                        (member, lambda xid, cookie=cookie: stats.dump_flows(xid, cookie))
-                    )
+                    requests.append((member, partial(stats.dump_flows, cookie=cookie)))
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind == of.OFPT_STATS_REPLY:
