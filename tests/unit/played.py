@@ -1,0 +1,151 @@
+"""The big switch as it is, over connections whose far ends do what they are sent when told to."""
+
+import struct
+from collections import deque
+
+from lab import openflow10 as of
+from lab.openflow10 import Port, Type
+
+from edge.north.datapath import Datapath
+from edge.switch.bigswitch import BigSwitch
+from edge.switch.indexes import Indexes
+from edge.switch.ports import PortNumbers
+
+from .fakes import phy_port
+from .test_upstream import HELLO, Socket, connect
+
+BARRIER = of.message(Type.BARRIER_REQUEST)
+THROUGH_TABLE = of.packet_out(bytes(60), of.output(Port.TABLE), 1)
+ALL_TABLES_FULL = struct.pack("!HH", 3, 0)
+NXT_FLOW_MOD = struct.pack("!I", 13)
+NXM_NX_COOKIE = bytes.fromhex("00013c08")
+
+
+def split(data):
+    """The messages in these bytes."""
+    while data:
+        length = int.from_bytes(data[2:4], "big")
+        yield data[:length]
+        data = data[length:]
+
+
+class Switch:
+    """The far end of a connection: it answers what it is sent when work() is called.
+
+    refuses: is asked about each message that changes something; it is refused if that is true.
+    flows: what the flows with a cookie do (their packed actions).
+    did: the types of what it has done since the last time, but for requests.
+    """
+
+    def __init__(self, dpid):
+        names = (f"s{dpid}-eth1", f"s{dpid}-eth2", f"tun{dpid}")
+        self.ports = [phy_port(number, name) for number, name in enumerate(names, 1)]
+        self.dpid = dpid
+        self.refuses = lambda raw: False
+        self.flows = {}
+        self._places = {}  # (match, table, priority) -> cookie of the flow that is there
+        self.did = []
+        self.stuck = self.unacknowledged = 0
+        self.reason = ""
+        self.disconnected = False
+        self.waiting = deque()
+
+    def send(self, data):
+        self.waiting.extend(split(data))
+
+    def work(self):
+        """Do all that it has been sent."""
+        while self.waiting:
+            raw = self.waiting.popleft()
+            message = of.unpack(raw)
+            if message.type == Type.FEATURES_REQUEST:
+                ports = b"".join(port.pack() for port in self.ports)
+                self._answer(
+                    Type.FEATURES_REPLY,
+                    message,
+                    struct.pack("!QIB3xII", self.dpid, 0, 254, 0, 0) + ports,
+                )
+            elif message.type == Type.STATS_REQUEST:
+                body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0)
+                self._answer(Type.STATS_REPLY, message, body)
+            elif message.type == Type.BARRIER_REQUEST:
+                self._answer(Type.BARRIER_REPLY, message, b"")
+            elif self.refuses(raw):
+                self._answer(Type.ERROR, message, ALL_TABLES_FULL + raw[:64])
+            else:
+                self.did.append(message.type)
+                self._do(message)
+
+    def _do(self, message):
+        if message.type == Type.FLOW_MOD:
+            cookie, command, priority = struct.unpack_from("!QH4xH", message.body, 40)
+            place = message.body[:40], command >> 8, priority
+            self.flows.pop(self._places.get(place), None)
+            self._places[place] = cookie
+            self.flows[cookie] = message.body[64:]
+        elif message.type == Type.VENDOR and message.body[4:8] == NXT_FLOW_MOD:
+            cookie, command, length = struct.unpack_from("!QH14xH", message.body, 8)
+            match = message.body[40 : 40 + length]
+            actions = message.body[40 + length + -length % 8 :]
+            if match[:4] != NXM_NX_COOKIE:
+                return  # a service rule
+            named = int.from_bytes(match[4:12], "big")
+            if command & 0xFF == of.Command.MODIFY and named in self.flows:
+                self.flows[named] = actions
+            elif command & 0xFF == of.Command.DELETE:
+                self.flows.pop(named, None)
+
+    def _answer(self, kind, message, body):
+        self.intercept(kind, of.message(kind, body, message.xid))
+
+
+class Bed:
+    """A big switch over two switches, and its controller.
+
+    turns: what is to be done at the ends of turns.
+    """
+
+    def __init__(self, turns, learn_ips=False):
+        self.turns = turns
+        numbers = PortNumbers()
+        datapath = Datapath(1)
+        self.big = datapath.big = BigSwitch(numbers, Indexes(numbers), [], 5.0, datapath, learn_ips)
+        self.switches = [self.connect(dpid) for dpid in (1, 2)]
+        self.settle()
+        self.socket = Socket()
+        self.connection = connect(self.socket, datapath.rx_message)
+        datapath.set_connection(self.connection)
+        self.send(HELLO)
+        # How the packet-out is done has to be known before one need not wait.
+        self.send(THROUGH_TABLE, BARRIER)
+        self.settle()
+        assert self.told() == [Type.HELLO, Type.BARRIER_REPLY]
+        assert not self.big.unsettled()
+
+    def connect(self, dpid, switch=None):
+        switch = switch or Switch(dpid)
+        self.big.connected(dpid, switch)
+        switch.work()
+        return switch
+
+    def end_turns(self):
+        while self.turns:
+            self.turns.popleft()()
+
+    def settle(self):
+        for _ in range(5):
+            for switch in self.switches:
+                switch.work()
+            self.end_turns()
+        for switch in self.switches:
+            switch.did.clear()
+
+    def send(self, *messages):
+        self.socket.coming.append(b"".join(messages))
+        self.connection.io_worker._do_recv()
+
+    def told(self):
+        """The types of what the controller has been told since the last time."""
+        outbox = self.connection.io_worker.outbox
+        told, outbox.data = outbox.data, b""
+        return [message[1] for message in split(told)]

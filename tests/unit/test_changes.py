@@ -1,0 +1,265 @@
+"""Changes that a switch refuses: what is on the switches, and what is known, after they are undone.
+
+The big switch as it is, over two connections whose far ends refuse what the test says.
+"""
+
+import struct
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+from lab import openflow10 as of
+from lab.openflow10 import Command, Type
+
+from edge import poxfixes
+from edge.north import connections
+from edge.switch import topology
+
+from .fakes import phy_port
+from .played import BARRIER, NXT_FLOW_MOD, Bed, Switch
+
+MATCH = of.match(dl_type=0x88B5)
+PORT_1 = "00:00:00:00:00:01"
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    turns = deque()
+    for module in (poxfixes, connections, topology):
+        monkeypatch.setattr(module, "end_of_turn", turns.append)
+    return turns
+
+
+@pytest.fixture
+def bed(turns):
+    return Bed(turns)
+
+
+def refuse(switch, *numbers, kind=Type.VENDOR):
+    """Have a switch refuse the messages of this type with these numbers, the first being 0."""
+    seen = []
+
+    def refuses(raw):
+        if raw[1] != kind or (kind == Type.VENDOR and raw[12:16] != NXT_FLOW_MOD):
+            return False
+        seen.append(raw)
+        return len(seen) - 1 in numbers
+
+    switch.refuses = refuses
+
+
+def settle(bed):
+    """Have everything done, and undone, that has been asked for; return what the controller got."""
+    bed.send(BARRIER)
+    told = []
+    while Type.BARRIER_REPLY not in told:
+        bed.settle()
+        told += bed.told()
+    bed.settle()
+    return told
+
+
+def modify(port):
+    return of.flow_mod(MATCH, of.output(port), Command.MODIFY_STRICT)
+
+
+def outputs(bed):
+    """Where the one flow outputs to: as the big switch knows it, and on each of the switches."""
+    (entry,) = bed.big.flows.table
+    north = of.unpack_actions(entry.actions.wire)
+    assert [set(switch.flows) for switch in bed.switches] == [
+        {bed.big.flows.cookies.cookie(entry)}
+    ] * 2
+    return [
+        [int.from_bytes(body[:2], "big") for _, body in actions]
+        for actions in (north, *(of.unpack_actions(*s.flows.values()) for s in bed.switches))
+    ]
+
+
+def test_a_modify_that_one_switch_refuses_is_undone_on_all(bed):
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[1], 0)
+    bed.send(modify(2))
+    assert settle(bed) == [Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[1], [1], []], "port 1 of switch 1 cannot be reached from switch 2"
+
+
+def test_undoing_a_refused_modify_leaves_a_later_one_alone(bed):
+    """output:1; MODIFY to 2, which one switch refuses; MODIFY to 17, which all accept."""
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[0], 0)
+    bed.send(modify(2), modify(17))
+    assert settle(bed) == [Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[17], [], [1]]
+
+
+def test_of_two_refused_modifies_neither_is_what_is_gone_back_to(bed):
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[0], 0, 1)
+    bed.send(modify(2), modify(17))
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[1], [1], []]
+
+
+def test_a_modify_that_is_refused_after_one_that_was_accepted_goes_back_to_that(bed):
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[0], 1)
+    bed.send(modify(2), modify(17))
+    assert settle(bed) == [Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[2], [2], []]
+
+
+def test_what_a_refused_add_had_replaced_comes_back_as_it_was_before_a_refused_modify(bed):
+    """MODIFY, then ADD in its place; both are refused."""
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    modifies, adds = [], []
+
+    def refuses(raw):
+        if raw[1] == Type.FLOW_MOD:
+            adds.append(raw)
+            return len(adds) == 1
+        if raw[1] == Type.VENDOR and raw[12:16] == NXT_FLOW_MOD:
+            modifies.append(raw)
+            return len(modifies) == 1
+        return False
+
+    bed.switches[0].refuses = refuses
+    bed.send(modify(2), of.flow_mod(MATCH, of.output(17)))
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    (entry,) = bed.big.flows.table
+    assert entry.actions.wire == of.output(1)
+
+
+def test_what_the_first_of_two_refused_adds_had_replaced_comes_back(bed):
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[0], 0, 1, kind=Type.FLOW_MOD)
+    bed.send(of.flow_mod(MATCH, of.output(2)), of.flow_mod(MATCH, of.output(17)))
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[1], [1], []]
+
+
+# ---- PORT_MOD ----
+
+
+def port_mod(config, mask):
+    return of.port_mod(1, PORT_1, config, mask)
+
+
+def config(bed):
+    """The bits of port 1, as the controllers see them."""
+    return bed.big.portlist.ports[1].config
+
+
+def sent_again(bed):
+    """The bits that port 1 is told when its switch comes back."""
+    told = []
+    switch = Switch(1)
+    switch.refuses = lambda raw: told.append(raw) if raw[1] == Type.PORT_MOD else False
+    bed.big.disconnected(bed.switches[0])
+    bed.switches[0] = bed.connect(1, switch)
+    bed.settle()
+    mods = [struct.unpack_from("!H6xLL", raw, 8) for raw in told]
+    return [(bits, mask) for number, bits, mask in mods if number == 1]
+
+
+def test_a_refused_port_mod_is_forgotten(bed):
+    refuse(bed.switches[0], 0, kind=Type.PORT_MOD)
+    bed.send(port_mod(0x10, 0x10))
+    assert Type.ERROR in settle(bed)
+    assert config(bed) == 0
+    assert sent_again(bed) == []
+
+
+def test_a_refused_port_mod_takes_back_no_bits_but_its_own(bed):
+    """NO_FLOOD is set; then NO_RECV and NO_FLOOD are refused; then NO_RECV is set after all."""
+    bed.send(port_mod(0x10, 0x10))
+    settle(bed)
+    refuse(bed.switches[0], 0, kind=Type.PORT_MOD)
+    bed.send(port_mod(0x04, 0x14), port_mod(0x04, 0x04))
+    assert Type.ERROR in settle(bed)
+    assert config(bed) == 0x14
+    assert sent_again(bed) == [(0x14, 0x14)]
+
+
+def test_of_two_refused_port_mods_neither_stays(bed):
+    refuse(bed.switches[0], 0, 1, kind=Type.PORT_MOD)
+    bed.send(port_mod(0x10, 0x10), port_mod(0x20, 0x30))
+    assert settle(bed).count(Type.ERROR) == 2
+    assert config(bed) == 0
+    assert sent_again(bed) == []
+
+
+# ---- switches that are lost, or refused ----
+
+
+def test_what_a_switch_lacked_is_forgotten_when_it_is_lost_while_it_is_brought_up_to_date(bed):
+    bed.big.disconnected(bed.switches[0])
+    for number in range(2500):
+        address = f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
+        bed.send(of.flow_mod(of.match(in_port=1, dl_dst=address), of.output(2)))
+    bed.settle()
+    bed.switches[0] = bed.connect(1)
+    assert bed.big.flows._missing, "more flows than are sent in one turn"
+    bed.big.disconnected(bed.switches[0])
+    bed.send(of.flow_mod(command=Command.DELETE))
+    settle(bed)
+    assert len(bed.big.flows.table) == 0
+    assert not bed.big.flows._missing
+
+
+def addressed(dpid, address):
+    """A switch that connects from this address."""
+    switch = Switch(dpid)
+    switch.sock = SimpleNamespace(getpeername=lambda: (address, 50000))
+    switch.ports = [phy_port(3, f"tun{dpid}")]
+    return switch
+
+
+@pytest.fixture
+def auto(turns, monkeypatch):
+    """A big switch with --ips=auto whose switches have connected from 172.16.0.1 and .2."""
+    monkeypatch.setattr(poxfixes, "after", lambda *_: None)
+    monkeypatch.setattr(Bed, "connect", lambda bed, dpid, switch=None: connect(bed, dpid, switch))
+    return Bed(turns, learn_ips=True)
+
+
+def connect(bed, dpid, switch=None):
+    switch = switch or addressed(dpid, f"172.16.0.{dpid}")
+    bed.big.connected(dpid, switch)
+    switch.work()
+    return switch
+
+
+def candidates(bed):
+    return [ip & 0xFF for ip in bed.big.discovery.ips]
+
+
+def test_the_address_of_a_switch_that_is_refused_is_no_candidate(auto):
+    assert candidates(auto) == [1, 2]
+    second = addressed(2, "172.16.0.9")
+    second.disconnect = lambda reason: None
+    auto.big.connected(2, second)
+    auto.settle()  # the first one still answers, so these are two switches
+    assert candidates(auto) == [1, 2]
+
+
+def test_the_address_that_a_switch_has_left_is_no_candidate(auto):
+    auto.big.disconnected(auto.switches[1])
+    auto.switches[1] = connect(auto, 2, addressed(2, "172.16.0.9"))
+    auto.settle()
+    assert candidates(auto) == [1, 9]
+
+
+def test_a_tunnel_ip_stays_one_though_its_switch_connects_from_another_address(auto):
+    member = auto.big.topology.members[2]
+    member.set_tunnel_ip(0xAC100002)
+    auto.big.disconnected(auto.switches[1])
+    auto.switches[1] = connect(auto, 2, addressed(2, "172.16.0.9"))
+    auto.settle()
+    assert candidates(auto) == [1, 2, 9]
