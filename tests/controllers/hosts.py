@@ -146,14 +146,16 @@ class WholeRun:
 
     def stop(self) -> None:
         """End everything."""
-        if self.aggregator is not None and self.aggregator.process is not None:
-            self.aggregator.kill()
-        if self.controller is not None:
-            self.controller.kill()
-            self.controller.wait()
-        self.network.stop()
-        for host in self.hosts:
-            host.namespace.close()
+        try:
+            if self.aggregator is not None and self.aggregator.process is not None:
+                self.aggregator.stop()
+        finally:
+            if self.controller is not None:
+                self.controller.kill()
+                self.controller.wait()
+            self.network.stop()
+            for host in self.hosts:
+                host.namespace.close()
 
 
 def wait_until_listening(namespace: Namespace, port: int) -> None:

@@ -363,7 +363,7 @@ def shared_server(make_network, tmp_path):
     pox.start()
     pox.wait_until_listening(8001)
     yield pox
-    pox.kill()
+    pox.stop()
 
 
 def test_on_a_web_server_that_is_there_already_it_is_below_edge(shared_server):
@@ -410,4 +410,4 @@ def test_it_may_stand_before_the_aggregator(make_network, tmp_path):
     try:
         assert Site(network.outer).get("switch")["switches"] == []
     finally:
-        pox.kill()
+        pox.stop()

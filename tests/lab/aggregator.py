@@ -39,6 +39,7 @@ class Aggregator:
     component: the component that POX runs.
     python: the interpreter; by default $EDGE_PYTHON, without that the one that runs the tests.
     level: of POX's log.
+    measured: whether coverage.py counts its lines too, when the tests are run with coverage.
     """
 
     running: list["Aggregator"] = []
@@ -52,12 +53,14 @@ class Aggregator:
         component: str = "edge.aggregator",
         python: Optional[str] = None,
         level: str = "DEBUG",
+        measured: bool = True,
     ) -> None:
         self.namespace = namespace
         self.log_path = log_path
         self.options = list(options)
         self.component = component
         self.level = level
+        self.measured = measured
         self.python = python or os.environ.get("EDGE_PYTHON") or sys.executable
         self.process: Optional[subprocess.Popen] = None
         self._life_begins = 0
@@ -94,6 +97,8 @@ class Aggregator:
             PYTHONPATH=":".join(os.path.join(REPOSITORY, name) for name in ("pox_ext", "tests")),
             PYTHONDONTWRITEBYTECODE="1",
         )
+        if not self.measured:
+            environment.pop("COVERAGE_PROCESS_CONFIG", None)
         self._life_begins = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -130,6 +135,16 @@ class Aggregator:
     def interrupt(self, timeout: float = 10) -> int:
         """Stop it with Ctrl-C (SIGINT) and return its exit status."""
         return self._end(signal.SIGINT, timeout)
+
+    def stop(self) -> None:
+        """End the process when the test is over.  Does nothing if it has ended already.
+
+        Not with kill -9: the lines that coverage.py has counted are saved at an orderly end.
+        """
+        if self.alive:
+            self.terminate()
+        else:
+            self._forget()
 
     def wait(self, timeout: float = 10) -> int:
         """Return the exit status when it has ended by itself."""

@@ -128,7 +128,7 @@ class BigSwitch(Bed):
     options: options of the component, without `--ips` and those that say where controllers are.
     record: keep transcripts of the controllers' connections.
     ready: whether to wait until all ports are there and every tunnel carries frames.
-    level, python: see `Aggregator`.
+    level, python, measured: see `Aggregator`.
     controllers: how many there are.
     network: further arguments of `Network`.
     """
@@ -144,6 +144,7 @@ class BigSwitch(Bed):
         level: str = "DEBUG",
         python: Optional[str] = None,
         controllers: int = 1,
+        measured: bool = True,
         **network: Any,
     ) -> None:
         self.wires = self.network = Network(switches, ports, flow_limit, **network)
@@ -166,6 +167,7 @@ class BigSwitch(Bed):
                 ],
                 level=level,
                 python=python,
+                measured=measured,
             )
             self.aggregator.start()
             # A switch that nobody answers waits a second before it tries again.
@@ -232,12 +234,14 @@ class BigSwitch(Bed):
         self.controller.flow_mod(match, command=of.Command.DELETE_STRICT)
 
     def stop(self) -> None:
-        if hasattr(self, "aggregator") and self.aggregator.process is not None:
-            self.aggregator.kill()
-        if hasattr(self, "controller"):
-            for each in (self.controller, *self.others):
-                each.close()
-        self.network.stop()
+        try:
+            if hasattr(self, "aggregator") and self.aggregator.process is not None:
+                self.aggregator.stop()
+        finally:
+            if hasattr(self, "controller"):
+                for each in (self.controller, *self.others):
+                    each.close()
+            self.network.stop()
 
 
 def listeners(namespace: Namespace, count: int, record: bool) -> list[Controller]:

@@ -94,4 +94,4 @@ def test_listen_at_an_address(namespace, tmp_path):
         # And no file of indexes is made before there is anything to keep.
         assert not path.parent.exists()
     finally:
-        aggregator.kill()
+        aggregator.stop()

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poxharness import FEATURES_REPLY, HELLO, Switch, free_port, message, run_pox
+from poxharness import FEATURES_REPLY, HELLO, SOON, Switch, free_port, message, run_pox
 
 TYPES = st.integers(0, 255).filter(lambda msg_type: msg_type != FEATURES_REPLY)
 PLAUSIBLE = st.one_of(st.integers(0, 21).filter(lambda msg_type: msg_type != FEATURES_REPLY), TYPES)
@@ -19,8 +19,8 @@ def port():
     )
     yield port
     alive = process.poll() is None
-    process.kill()
-    process.wait()
+    process.terminate()
+    process.wait(SOON)
     assert alive
 
 
