@@ -66,7 +66,7 @@ class BigSwitch:
         learn_ips: bool = False,
     ) -> None:
         self.counts = Counts()
-        self.topology = Topology(numbers, self._retranslated)
+        self.topology = Topology(numbers, self._retranslated, self._queue_rules_sent)
         self.portlist = PortList(numbers, events)
         self.refusals = Refusals(self._ask_barriers, self.counts)
         inports = InPorts(numbers)
@@ -138,6 +138,9 @@ class BigSwitch:
         self.packets.forget_outs()
         if any(same is not None for same in unchanged.values()):
             run_in_slices(self.flows.renew(unchanged))
+
+    def _queue_rules_sent(self) -> None:
+        self.packets.forget_outs()
 
     # --- barriers ------------------------------------------------------------------------------
 

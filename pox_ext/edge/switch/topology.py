@@ -27,12 +27,20 @@ class Topology:
 
     numbers: how ports are numbered
     retranslated: is told, once for all changes of a turn, what has stayed the same on each switch
+    rules_sent: is told that a switch has been sent rules for queues: packets to other switches may
+        need them, and have to wait until they are there (see queue_rules_confirmed)
     """
 
-    def __init__(self, numbers: PortNumbers, retranslated: Callable[[Unchanged], None]) -> None:
+    def __init__(
+        self,
+        numbers: PortNumbers,
+        retranslated: Callable[[Unchanged], None],
+        rules_sent: Callable[[], None],
+    ) -> None:
         self.numbers = numbers
         self.members: dict[int, Member] = {}
         self._retranslated = retranslated
+        self._rules_sent = rules_sent
         self._queue_keys = QueueKeys(self.members, numbers.locate)
         self._due = False
         self.fragments: int = of.OFPC_FRAG_NORMAL
@@ -115,13 +123,14 @@ class Topology:
 
     # --- queues of other switches --------------------------------------------------------------
 
-    def keys_for(self, actions: Actions, ingress: Iterable[Member]) -> bool:
+    def keys_for(self, actions: Actions, ingress: Iterable[Member]) -> None:
         """
         Have a tunnel key for each queue that these actions name on another switch than these.
 
-        To be called before actions with queues are translated.  Returns True if keys are new.
+        To be called before actions with queues are translated.
         """
-        return self._queue_keys.keys_for(actions, ingress)
+        if self._queue_keys.keys_for(actions, ingress):
+            self._rules_sent()
 
     @property
     def queue_rules_confirmed(self) -> bool:
