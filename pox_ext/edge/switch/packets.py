@@ -116,7 +116,7 @@ class Packets:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        if not self._topology.queue_rules_confirmed:
+        if not self._topology.queue_keys.confirmed:
             # A switch has been sent a rule for one of its queues, and the packet may need the rule.
             return False
         if log.isEnabledFor(logging.DEBUG):
