@@ -3,11 +3,11 @@
 import struct
 
 import pytest
+from dashboard import model
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import openflow10 as of
 
-from dashboard import model
 from edge.north import statistics
 from edge.openflow import stats
 
