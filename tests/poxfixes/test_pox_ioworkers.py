@@ -1,12 +1,14 @@
 """I/O workers: one bad connection ends the I/O of all of POX's, and of one of ours."""
 
 import errno
+import gc
 import queue
 import socket
 import threading
 import time
+import weakref
 
-from poxharness import NEVER, SOON, in_time, on_both, on_fixed
+from poxharness import HELLO, NEVER, SOON, free_port, in_time, message, on_both, on_fixed
 
 
 def io(pox):
@@ -275,6 +277,80 @@ def test_shutdown_ends_the_connection():
     plain, fixed = on_both(shuts_down)
     assert plain.result is False
     assert fixed.result is True
+
+
+def frees(pox):
+    """Whether what a worker served is freed when it has ended, without a search for garbage."""
+    gc.disable()
+    loop, kind, _ = io(pox)
+    near, far = socket.socketpair()
+
+    class Owner:
+        def __init__(self):
+            self.worker = worker(pox, loop, kind, near)
+            self.worker.rx_handler = self.handle
+
+        def handle(self, _worker):
+            pass
+
+    owner = Owner()
+    watched = weakref.ref(owner)
+    ended = queue.Queue()
+    owner.worker.close_handler = lambda _worker: ended.put(True)
+    del owner
+    far.close()
+    ended.get(timeout=SOON)
+    pox.alive()  # the worker's task has ended
+    return watched() is None
+
+
+def test_what_a_worker_has_served_is_freed():
+    plain, fixed = on_both(frees)
+    assert plain.result is False
+    assert fixed.result is True
+
+
+def frees_connections(pox):
+    """The same of the connections of a datapath, those that it accepts and those that it opens."""
+    from edge.north.datapath import Datapath
+
+    gc.disable()
+    kept = []
+
+    class Watched(Datapath):
+        def set_connection(self, connection):
+            super().set_connection(connection)
+            kept.append(weakref.ref(connection))
+            opened.put(True)
+
+        def connection_closed(self, connection):
+            super().connection_closed(connection)
+            closed.put(True)
+
+    opened, closed = queue.Queue(), queue.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        datapath = Watched(1, [listener.getsockname()])
+        port = free_port()
+
+        def begin():
+            datapath.connect()
+            datapath.listen(("127.0.0.1", port))
+
+        pox.call(begin)
+        upstream, _ = listener.accept()
+        client = socket.create_connection(("127.0.0.1", port))
+        for sock in (upstream, client):
+            opened.get(timeout=SOON)
+            sock.sendall(message(HELLO))
+            assert sock.recv(8) == message(HELLO)
+            sock.close()
+            closed.get(timeout=SOON)
+    pox.alive()
+    return [reference() is None for reference in kept]
+
+
+def test_connections_that_have_ended_are_freed():
+    assert on_fixed(frees_connections).result == [True, True]
 
 
 # -- workers that connect again

@@ -174,7 +174,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
 
         message: bytes, or a message object of POX's
         """
-        data = message if type(message) is bytes else message.pack()
+        data = message if isinstance(message, bytes) else message.pack()
         if connection is not None:
             connection.send(data)
             return

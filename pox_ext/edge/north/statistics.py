@@ -9,6 +9,7 @@ a lost switch still counts.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Callable, NamedTuple
 
 import pox.openflow.libopenflow_01 as of
@@ -207,11 +208,9 @@ class Statistics:
 
         requests: list[Request] = []
         for member in big.ready_members():
-            requests.append((member, lambda xid: stats.stats_request(xid, of.OFPST_TABLE, b"")))
+            requests.append((member, partial(stats.stats_request, kind=of.OFPST_TABLE, body=b"")))
             for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                requests.append(
-                    (member, lambda xid, table=table: stats.dump_flows(xid, 0, table=table))
-                )
+                requests.append((member, partial(stats.dump_flows, cookie=0, table=table)))
         ask(requests, take, lambda: _answer(request, connection, entries()))
 
     # --- ports and queues ----------------------------------------------------------------------
@@ -239,9 +238,7 @@ class Statistics:
                     counted = member.port_stats.get(port, stats.NO_PORT_STATS)
                     yield stats.pack_port_stats(each, counted)
 
-        requests = [
-            (member, lambda xid, port=port: stats.port_request(xid, port)) for member, port in asked
-        ]
+        requests = [(member, partial(stats.port_request, port=port)) for member, port in asked]
         ask(requests, take, lambda: _answer(request, connection, entries()))
 
     def _stats_queue(self, request: StatsRequest, connection: ControllerConnection) -> None:
@@ -272,8 +269,7 @@ class Statistics:
                 _answer(request, connection, found.values())
 
         requests = [
-            (member, lambda xid, port=port: stats.queue_request(xid, port, queue))
-            for member, port in asked
+            (member, partial(stats.queue_request, port=port, queue=queue)) for member, port in asked
         ]
         ask(requests, take, finish)
 
@@ -321,17 +317,14 @@ def refresh(switch: BigSwitch, entries: list[FlowEntry], done: Callable[[], None
     for member, groups in _by_member(switch, entries).items():
         wanted = sum(map(len, groups))
         if wanted > 1 + FLOW_COST * len(switch.table):
-            requests.append(
-                (member, lambda xid: stats.dump_flows(xid, switch.cookies.run, RUN_MASK))
-            )
+            dump = partial(stats.dump_flows, cookie=switch.cookies.run, mask=RUN_MASK)
+            requests.append((member, dump))
             continue
         for group in groups:
             for entry in group:
                 if entry in switch.table:
                     cookie = switch.cookies.cookie(entry)
-                    requests.append(
-                        (member, lambda xid, cookie=cookie: stats.dump_flows(xid, cookie))
-                    )
+                    requests.append((member, partial(stats.dump_flows, cookie=cookie)))
 
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind == of.OFPT_STATS_REPLY:

@@ -57,6 +57,8 @@ class RobustIOWorker(RecocoIOWorker):
     outbox: takes what is sent; None until the socket is connected
     """
 
+    closed: bool
+    receive_buf: bytes
     outbox: Optional[Outbox] = None
 
     def attach(self) -> None:
@@ -171,6 +173,7 @@ class _WorkerTask(Task):
             worker._handle_close()
         except Exception as e:
             _complain("The close handler of", worker, e)
+        worker.rx_handler = None  # so that it does not keep alive whoever handles what comes
         worker.socket.close()
 
 
