@@ -107,6 +107,17 @@ def test_a_packet_waits_while_a_switch_is_given_what_it_lacks(bed):
     assert one.did.count(Type.PACKET_OUT) == 2
 
 
+def test_a_packet_waits_for_the_rule_of_a_queue_that_another_switch_has_just_been_sent(bed):
+    """The flow that the packet meets may lead to that queue."""
+    one, other = bed.switches
+    bed.send(of.flow_mod(of.match(in_port=1), of.enqueue(18, 7)), THROUGH_TABLE)
+    one.work()
+    assert one.did == [Type.FLOW_MOD]
+    other.work()
+    one.work()
+    assert one.did == [Type.FLOW_MOD, Type.PACKET_OUT]
+
+
 def test_a_probe_of_a_tunnel_has_nobody_wait(bed):
     bed.big.topology.members[2].session.send(of.packet_out(bytes(60), of.output(3)), changes=False)
     bed.send(FLOW_ON_ONE, BARRIER, THROUGH_TABLE)

@@ -23,7 +23,6 @@ from edge.north.requests import Requests
 from edge.north.statistics import MAX_ENTRIES
 from edge.north.workers import Listener, Upstream
 from edge.openflow import messages, stats
-from edge.openflow.text import split_actions
 from edge.poxfixes.ioworkers import RobustIOLoop
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.events import Requester
@@ -302,6 +301,7 @@ def _table_entry(big: BigSwitch, entry: FlowEntry) -> TableEntry:
     match = of.ofp_match()
     match.unpack(entry.match.wire)
     age = time.monotonic() - entry.created
+    wire = entry.actions.wire
     made = TableEntry(
         priority=entry.priority,
         cookie=entry.cookie,
@@ -309,18 +309,8 @@ def _table_entry(big: BigSwitch, entry: FlowEntry) -> TableEntry:
         hard_timeout=entry.hard_timeout,
         flags=entry.flags,
         match=match,
-        actions=[_action(each) for each in split_actions(entry.actions.wire)],
+        actions=of._unpack_actions(wire, len(wire))[1],
         now=time.time() - age,
     )
     made.packet_count, made.byte_count = big.flows.counted(entry)
     return made
-
-
-def _action(raw: bytes) -> of.ofp_action_base:
-    """A packed action as POX has it; one that POX cannot unpack as an ofp_action_generic."""
-    try:
-        _, (action,) = of._unpack_actions(raw, len(raw))
-    except Exception:  # POX's unpackers raise whatever happens to go wrong
-        action = of.ofp_action_generic()
-        action.unpack(raw)
-    return action

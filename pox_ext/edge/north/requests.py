@@ -290,7 +290,7 @@ class Requests(Statistics):
         )
         if command > of.OFPFC_DELETE_STRICT:
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_BAD_COMMAND)
-        actions = act.parse(message[flowmods.FLOW_MOD_ACTIONS :])
+        actions = act.parse(message[flowmods.FLOW_MOD_ACTIONS])
         if flags & ~of.OFPFF_SEND_FLOW_REM:
             _check_flags(flags, idle or hard)
         match = matches.parse(message[flowmods.FLOW_MOD_MATCH])

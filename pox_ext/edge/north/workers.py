@@ -127,10 +127,11 @@ class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
 
     def _handle_close(self) -> None:
         """Forget the connection, if there was one, and have the next attempt made."""
-        if self.connection is not None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
             self._upstream.closed()
-            self.switch.connection_closed(self.connection)
-            if self.connection.greeted:
+            self.switch.connection_closed(connection)
+            if connection.greeted:
                 self.worked()
         super()._handle_close()
 
@@ -166,8 +167,9 @@ class ClientWorker(RobustIOWorker):
         return serve(self._connection)
 
     def _handle_close(self) -> None:
-        if self._connection is not None:
-            self._switch.connection_closed(self._connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._switch.connection_closed(connection)
 
 
 class Listener(RobustServerWorker):

@@ -171,16 +171,10 @@ def delete_flows(xid: int, table: int, cookie: int, mask: int) -> bytes:
 
 # --- northward: a controller's flow-mod -----------------------------------------------------------
 
-_FLOW_MOD_BODY = struct.Struct("!QHHHHLHH")
-
 FLOW_MOD_MATCH = slice(8, 48)  # of the whole message
-FLOW_MOD_ACTIONS = 72  # where the actions begin
+FLOW_MOD_ACTIONS = slice(72, None)
 
-
-def parse_flow_mod(message: bytes) -> tuple[int, int, int, int, int, int, int, int]:
-    """
-    What an OFPT_FLOW_MOD (the whole message) says between its match and its actions.
-
-    cookie, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, flags
-    """
-    return _FLOW_MOD_BODY.unpack_from(message, 48)
+# What an OFPT_FLOW_MOD (the whole message) says between its match and its actions: cookie, command,
+# idle_timeout, hard_timeout, priority, buffer_id, out_port, flags.  There is no function around it,
+# since it is called for every flow-mod.
+parse_flow_mod = struct.Struct("!48xQHHHHLHH").unpack_from

@@ -57,6 +57,9 @@ class PacketIn(NamedTuple):
 
 # The offset of the frame if the match holds the in_port alone.
 PACKET_IN_DATA = 50
+# The reason, the table, the cookie and the in_port of an NXT_PACKET_IN that has just an in_port.
+PACKET_IN_KEY = slice(22, PACKET_IN_DATA)
+_PACKET_IN_TOTAL_LEN = slice(20, 22)
 _JUST_IN_PORT = struct.pack("!H6xL", 6, nx.NXM_OF_IN_PORT)
 
 
@@ -125,6 +128,16 @@ def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:
         + actions
         + data
     )
+
+
+def repeat_packet_out(xid: int, head: bytes, data: bytes) -> bytes:
+    """
+    Return an OFPT_PACKET_OUT of a frame that does the same as an earlier one.
+
+    head: what stands in the earlier one between the header and the frame
+    """
+    length = _HEADER.size + len(head) + len(data)
+    return _HEADER.pack(_VERSION, of.OFPT_PACKET_OUT, length, xid) + head + data
 
 
 def set_config(xid: int, flags: int, miss_send_len: int) -> bytes:
@@ -243,6 +256,9 @@ def pack_flow_removed(
 
 # --- northward: what a controller sends, and what it is answered ----------------------------------
 
+_PACKET_IN = struct.Struct("!BBHLLHHBx")
+_PACKET_IN_HEAD = struct.Struct("!BBHLL")
+_IN_PORT_AND_REASON = struct.Struct("!HBx")
 _PORT_STATUS = struct.Struct("!BBHLB7x")
 _FEATURES_REPLY = struct.Struct("!BBHLQLB3xLL")
 _CONFIG = struct.Struct("!HH")
@@ -397,3 +413,34 @@ def pack_queue_config(request: bytes, port: int, queues: bytes) -> bytes:
     """OFPT_QUEUE_GET_CONFIG_REPLY with packed queues."""
     body = struct.pack("!H6x", port) + queues
     return reply(request, of.OFPT_QUEUE_GET_CONFIG_REPLY, body)
+
+
+def pack_packet_in(total_len: int, in_port: int, reason: int, data: bytes) -> bytes:
+    """Return an OFPT_PACKET_IN without a buffer (OpenFlow 1.0.0, 5.4.1); reason is an OFPR_*."""
+    length = _PACKET_IN.size + len(data)
+    return (
+        _PACKET_IN.pack(
+            _VERSION, of.OFPT_PACKET_IN, length, 0, NO_BUFFER, total_len, in_port, reason
+        )
+        + data
+    )
+
+
+def pack_in_port_and_reason(in_port: int, reason: int) -> bytes:
+    """Return what stands in an OFPT_PACKET_IN between total_len and the frame."""
+    return _IN_PORT_AND_REASON.pack(in_port, reason)
+
+
+def repeat_packet_in(message: bytes, in_port_and_reason: bytes) -> bytes:
+    """
+    Return the OFPT_PACKET_IN for an NXT_PACKET_IN that has just an in_port.
+
+    in_port_and_reason: see pack_in_port_and_reason()
+    """
+    length = len(message) - PACKET_IN_DATA + _PACKET_IN.size
+    return (
+        _PACKET_IN_HEAD.pack(_VERSION, of.OFPT_PACKET_IN, length, 0, NO_BUFFER)
+        + message[_PACKET_IN_TOTAL_LEN]
+        + in_port_and_reason
+        + message[PACKET_IN_DATA:]
+    )

@@ -34,6 +34,12 @@ _NAME_POLL = 0.05  # seconds
 # What a task yields to POX's scheduler, and what the scheduler gives back, is POX's affair.
 Turns = Generator[Any, Any, None]
 
+RxHandler = Callable[["RobustIOWorker"], Optional[bool]]
+
+
+def _ignore(worker: "RobustIOWorker") -> None:
+    """Nobody wants to know what has come."""
+
 
 class RobustIOWorker(RecocoIOWorker):
     """A RecocoIOWorker with an outbox, read by a task of its own (see RobustIOLoop).
@@ -49,6 +55,7 @@ class RobustIOWorker(RecocoIOWorker):
     - :122 logs an error for each peer that resets.
     - :313 close() calls the close handler (:254) in the middle of whatever closes it.
     - :256 shutdown() only sets a flag, and the socket stays open until all is sent.
+    - :197 asks in the debug log, of every worker, whether its handler is meant to be replaced.
 
     Here: sending goes through an Outbox, which bounds what waits.  A worker that is closed, or not
     connected yet, drops what it is sent.  The close handler is called once, by the worker's task,
@@ -57,7 +64,19 @@ class RobustIOWorker(RecocoIOWorker):
     outbox: takes what is sent; None until the socket is connected
     """
 
+    closed: bool
+    receive_buf: bytes
     outbox: Optional[Outbox] = None
+
+    @property
+    def rx_handler(self) -> Optional[RxHandler]:
+        """Is called with the worker when bytes have come.  It may return False to pause reading."""
+        handler: RxHandler = self._custom_rx_handler
+        return None if handler is _ignore else handler
+
+    @rx_handler.setter
+    def rx_handler(self, handler: Optional[RxHandler]) -> None:
+        self._custom_rx_handler = _ignore if handler is None else handler
 
     def attach(self) -> None:
         """Begin to use the socket, which is connected."""
@@ -171,6 +190,7 @@ class _WorkerTask(Task):
             worker._handle_close()
         except Exception as e:
             _complain("The close handler of", worker, e)
+        worker.rx_handler = None  # so that it does not keep alive whoever handles what comes
         worker.socket.close()
 
 

@@ -66,7 +66,7 @@ class BigSwitch:
         learn_ips: bool = False,
     ) -> None:
         self.counts = Counts()
-        self.topology = Topology(numbers, self._retranslated)
+        self.topology = Topology(numbers, self._retranslated, self._queue_rules_sent)
         self.portlist = PortList(numbers, events)
         self.refusals = Refusals(self._ask_barriers, self.counts)
         inports = InPorts(numbers)
@@ -106,7 +106,8 @@ class BigSwitch:
         self.refusals.confirm()
         self.flows.expiry.tick(now)
         self.flows.removals.tick(now)
-        if self.topology.forget_queue_keys(now, bool(self.flows.table), self.counts.packet_outs):
+        has_flows, packet_outs = bool(self.flows.table), self.counts.packet_outs
+        if self.topology.queue_keys.take_back_unused(now, has_flows, packet_outs):
             self.packets.forget_outs()
 
     # --- switches that come and go -------------------------------------------------------------
@@ -139,6 +140,9 @@ class BigSwitch:
         if any(same is not None for same in unchanged.values()):
             run_in_slices(self.flows.renew(unchanged))
 
+    def _queue_rules_sent(self) -> None:
+        self.packets.forget_outs()
+
     # --- barriers ------------------------------------------------------------------------------
 
     def barrier(self, done: Callable[[], None]) -> None:
@@ -154,10 +158,11 @@ class BigSwitch:
 
     def _ask_barriers(self, done: Callable[[], None]) -> None:
         """done() when every ready switch has done all that it was sent, or is lost."""
-        rules = self.topology.queue_rules_sent()
+        queue_keys = self.topology.queue_keys
+        rules = queue_keys.sent
 
         def answered() -> None:
-            self.topology.confirm_queue_rules(rules)
+            queue_keys.confirm(rules)
             done()
 
         barriers(self.topology.ready_members(), answered)

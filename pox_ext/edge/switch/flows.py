@@ -172,7 +172,7 @@ class Flows:
     def keys_for(self, actions: Actions, members: Iterable[Member]) -> None:
         """Have the tunnel keys that these actions need on these switches."""
         if actions.queues:
-            self._topology.keys_for(actions, members)
+            self._topology.queue_keys.give_out(actions, members)
 
     def send_actions(self, entry: FlowEntry, xid: int, kind: bytes) -> None:
         """

@@ -1,12 +1,11 @@
 """
-Packets between the switches and the controllers: packet-ins, packet-outs, and their in_ports.
+Packet-ins and packet-outs, between the switches and the controllers.
 
-What one begins with is translated once and remembered, until something changes that it hangs on:
-of the next one like it only the frame is copied.
+All of a message but its frame is translated once and remembered, until something changes that the
+translation depends on.  Of the next message that begins alike only the frame is copied.
 """
 
 import logging
-import struct
 from collections import defaultdict
 from typing import Callable, Optional
 
@@ -29,19 +28,12 @@ from edge.switch.topology import Topology
 
 log = logging.getLogger("edge.switch")
 
-_PACKET_IN = struct.Struct("!BBHLLHHBx")
-_PACKET_IN_HEAD = struct.Struct("!BBHLL")
-# Of an NXT_PACKET_IN: total_len, and from its reason on, up to the frame.
-_PACKET_IN_TOTAL_LEN = slice(20, 22)
-_PACKET_IN_KEY = slice(22, messages.PACKET_IN_DATA)
-_HEADER = struct.Struct("!BBHL")
-
-# What an NXT_PACKET_IN surely has room for.  Open vSwitch sends longer ones with a length that has
-# wrapped around, which costs the connection.
+# The longest frame, in bytes, for which an NXT_PACKET_IN has room in any case.  Open vSwitch sends
+# a longer one with a length that has wrapped around, after which the connection cannot be read.
 _LONGEST_TO_CONTROLLER = 65400
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 
-# Packet-ins and packet-outs of which the translation is remembered, and how long these may be.
+# How many translations of packet-ins and of packet-outs are remembered, and up to which length.
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 1 << 14
 
@@ -77,18 +69,19 @@ class Packets:
         self._counts = counts
         self._probed = probed
         self._events = events
-        # Buffer, in_port and actions of a controller's packet-out -> the switch that does it, and
-        # what the message to it begins with behind its header.
+        # Buffer, in_port and actions of a controller's packet-out -> the switch that executes it,
+        # and the switch's buffer, in_port and actions.
         self._outs: dict[bytes, tuple[Member, bytes]] = {}
-        # What a packet-in of a switch begins with -> what it is for the controllers.
+        # Of each switch: reason, table, cookie and in_port of its packet-in -> in_port and reason
+        # of the controllers' packet-in.
         self._ins: dict[Member, dict[bytes, bytes]] = defaultdict(dict)
 
     def forget_outs(self) -> None:
-        """What packet-outs become, or the switch that does them, may be another now."""
+        """Translate packet-outs anew: another switch, or other actions, may be right now."""
         self._outs.clear()
 
     def forget(self, member: Member) -> None:
-        """A switch has other ports: nothing that was translated with them is used any more."""
+        """Translate anew all that depends on a switch's ports, since these have changed."""
         self._ins[member].clear()
         self._outs.clear()
 
@@ -98,10 +91,13 @@ class Packets:
         self, requester: Requester, message: bytes, in_port: int, actions: act.Actions, data: bytes
     ) -> bool:
         """
-        A controller's PACKET_OUT that has been found good: one switch does it.
+        Have one switch execute a controller's PACKET_OUT, whose fields have been checked.
 
-        Returns False if it has to be done again behind a barrier.  Raises OpenFlowError if its
-        actions are too many.
+        message: the whole message, of which in_port, actions and data (the frame) are parts
+
+        Returns False if it has to be handled again behind a barrier.  Raises OpenFlowError
+        (OFPBAC_TOO_MANY) if no message to the switch has room for its actions, and OFPBRC_BAD_LEN
+        if the frame is too long to come back to the controller.
         """
         member = self._topology.home(in_port)
         if member is None or not member.liveness.ready:
@@ -120,9 +116,8 @@ class Packets:
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
-        if not self._topology.queue_rules_confirmed:
-            # Another switch has got a rule for one of its queues: the packet, or a flow that it
-            # meets, may need it.
+        if not self._topology.queue_keys.confirmed:
+            # A switch has been sent a rule for one of its queues, and the packet may need the rule.
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
@@ -132,7 +127,7 @@ class Packets:
         if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
             if len(self._outs) >= _MOST_KNOWN:
                 self._outs.clear()
-            frame = len(message) - len(data)  # where it begins
+            frame = len(message) - len(data)  # where the frame begins
             self._outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
         return True
 
@@ -140,28 +135,28 @@ class Packets:
         self, requester: Requester, message: bytes, behind: Optional[Member] = None
     ) -> bool:
         """
-        Do a PACKET_OUT if one like it, but for its frame, has been done as things are now.
+        Execute a PACKET_OUT whose translation is remembered.
 
-        That is all that a controller pays for who sends every frame by itself, so it is short.
+        A controller that forwards every frame by itself sends the same packet-outs over and over
+        again, so this is kept short.
 
-        behind: the switch that has to have done something before it; it is not done if another
-            one would do it
+        behind: the only switch that may execute it now; None for any
+
+        Returns False, and does nothing, if the translation is not remembered.
         """
-        frame = 16 + (message[14] << 8 | message[15])  # where it begins
+        frame = 16 + (message[14] << 8 | message[15])  # where the frame begins
         known = self._outs.get(message[8:frame])
         if known is None:
             return False
         member, head = known
         if not member.liveness.ready or (behind is not None and behind is not member):
             return False
-        length = 8 + len(head) + len(message) - frame
-        if length > _LONGEST_KNOWN:
+        if 8 + len(head) + len(message) - frame > _LONGEST_KNOWN:
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, act.parse(message[16:frame]))
         xid = self._refusals.track(Change(requester, message))
-        header = _HEADER.pack(of.OFP_VERSION, of.OFPT_PACKET_OUT, length, xid)
-        member.session.send(header + head + message[frame:])
+        member.session.send(messages.repeat_packet_out(xid, head, message[frame:]))
         return True
 
     @staticmethod
@@ -169,7 +164,9 @@ class Packets:
         log.debug("packet-out at %s: %s", member, actions_text(actions.wire))
 
     def _some_member(self, actions: act.Actions) -> Optional[Member]:
-        """A switch for a packet that enters nowhere: best the one where it leaves."""
+        """
+        The switch for a packet that enters at no port: the one where it leaves, if that is known.
+        """
         for port in actions.outputs:
             member = self._topology.home(port)
             if member is not None and member.liveness.ready:
@@ -181,19 +178,13 @@ class Packets:
 
     def packet_in(self, member: Member, message: bytes) -> None:
         """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""
-        # What it is to the controllers hangs on these bytes alone, if it has just an in_port.
-        known = self._ins[member].get(message[_PACKET_IN_KEY])
+        # If its match has just an in_port, these bytes decide what the controllers are told.
+        known = self._ins[member].get(message[messages.PACKET_IN_KEY])
         if known is None or self._expiry.has_gaps:
             self._packet_in(member, message)
             return
         self._counts.packet_ins += 1
-        length = len(message) - messages.PACKET_IN_DATA + _PACKET_IN.size
-        self._events.packet_in(
-            _PACKET_IN_HEAD.pack(of.OFP_VERSION, of.OFPT_PACKET_IN, length, 0, messages.NO_BUFFER)
-            + message[_PACKET_IN_TOTAL_LEN]
-            + known
-            + message[messages.PACKET_IN_DATA :],
-        )
+        self._events.packet_in(messages.repeat_packet_in(message, known))
 
     def _packet_in(self, member: Member, message: bytes) -> None:
         packet = messages.parse_packet_in(message)
@@ -208,24 +199,15 @@ class Packets:
         missed = packet.cookie == SERVICE and packet.table in (TABLE_OPENFLOW, TABLE_LOWEST)
         reason = of.OFPR_NO_MATCH if missed else packet.reason
         taker = None if missed else self._flows.cookies.entry(packet.cookie)
-        # What comes from neither has been sent by a packet-out, or by a flow that is gone.
+        # Any other packet was sent to the controller by a packet-out, or by a flow that is gone.
         if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
             return
-        data = packet.data
         self._counts.packet_ins += 1
-        told = _PACKET_IN.pack(
-            of.OFP_VERSION,
-            of.OFPT_PACKET_IN,
-            _PACKET_IN.size + len(data),
-            0,
-            messages.NO_BUFFER,
-            packet.total_len,
-            in_port,
-            reason,
+        self._events.packet_in(
+            messages.pack_packet_in(packet.total_len, in_port, reason, packet.data)
         )
-        self._events.packet_in(told + data)
         if messages.has_just_in_port(message):
             ins = self._ins[member]
             if len(ins) >= _MOST_KNOWN:
                 ins.clear()
-            ins[message[_PACKET_IN_KEY]] = told[14:]
+            ins[message[messages.PACKET_IN_KEY]] = messages.pack_in_port_and_reason(in_port, reason)

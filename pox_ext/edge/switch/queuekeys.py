@@ -23,15 +23,19 @@ class QueueKeys:
 
     members: all switches, by their index
     locate: aggregator port -> (index, port) or None
+    rules_sent: is told that a switch has been sent rules for queues.  A packet to another switch
+        may need them, and has to wait until they are there (see `confirmed`)
     """
 
     def __init__(
         self,
         members: Mapping[int, Member],
         locate: Callable[[int], Optional[tuple[int, int]]],
+        rules_sent: Callable[[], None],
     ) -> None:
         self._members = members
         self._locate = locate
+        self._rules_sent = rules_sent
         self._keys: dict[tuple[int, int, int], int] = {}
         self._given_out: dict[int, int] = {}  # by index: how many keys its switch has
         # Service rules for queues that were sent, and how many of these are there for certain.
@@ -44,20 +48,19 @@ class QueueKeys:
         """(index, port, queue) -> key; it changes with the keys."""
         return self._keys
 
-    def keys_for(self, actions: Actions, ingress: Iterable[Member]) -> bool:
+    def give_out(self, actions: Actions, ingress: Iterable[Member]) -> None:
         """
-        Give out the keys that these switches need for these actions.
+        Have a key for each queue that these actions name on another switch than these.
 
-        Returns True if there were new ones.
+        To be called before actions with queues are translated for these switches.
         """
-        new = False
+        sent = self._sent
         for port, queue in actions.queues:
             where = self._locate(port)
             if where is None or all(member.index == where[0] for member in ingress):
                 continue
             index, local = where
             if (index, local, queue) not in self._keys:
-                new = True
                 number = self._given_out.get(index, 0)
                 self._given_out[index] = number + 1
                 key = self._keys[index, local, queue] = KEY_QUEUES + number
@@ -65,7 +68,8 @@ class QueueKeys:
                 owner = self._members.get(index)
                 if owner is not None:
                     owner.use_queue_key(local, queue, key)
-        return new
+        if self._sent > sent:
+            self._rules_sent()
 
     def tell(self, member: Member) -> None:
         """A switch is new: tell it the keys of its queues."""
@@ -80,6 +84,7 @@ class QueueKeys:
         """True if every rule that was sent for a queue is on its switch for certain."""
         return self._confirmed == self._sent
 
+    @property
     def sent(self) -> int:
         """How many rules have been sent; to be given to confirm() after barriers."""
         return self._sent
@@ -90,20 +95,25 @@ class QueueKeys:
 
     # --- the end of keys ------------------------------------------------------------------------
 
-    def unused(self, now: float, has_flows: bool, packet_outs: int) -> bool:
+    def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> bool:
         """
-        True if keys can be taken back: there are no flows, and no packet is on its way.
+        Take all keys back when there are no flows, and no packet is on its way.
+
+        What was translated with them is forgotten before, so that it does not lead to another queue
+        which has such a key later.
 
         packet_outs: how many controllers have sent so far
+
+        Returns True if there were keys.
         """
         if has_flows or packet_outs != self._packet_outs_before:
             self._unused_since, self._packet_outs_before = now, packet_outs
             return False
-        return bool(self._keys) and now - self._unused_since >= _ON_ITS_WAY
-
-    def take_back(self) -> None:
-        """Take all keys back; nothing that was translated with them may be used any more."""
+        if not self._keys or now - self._unused_since < _ON_ITS_WAY:
+            return False
         self._keys.clear()
         self._given_out.clear()
         for member in self._members.values():
+            member.translations.forget()
             member.forget_queue_keys()
+        return True

@@ -5,12 +5,10 @@ Whatever changes the translation (a switch that comes or goes, a port, a tunnel 
 together until the end of the turn, and is one change then.
 """
 
-from collections.abc import Iterable
 from typing import Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
-from edge.openflow.actions import Actions
 from edge.poxfixes import end_of_turn
 from edge.south.member import Member
 from edge.south.translate import Ingress
@@ -27,13 +25,22 @@ class Topology:
 
     numbers: how ports are numbered
     retranslated: is told, once for all changes of a turn, what has stayed the same on each switch
+    queue_rules_sent: see QueueKeys
+
+    members: the switches by their index
+    queue_keys: the tunnel keys that stand for queues of their ports
     """
 
-    def __init__(self, numbers: PortNumbers, retranslated: Callable[[Unchanged], None]) -> None:
+    def __init__(
+        self,
+        numbers: PortNumbers,
+        retranslated: Callable[[Unchanged], None],
+        queue_rules_sent: Callable[[], None],
+    ) -> None:
         self.numbers = numbers
         self.members: dict[int, Member] = {}
         self._retranslated = retranslated
-        self._queue_keys = QueueKeys(self.members, numbers.locate)
+        self.queue_keys = QueueKeys(self.members, numbers.locate, queue_rules_sent)
         self._due = False
         self.fragments: int = of.OFPC_FRAG_NORMAL
         # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
@@ -45,7 +52,7 @@ class Topology:
     def add(self, member: Member) -> None:
         """A switch has connected for the first time."""
         self.members[member.index] = member
-        self._queue_keys.tell(member)
+        self.queue_keys.tell(member)
         if self._has_lowest:
             member.use_lowest()
         member.set_fragments(self.fragments)
@@ -99,7 +106,7 @@ class Topology:
             remote_ips,
             tuple(flood_ips),
             self.numbers.locate,
-            self._queue_keys.by_queue,
+            self.queue_keys.by_queue,
         )
 
     def changed(self) -> None:
@@ -112,40 +119,3 @@ class Topology:
         self._due = False
         unchanged = {member: member.use(self.ingress_of(member)) for member in self.ready_members()}
         self._retranslated(unchanged)
-
-    # --- queues of other switches --------------------------------------------------------------
-
-    def keys_for(self, actions: Actions, ingress: Iterable[Member]) -> bool:
-        """
-        Have a tunnel key for each queue that these actions name on another switch than these.
-
-        To be called before actions with queues are translated.  Returns True if keys are new.
-        """
-        return self._queue_keys.keys_for(actions, ingress)
-
-    @property
-    def queue_rules_confirmed(self) -> bool:
-        """True if every rule that was sent for a queue is on its switch for certain."""
-        return self._queue_keys.confirmed
-
-    def queue_rules_sent(self) -> int:
-        """How many rules for queues have been sent; to be given to confirm_queue_rules()."""
-        return self._queue_keys.sent()
-
-    def confirm_queue_rules(self, sent: int) -> None:
-        """Barriers have shown that the first so many rules for queues are there."""
-        self._queue_keys.confirm(sent)
-
-    def forget_queue_keys(self, now: float, has_flows: bool, packet_outs: int) -> bool:
-        """
-        Take the keys for queues back when there are no flows, and no packet is on its way.
-
-        What was translated with them is forgotten before, so that it does not lead to another queue
-        which has such a key later.  Returns True if something was forgotten.
-        """
-        if not self._queue_keys.unused(now, has_flows, packet_outs):
-            return False
-        for member in self.members.values():
-            member.translations.forget()
-        self._queue_keys.take_back()
-        return True

@@ -1,0 +1,92 @@
+"""Tunnel keys that stand for queues of other switches' ports."""
+
+from types import SimpleNamespace
+
+import pytest
+from lab import openflow10 as of
+
+from edge.openflow import actions as act
+from edge.south.member import Member
+from edge.switch.ports import PortNumbers
+from edge.switch.queuekeys import QueueKeys
+
+from .fakes import Events
+
+
+class Bed:
+    """Three switches, of which the third has not connected yet."""
+
+    def __init__(self):
+        self.members = {index: Member(Events(), index, index, 16) for index in (1, 2)}
+        self.sent = 0
+        self.keys = QueueKeys(self.members, PortNumbers().locate, self._sent)
+
+    def _sent(self):
+        self.sent += 1
+
+    def give_out(self, *queues, ingress=(1, 2)):
+        actions = act.parse(b"".join(of.enqueue(*each) for each in queues))
+        self.keys.give_out(actions, [self.members[index] for index in ingress])
+
+    def has(self, index):
+        """The keys of which a switch knows."""
+        return self.members[index]._queue_keys
+
+
+@pytest.fixture
+def bed():
+    return Bed()
+
+
+def test_a_queue_has_a_key_on_its_switch_when_another_switch_needs_it(bed):
+    bed.give_out((2, 7), (18, 7), (18, 8))
+    assert bed.keys.by_queue == {(1, 2, 7): 0x100, (2, 2, 7): 0x100, (2, 2, 8): 0x101}
+    assert bed.has(1) == {(2, 7): 0x100}
+    assert bed.has(2) == {(2, 7): 0x100, (2, 8): 0x101}
+
+
+def test_a_queue_that_only_its_own_switch_needs_has_none(bed):
+    bed.give_out((18, 7), ingress=[2])
+    assert not bed.keys.by_queue and not bed.sent
+
+
+def test_a_queue_keeps_its_key(bed):
+    bed.give_out((18, 7))
+    bed.give_out((18, 7))
+    assert bed.keys.by_queue == {(2, 2, 7): 0x100}
+    assert bed.sent == 1, "rules are told of once"
+
+
+def test_a_switch_that_connects_later_is_told_its_keys(bed):
+    bed.give_out((34, 1))
+    bed.members[3] = third = Member(Events(), 3, 3, 16)
+    bed.keys.tell(third)
+    assert bed.has(3) == {(2, 1): 0x100} and not bed.has(2)
+
+
+def test_rules_are_confirmed_by_the_barriers_that_were_asked_for_behind_them(bed):
+    assert bed.keys.confirmed
+    bed.give_out((18, 7))
+    asked = bed.keys.sent
+    bed.give_out((18, 8))
+    bed.keys.confirm(asked)
+    assert not bed.keys.confirmed
+    bed.keys.confirm(bed.keys.sent)
+    bed.keys.confirm(asked)
+    assert bed.keys.confirmed
+
+
+def test_keys_are_taken_back_a_second_after_the_last_flow_and_packet_out(bed):
+    forgotten = []
+    for member in bed.members.values():
+        member.translations = SimpleNamespace(forget=lambda: forgotten.append(True))
+    bed.give_out((18, 7))
+    assert not bed.keys.take_back_unused(100.0, True, 0)
+    assert not bed.keys.take_back_unused(100.9, False, 0)
+    assert not bed.keys.take_back_unused(100.95, False, 1), "a packet-out"
+    assert not bed.keys.take_back_unused(101.9, False, 1)
+    assert bed.has(2) and not forgotten
+    assert bed.keys.take_back_unused(101.95, False, 1)
+    assert not bed.has(2) and not bed.keys.by_queue
+    assert len(forgotten) == 2, "what was translated with them would lead to other queues"
+    assert not bed.keys.take_back_unused(110.0, False, 1)
