@@ -1,0 +1,141 @@
+"""What the source says of the layers beyond the contracts of import-linter (pyproject.toml)."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab.aggregator import REPOSITORY
+
+from edge.south import session
+
+ROOT = Path(REPOSITORY, "pox_ext")
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in ROOT.glob("edge/**/*.py")
+}
+
+PURE = {"collections", "enum", "functools", "ipaddress", "itertools", "math", "struct", "typing"}
+"""Modules of the standard library that do no I/O and know no time."""
+
+SENDERS = {"edge.south.session", "edge.north.connections", "edge.north.workers"}
+"""Modules outside of poxfixes that have connections."""
+
+ADDRESSES = {"edge.switch.arrivals"}
+"""Modules that ask a socket for the address of its peer, and nothing else."""
+
+
+def parsed(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> Iterator[str]:
+    """What a module imports, be it at its top, in a function or for type checkers only.
+
+    `from a import b` is a.b if that is a module of edge or not of edge at all, else a.
+    """
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                origin = ".".join([*base, *([origin] if origin else [])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                yield name if name in FILES or origin not in FILES else origin
+
+
+GRAPH = {module: set(imports(module)) for module in FILES}
+
+
+def outermost(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_imports_are_found():
+    """By their whole name, by a relative one, and of what a package itself defines."""
+    assert "edge.openflow.messages" in GRAPH["edge.south.session"]
+    assert "edge.poxfixes.hub" in GRAPH["edge.poxfixes.listener"]
+    assert "edge.poxfixes" in GRAPH["edge.south.session"]
+    assert "struct" in GRAPH["edge.openflow.match"]
+    assert "pox.openflow.libopenflow_01" in GRAPH["edge.openflow.match"]
+
+
+def test_no_imports_make_a_circle():
+    graph = {module: names & FILES.keys() - {module} for module, names in GRAPH.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", sorted(m for m in FILES if m.startswith("edge.openflow")))
+def test_openflow_is_bytes_and_nothing_else(module):
+    others = {
+        name
+        for name in GRAPH[module]
+        if not name.startswith("edge.openflow") and outermost(name) not in PURE
+    }
+    assert others <= {"pox.openflow.libopenflow_01"}
+
+
+def test_nothing_but_what_has_connections_knows_sockets():
+    """What is imported elsewhere cannot send: sockets are written by poxfixes alone."""
+    low = {"asyncio", "fcntl", "http", "select", "selectors", "socket", "socketserver", "ssl"}
+    knows_sockets = {
+        module
+        for module, names in GRAPH.items()
+        if {outermost(name) for name in names} & low
+        or "edge.poxfixes.outbox" in names
+        or "Outbox" in {node.id for node in ast.walk(parsed(module)) if isinstance(node, ast.Name)}
+    }
+    assert {m for m in knows_sockets if not m.startswith("edge.poxfixes")} <= SENDERS | ADDRESSES
+
+
+def test_messages_leave_where_connections_are():
+    """Other modules hand what they have decided to these: to a member, to a peer."""
+    found = {
+        (module, node.func.value.attr)
+        for module in FILES
+        if not module.startswith("edge.poxfixes")
+        for node in ast.walk(parsed(module))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("send", "send_fast", "sendall", "sendto", "flush")
+        and isinstance(node.func.value, ast.Attribute)
+    }
+    senders = {
+        module
+        for module, attribute in found
+        if attribute in ("connection", "io_worker", "worker", "sock", "socket", "outbox")
+    }
+    assert "edge.south.session" in senders
+    assert senders <= SENDERS
+
+
+def test_the_state_machine_of_a_switch_is_told_the_time_and_does_no_io():
+    """Liveness uses the module's constants and states, math, and nothing that it was not given."""
+    (liveness,) = (
+        node
+        for node in parsed(session.__name__).body
+        if isinstance(node, ast.ClassDef) and node.name == "Liveness"
+    )
+    used = {
+        node.id
+        for node in ast.walk(liveness)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    world = {name for name in used if hasattr(session, name)}
+    assert {"State", "Verdict"} <= world
+    allowed = {
+        name
+        for name in world
+        if isinstance(getattr(session, name), (int, float))
+        or name in ("State", "Verdict", "math", "Optional")
+    }
+    assert world == allowed
