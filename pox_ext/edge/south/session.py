@@ -62,15 +62,16 @@ class Liveness:
     """
     Whether a switch is connecting, syncing, up, silent or gone.
 
-                    connected()            flows_read()           synced()
-            GONE ---------------> CONNECTING ---------> SYNCING ------------> UP
-              ^                       |  ^                 |                   |
-              |        lost()         |  |                 |                   |
-              +-----------------------+--|-----------------+-------------------+
-              |                       |  |                 |                   |
-              |                       |  | connected()     |  fell_silent()    |
-              |        lost()         |  |                 |                   |
-              +------------------- SILENT <----------------+-------------------+
+                   connected()            flows_read()           synced()
+            GONE -------------> CONNECTING ----------> SYNCING -------------> UP
+             ^  ^                 |  ^  |                 |                   |
+             |  |     lost()      |  |  |                 |                   |
+             |  +-----------------+--|--|-----------------+-------------------+
+             |                       |  |                 |                   |
+             |           connected() |  | fell_silent()   |                   |
+             |                       |  v                 v                   |
+             +---------------------- SILENT <-----------------------------------+
+                     lost()
 
     CONNECTING: its OpenFlow handshake is done, and it is asked for its ports and flows.
     SYNCING: it gets all that changes, and is being sent what it lacked when it connected.
