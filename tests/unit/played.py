@@ -12,7 +12,7 @@ from edge.switch.indexes import Indexes
 from edge.switch.ports import PortNumbers
 
 from .fakes import phy_port
-from .test_upstream import HELLO, Socket, connect
+from .test_connections import HELLO, Socket, connect
 
 BARRIER = of.message(Type.BARRIER_REQUEST)
 THROUGH_TABLE = of.packet_out(bytes(60), of.output(Port.TABLE), 1)

@@ -17,7 +17,7 @@ from edge.north.datapath import Datapath, SwitchLost, SwitchUp, TunnelFound
 from edge.openflow import nicira as nx
 from edge.openflow.messages import PhyPort
 
-from .test_upstream import HELLO, Socket, connect, no_turns  # noqa: F401
+from .test_connections import HELLO, Socket, connect, no_turns  # noqa: F401
 
 SLAVE, MASTER = nx.NX_ROLE_SLAVE, nx.NX_ROLE_MASTER
 
