@@ -17,8 +17,7 @@ from os_ken.ofproto import ofproto_v1_0, ofproto_v1_3
 
 
 class LearningSwitch(app_manager.OSKenApp):
-    """Learns where addresses are, adds a flow for each pair of addresses, and floods other frames.
-    """
+    """Learns where addresses are, adds a flow for each pair of addresses, and floods the rest."""
 
     OFP_VERSIONS = [ofproto_v1_0.OFP_VERSION, ofproto_v1_3.OFP_VERSION]
 

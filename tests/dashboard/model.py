@@ -1,5 +1,4 @@
-"""A big switch without real switches: the tests write the state that switches would have reported.
-"""
+"""A big switch without real switches: the tests write the state that real ones would report."""
 
 import time
 from typing import Optional
@@ -127,7 +126,7 @@ def add_flow(
     hard_timeout: int = 0,
     flags: int = 0,
 ) -> FlowEntry:
-    """Put a flow into the table, as if a controller had."""
+    """Put a flow into the table, as if a controller had added it."""
     entry = FlowEntry(
         match,
         priority,

@@ -1,5 +1,4 @@
-"""With ten thousand flows and many readers, the big switch answers as quickly as without readers.
-"""
+"""With ten thousand flows and many readers, the big switch answers as quickly as without."""
 
 import threading
 import time

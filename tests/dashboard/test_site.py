@@ -1,5 +1,4 @@
-"""The real aggregator with the dashboard, over real switches: the HTTP answers match the switches.
-"""
+"""The real aggregator with the dashboard, over real switches: the HTTP answers are true."""
 
 import contextlib
 import re
