@@ -1,4 +1,4 @@
-"""Fixtures: the test lab, ready to use.  See lab/__init__.py for what is in it."""
+"""Fixtures: the test lab, ready to use. lab/__init__.py describes the lab."""
 
 import os
 import signal
@@ -17,16 +17,18 @@ from lab.network import Network  # noqa: E402
 
 from failure import Failure  # noqa: E402
 
-# So that pure tests can import POX's own libraries (pox.openflow and so on).
+# Pure tests import POX's own libraries, such as pox.openflow.
 sys.path.append(find_pox())
 
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start.
+# A shell that runs the tests in the background makes them, and every process that they start,
+# ignore Ctrl-C. Undo that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run: a failure is the change's, not the dice's.  To search for more:
-# --hypothesis-profile=search.  The machine may be busy with other things: time says nothing.
+# Hypothesis tries the same examples in every run, so that a failure comes from the change under
+# test and not from chance. --hypothesis-profile=search tries new ones. There is no deadline: the
+# machine may be busy with other work.
 _SLOW = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large)
 settings.register_profile(
     "repeat", derandomize=True, deadline=None, database=None, suppress_health_check=_SLOW
@@ -39,7 +41,7 @@ settings.load_profile("repeat")
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Show the end of the aggregators' logs with a test that failed."""
+    """Add the end of each running aggregator's log to the report of a failed test."""
     report = (yield).get_result()
     if report.failed:
         for aggregator in Aggregator.running:
@@ -49,13 +51,15 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def root():
-    """What makes namespaces needs root; without, those tests are skipped."""
+    """Skip the test unless it runs as root: making network namespaces needs root."""
     if os.geteuid() != 0:
         pytest.skip("needs root: sudo scripts/test.sh")
 
 
 class Shared:
-    """A bed for the whole session: as new for every test, made anew when a test has broken it."""
+    """A bed that the whole session shares. It is reset before every test, and made anew when a test
+    has broken it.
+    """
 
     def __init__(self, kind):
         self.kind = kind
@@ -86,9 +90,9 @@ def _shared_big_switch(root):
 
 @pytest.fixture
 def big_switch(_shared_big_switch):
-    """A big switch over two switches with two ports each: ports 1, 2, 17, 18; as new.
+    """A big switch over two switches with two ports each: ports 1, 2, 17, 18. It is as new.
 
-    Shared by the session: a test that kills or adds things makes one of its own, with
+    The session shares it. A test that kills or adds something makes a big switch of its own, with
     `make_big_switch`.
     """
     return _shared_big_switch.as_new()
@@ -109,7 +113,7 @@ def plain_switch(_shared_plain_switch):
 
 @pytest.fixture(params=["plain", "big"])
 def bed(request):
-    """First the plain bridge, then the big switch: what is true of one must be of the other."""
+    """First the plain bridge, then the big switch: both must pass the test."""
     return request.getfixturevalue(request.param + "_switch")
 
 

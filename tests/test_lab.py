@@ -1,4 +1,4 @@
-"""The lab itself: what the other tests stand on."""
+"""Tests of the lab, which all other tests rely on."""
 
 import os
 import signal
@@ -38,7 +38,9 @@ def test_frames_cross_a_plain_bridge_byte_for_byte(plain_switch, frame):
 
 
 def test_ovs_clears_the_cfi_bit_of_a_frame_that_enters_and_keeps_that_of_a_packet_out(plain_switch):
-    """Not the lab's doing: the kernel takes the tag off, and eth_push_vlan() puts it on anew."""
+    """The lab does not do that: the kernel takes the tag off, and eth_push_vlan() adds a new
+    one.
+    """
     plain_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
     plain_switch.wires.send(1, frames.udp(vlan=5, cfi=1))
     plain_switch.expect({2: [frames.udp(vlan=5, cfi=0)]})
@@ -68,7 +70,7 @@ def test_expect_fails_on_a_frame_too_many_too_few_or_different(plain_switch):
 
 
 def test_nothing_is_missed_by_expecting_nothing(plain_switch):
-    """Frames that were just sent are seen: 'nothing came' is never 'nothing came yet'."""
+    """Frames that were just sent are seen: "nothing came" never means "nothing came yet"."""
     plain_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
     for _ in range(200):
         plain_switch.wires.send(1, frames.udp())
@@ -156,7 +158,7 @@ def test_a_controller_that_goes_is_found_again(make_plain_switch):
 
 
 def test_two_controller_connections_meet():
-    """`Connection.open` speaks to a switch that listens; here `Controller` plays it."""
+    """`Connection.open` connects to a switch that listens. `Controller` plays that switch here."""
     with Namespace() as namespace, Controller(namespace, record=True) as listening:
         caller = Connection.open(namespace, listening.port)
         called = listening.wait_for_connection()
@@ -169,7 +171,9 @@ def test_two_controller_connections_meet():
 
 
 def wire_by_hand(network):
-    """Host flows from every port of s1 to the port of the same number on s2, and the tables."""
+    """Install the rules for frames out of the tunnel by hand, and on s1 flows from every port to
+    the port of the same number on s2.
+    """
     for switch in network.switches.values():
         tunnel = len(switch.ports) + 1
         flows = [f"in_port={tunnel},actions=resubmit(,1)"]
@@ -239,7 +243,9 @@ def test_ports_come_and_go(make_network):
 
 
 def test_faults_of_a_switch(make_network):
-    """Killed and started again; restarted with its flows; with an empty database; frozen."""
+    """Killed and started again; restarted with its flows; restarted with an empty database;
+    frozen.
+    """
     network = make_network()
     wire_by_hand(network)
     first, second = network.switches.values()
@@ -265,7 +271,7 @@ def test_faults_of_a_switch(make_network):
     second.ovs.sigstop()
     with pytest.raises(OSError):
         second.ovs.appctl("version", timeout=0.2)
-    network.settle()  # the others still do
+    network.settle()  # the other switch still answers
     second.recover()
     second.ovs.appctl("version")
 
@@ -274,7 +280,7 @@ def test_faults_of_a_switch(make_network):
 
 
 def test_pox_runs_in_the_lab(make_network):
-    """Any component: here POX's hub, which makes each switch flood."""
+    """The lab runs any component. Here it is POX's hub, which makes each switch flood."""
     network = make_network()
     hub = Aggregator(
         network.outer, os.path.join(network.directory, "hub.log"), component="forwarding.hub"
@@ -315,7 +321,9 @@ sys.stdout.flush()
     ids=["stopped", "forgotten", "killed"],
 )
 def test_nothing_is_left(root, ending):
-    """No process, no directory; and namespaces have no name and end with their processes."""
+    """No process and no directory is left. Namespaces have no name, and end with their
+    processes.
+    """
     named = set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set()
     script = NETWORK_THAT_SAYS_WHAT_IT_MADE % (sys.path, ending)
     done = subprocess.run(
@@ -333,7 +341,7 @@ def test_nothing_is_left(root, ending):
 
 
 def test_commands_in_the_lab_are_the_specifications():
-    """A flow-mod, byte by byte, as section 5.3.3 of OpenFlow 1.0.0 lays it out."""
+    """A flow-mod has the bytes that section 5.3.3 of OpenFlow 1.0.0 specifies."""
     raw = of.flow_mod(
         of.match(in_port=0x0102),
         [of.output(3)],
@@ -372,7 +380,7 @@ def test_a_frame_crosses_the_big_switch(big_switch):
 
 
 def test_a_shared_big_switch_comes_back_after_the_aggregator_was_killed(request, root):
-    """A test may break what all share; the next one gets a new one."""
+    """A test may break the shared big switch. The next test gets a new one."""
     shared = request.getfixturevalue("_shared_big_switch")
     broken = shared.as_new()
     broken.aggregator.kill()

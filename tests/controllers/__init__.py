@@ -1,1 +1,1 @@
-"""Whole runs: real upstream controllers, real hosts, everything started as a user starts it."""
+"""Whole runs: real upstream controllers and real hosts, all started as a user starts them."""

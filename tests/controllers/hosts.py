@@ -1,7 +1,7 @@
 """A big switch as in the README: real hosts, POX with edge.aggregator, and any controller above.
 
-Each host is a network namespace with the kernel's own network stack, so what passes is ARP, ping
-and TCP as they are.
+Each host is a network namespace with the kernel's own network stack, so ARP, ping and TCP are the
+kernel's.
 """
 
 import os
@@ -19,7 +19,7 @@ from lab.network import CONTROL_ADDRESS, Network
 from waiting import wait_until
 
 MTU = 1450
-"""Bytes.  The README's: GRE takes 42."""
+"""Bytes, as in the README: the GRE encapsulation takes 42 of 1500."""
 PATIENCE = 20
 """Seconds within which a first ping is answered."""
 
@@ -35,7 +35,8 @@ class Host:
             f"link add {port_name} type veth peer name eth0 netns {self.namespace.pid}",
             f"link set {port_name} up",
         )
-        # A frame that the kernel leaves without its checksum would go into the tunnel so.
+        # The kernel may leave the checksum of a frame to the device; the frame would enter the
+        # tunnel without it.
         self.namespace.run("ethtool", "-K", "eth0", "tx", "off")
         self.namespace.ip(
             f"link set eth0 address 00:00:00:00:00:{number:02x} mtu {MTU} up",
@@ -54,7 +55,7 @@ class Host:
         return "" if done.returncode == 0 else f"{self.name} to {other.name}: {done.stdout}"
 
     def carry(self, other: "Host", data: bytes) -> bytes:
-        """Send data to another host over TCP; return what arrives there."""
+        """Send data to another host over TCP; return the data that arrives there."""
         listener = other.namespace.call(socket.create_server, (other.ip, 0))
         listener.settimeout(PATIENCE)
         arrived = []

@@ -1,8 +1,9 @@
-"""A learning switch for os-ken, run by test_controllers.py with a Python that has os-ken.
+"""A learning switch for os-ken. test_controllers.py runs it with a Python that has os-ken.
 
-    python learning_switch.py ADDRESS PORT
+python learning_switch.py ADDRESS PORT
 
-It offers OpenFlow 1.3 as well, as such programs do, and takes 1.0 where the switch has no more.
+Like other os-ken programs it offers OpenFlow 1.3 as well, and uses 1.0 when the switch offers no
+more.
 """
 
 import sys
@@ -16,7 +17,7 @@ from os_ken.ofproto import ofproto_v1_0, ofproto_v1_3
 
 
 class LearningSwitch(app_manager.OSKenApp):
-    """Learns where addresses are; a flow for each pair of them, and floods for the rest."""
+    """Learns where addresses are, adds a flow for each pair of addresses, and floods the rest."""
 
     OFP_VERSIONS = [ofproto_v1_0.OFP_VERSION, ofproto_v1_3.OFP_VERSION]
 
@@ -63,5 +64,5 @@ class LearningSwitch(app_manager.OSKenApp):
 
 if __name__ == "__main__":
     cfg.CONF([f"--ofp-listen-host={sys.argv[1]}", f"--ofp-tcp-listen-port={sys.argv[2]}"])
-    # By its module's name, as its other applications are, such as the one for the handshake.
+    # os-ken gets the module's name, as for its own applications (the handshake's, for example).
     app_manager.AppManager.run_apps(["learning_switch"])

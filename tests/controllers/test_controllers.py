@@ -26,10 +26,12 @@ def start(run, command, **environment):
 
 
 def passes_traffic(run, forwards_first_packets=True):
-    """Every host pings every other, and then again with the way known; TCP gets through.
+    """Every host pings every other twice; the second time the flows are there. Then TCP gets
+    through.
 
-    forwards_first_packets: False for a controller that leaves the packet of a packet-in where it
-        is, in a buffer, which Open vSwitch has not: on a plain bridge they are lost too.
+    forwards_first_packets: False for a controller that answers a packet-in without the packet, as
+        if the switch had buffered it. Open vSwitch buffers none, so a plain bridge loses those
+        packets too.
     """
     assert len(run.hosts) == 4
     assert run.ping_all() == [], run.explain()
@@ -44,14 +46,16 @@ def passes_traffic(run, forwards_first_packets=True):
 
 
 def flows(run):
-    """The flows on all switches that are not service rules."""
+    """The flows on all switches but the service rules."""
     lines = [line for switch in run.network.switches.values() for line in switch.flows()]
     return [line for line in lines if "cookie=" in line]
 
 
 @pytest.mark.parametrize("component", ["l2_pairs", "l2_learning", "l3_learning"])
 def test_pox(run, component):
-    """The README's: `./pox.py log.level --DEBUG openflow.of_01 --port=7744 forwarding.l2_pairs`"""
+    """The README's command: `./pox.py log.level --DEBUG openflow.of_01 --port=7744
+    forwarding.l2_pairs`
+    """
     words = ["openflow.of_01", "--port=7744", f"forwarding.{component}"]
     start(run, [sys.executable, "-u", os.path.join(find_pox(), "pox.py"), "log.level", *words])
     passes_traffic(run, forwards_first_packets=component != "l3_learning")

@@ -1,4 +1,4 @@
-"""A headless Chromium in the test's hand, by the WebDriver protocol (W3C) of its chromedriver."""
+"""A headless Chromium that a test controls through chromedriver's WebDriver protocol (W3C)."""
 
 import base64
 import contextlib
@@ -22,7 +22,7 @@ MISSING = "needs Chromium: scripts/setup.sh installs it (Debian's chromium and c
 
 ARGUMENTS = [
     "--headless",
-    "--no-sandbox",  # as root there is none
+    "--no-sandbox",  # the sandbox does not work as root
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-quic",
@@ -35,12 +35,12 @@ ARGUMENTS = [
 ]
 
 TIMEOUT = 20.0
-"""Seconds that a test waits for what the page must do."""
+"""Seconds that a test waits for the page to do something."""
 
 ROWS = "document.querySelectorAll('#flows tbody tr').length"
 """JavaScript: how many flows the page shows."""
 FLOW_SHOWN = "document.querySelector('#flow').open && document.querySelector('#flow-copies li')"
-"""JavaScript: whether it shows one flow with its copies."""
+"""JavaScript: whether the page shows one flow with its copies."""
 
 
 def installed() -> bool:
@@ -49,7 +49,8 @@ def installed() -> bool:
 
 
 def _free_port() -> int:
-    # By itself it would take one, but not tell which where there is no IPv6.
+    # chromedriver could choose a free port by itself, but where there is no IPv6 it does not say
+    # which.
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
@@ -58,7 +59,7 @@ def _free_port() -> int:
 class Browser:
     """One browser with one window.
 
-    namespace: where it runs; nowhere else can it send anything.
+    namespace: the network namespace in which it runs. It reaches no other network.
     """
 
     def __init__(self, namespace: Namespace) -> None:
@@ -69,7 +70,7 @@ class Browser:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 namespace.command(DRIVER, f"--port={port}"),
-                # What it keeps besides its profile goes there too.
+                # Chromium writes more than its profile; those files go to the same directory.
                 env=dict(os.environ, HOME=self.directory, TMPDIR=self.directory),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -121,19 +122,21 @@ class Browser:
         return value
 
     def devtools(self, command: str, **parameters: Any) -> Any:
-        """A command of the Chrome DevTools Protocol."""
+        """Send a command of the Chrome DevTools Protocol; return its result."""
         return self._request("POST", "/goog/cdp/execute", cmd=command, params=parameters)
 
     def open(self, url: str) -> None:
-        """Go to a page, and forget what was said on its console before."""
+        """Go to a page, and forget what its console has shown before."""
         self._request("POST", "/url", url=url)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Return what a JavaScript function's body returns; arguments[0] and so on are its own."""
+        """Run the body of a JavaScript function and return its result. The body reads arguments[0]
+        and so on.
+        """
         return self._request("POST", "/execute/sync", script=script, args=list(arguments))
 
     def wait(self, expression: str, *arguments: Any, timeout: float = TIMEOUT) -> Any:
-        """Return the value of a JavaScript expression when it is true."""
+        """Wait until a JavaScript expression is true; return its value."""
         deadline = time.monotonic() + timeout
         while True:
             value = self.run(f"return {expression};", *arguments)
@@ -145,11 +148,11 @@ class Browser:
             time.sleep(0.02)
 
     def text(self, selector: str) -> str:
-        """The text that is seen in the first element of this CSS selector."""
+        """Return the visible text of the first element that a CSS selector selects."""
         return self.run("return document.querySelector(arguments[0]).innerText;", selector)
 
     def texts(self, selector: str) -> list[str]:
-        """The same of all."""
+        """Return the visible text of every element that a CSS selector selects."""
         return self.run(
             "return Array.from(document.querySelectorAll(arguments[0]), e => e.innerText);",
             selector,
@@ -160,21 +163,21 @@ class Browser:
         return "/element/" + next(iter(found.values()))
 
     def click(self, selector: str) -> None:
-        """Click on it as a user does: it must be seen, and nothing may cover it."""
+        """Click on an element as a user does: it must be visible, and nothing may cover it."""
         self._request("POST", self._element(selector) + "/click")
 
     def type(self, selector: str, text: str) -> None:
-        """Type into a field in the place of what was there."""
+        """Replace the text of an input field."""
         element = self._element(selector)
         self._request("POST", element + "/clear")
         self._request("POST", element + "/value", text=text)
 
     def back(self) -> None:
-        """The browser's back button."""
+        """Press the browser's back button."""
         self._request("POST", "/back")
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
-        """The size of the page in CSS pixels, and how many real ones each is."""
+        """Set the size of the page in CSS pixels, and the number of device pixels for each."""
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -184,7 +187,7 @@ class Browser:
         )
 
     def prefer(self, scheme: str) -> None:
-        """What the user prefers: "light" or "dark"."""
+        """Set the colour scheme that the user prefers: "light" or "dark"."""
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": "reduce"},
@@ -192,21 +195,21 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=features)
 
     def screenshot(self, path: Path, full: bool = False) -> None:
-        """A PNG of what is seen, or of the whole page."""
+        """Write a PNG of the visible part, or of the whole page."""
         image = self.devtools("Page.captureScreenshot", captureBeyondViewport=full)["data"]
         path.write_bytes(base64.b64decode(image))
 
     def console(self) -> list[str]:
-        """What was said on the console since the last call: errors, refused content."""
+        """Return the messages on the console since the last call: errors and blocked content."""
         return [entry["message"] for entry in self._request("POST", "/se/log", type="browser")]
 
     def close(self) -> None:
-        """End it."""
+        """End the browser and its driver."""
         try:
             if self._session and self.process.poll() is None:
                 self._request("DELETE", "")
         except (OSError, AssertionError, http.client.HTTPException):
-            pass  # it is ended all the same
+            pass  # the driver's process is killed below in any case
         finally:
             if hasattr(self, "_connection"):
                 self._connection.close()
@@ -215,7 +218,7 @@ class Browser:
 
 
 def with_children(process: subprocess.Popen) -> None:
-    """End a process that leads a group, and all of the group."""
+    """Kill a process that leads a process group, and the whole group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -224,10 +227,10 @@ def with_children(process: subprocess.Popen) -> None:
 def show(
     browser: Browser, url: str, size: tuple[int, int] = (1280, 900), scheme: str = "light"
 ) -> None:
-    """Open the dashboard's page, and wait until it has something to show."""
+    """Open the dashboard's page, and wait until it shows data."""
     browser.resize(*size)
     browser.prefer(scheme)
-    # To the same page with another fragment it would not go, but stay.
+    # A URL that differs only in its fragment would not load the page again.
     browser.open("about:blank")
     browser.open(url + "/")
     browser.wait("document.querySelector('#live').textContent.startsWith('Live')")

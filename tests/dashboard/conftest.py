@@ -1,4 +1,4 @@
-"""Fixtures: a big switch with the dashboard, and who asks it."""
+"""Fixtures: a big switch with the dashboard, and an HTTP client for it."""
 
 import pox.core
 import pytest
@@ -6,7 +6,7 @@ from lab.bigswitch import BigSwitch
 
 from .site import Site
 
-# Modules of POX want its core when they are imported; it never goes up here.
+# Modules of POX need its core when they are imported; the core never goes up here.
 if pox.core.core is None:
     pox.core.initialize(handle_signals=False)
 
@@ -23,12 +23,12 @@ def _shown(root):
 
 @pytest.fixture
 def bed(_shown):
-    """A big switch over two switches (ports 1, 2, 17, 18) with the dashboard; as new."""
+    """A big switch over two switches (ports 1, 2, 17, 18), with the dashboard. It is as new."""
     _shown.reset()
     return _shown
 
 
 @pytest.fixture
 def site(bed):
-    """Its web server."""
+    """The dashboard's web server."""
     return Site(bed.network.outer)

@@ -1,4 +1,4 @@
-"""A big switch without switches: what they would have said is put where it is kept."""
+"""A big switch without real switches: the tests write the state that real ones would report."""
 
 import time
 from typing import Optional
@@ -30,7 +30,7 @@ def phy_port(number: int, name: bytes, config: int = 0, state: int = 0) -> messa
 
 
 class Connection:
-    """A controller's connection, as much of it as is shown."""
+    """A controller's connection, as far as the dashboard shows it."""
 
     def __init__(self, name: str, service: bool = False, role: int = 0) -> None:
         self.name = name
@@ -40,11 +40,11 @@ class Connection:
         self.closed = False
 
     def tell(self, kind: int, message: bytes) -> None:
-        """Takes it."""
+        """Takes the message."""
 
 
 class Upstream:
-    """A controller that the big switch connects to."""
+    """A controller that the big switch connects to, as far as the dashboard shows it."""
 
     def __init__(self, host: str, port: int, connection: Optional[Connection]) -> None:
         self.address = (host, port)
@@ -52,7 +52,7 @@ class Upstream:
 
 
 def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:
-    """A big switch over so many switches, all of them up and their tunnel IPs known."""
+    """A big switch over this many switches. All of them are up and have known tunnel IPs."""
     numbers = PortNumbers()
     ips = [ip(index) for index in range(1, switches + 1)]
     datapath = Datapath(0x2A)
@@ -70,7 +70,7 @@ def datapath(switch: BigSwitch) -> Datapath:
 
 
 def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:
-    """A switch that is up."""
+    """Add a switch that is up."""
     member = Member(switch, index, index, switch.topology.numbers.max_ports)
     switch.topology.add(member)
     own = [phy_port(port, b"s%d-eth%d" % (index, port)) for port in range(1, ports + 1)]
@@ -85,7 +85,7 @@ def add_member(switch: BigSwitch, index: int, ports: int = 2) -> Member:
 
 
 def is_up(member: Member) -> None:
-    """The switch has connected, and has all that it has to have."""
+    """The switch has connected, and has all the flows that it must have."""
     is_syncing(member)
     member.liveness.synced()
 
@@ -103,16 +103,16 @@ def is_lost(member: Member) -> None:
 
 
 class Silence:
-    """A connection that takes everything and never answers."""
+    """A connection that accepts every message and never answers."""
 
     disconnected = False
 
     def send(self, data: bytes) -> None:
-        """Takes it."""
+        """Takes the message."""
 
 
 def match(**fields: object) -> matches.Match:
-    """A match, by POX's names of its fields."""
+    """A match, from POX's names of its fields."""
     return matches.parse(of.ofp_match(**fields).pack())
 
 
@@ -126,7 +126,7 @@ def add_flow(
     hard_timeout: int = 0,
     flags: int = 0,
 ) -> FlowEntry:
-    """Put a flow into the table, as if a controller had."""
+    """Put a flow into the table, as if a controller had added it."""
     entry = FlowEntry(
         match,
         priority,
@@ -143,13 +143,13 @@ def add_flow(
 
 
 def count(switch: BigSwitch, index: int, entry: FlowEntry, packets: int, octets: int) -> None:
-    """A switch has said what its copy of a flow has counted."""
+    """Record the counters that a switch reports for its copy of a flow."""
     cookie = switch.flows.cookies.cookie(entry)
     switch.topology.members[index].counters.saw(cookie, packets, octets)
 
 
 def read(pieces):
-    """The value of a reading."""
+    """Run a reading to its end; return its value."""
     while True:
         try:
             next(pieces)

@@ -19,7 +19,7 @@ from dashboard.site import Site  # noqa: E402
 
 
 def populate(bed: BigSwitch) -> None:
-    """Flows as a learning controller and some policy would make them, and frames for them."""
+    """Add flows as a learning controller and some policy would, and send frames that match them."""
     hosts = {number: frames.host_mac(number) for number in bed.numbers}
     for place, (number, address) in enumerate(hosts.items()):
         for other, out in list(zip(hosts.values(), hosts))[place + 1 : place + 4]:
@@ -48,7 +48,7 @@ def populate(bed: BigSwitch) -> None:
 
 
 def main(to: Path) -> None:
-    """Three switches, and some flows with traffic."""
+    """Take the pictures of a big switch over three switches, with some flows and traffic."""
     with contextlib.ExitStack() as stack:
         bed = BigSwitch(3, 4, options=["edge.dashboard"])
         stack.callback(bed.stop)

@@ -1,4 +1,4 @@
-"""Somebody who asks a dashboard, over HTTP."""
+"""An HTTP client for a dashboard."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ TIMEOUT = 20.0
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 class Site:
     """A web server in a network namespace.
 
-    prefix: what all paths begin with.
+    prefix: the beginning of all its paths.
     """
 
     def __init__(self, namespace: Namespace, port: int = 8000, prefix: str = "") -> None:
@@ -37,13 +37,13 @@ class Site:
         self.prefix = prefix
 
     def connect(self) -> socket.socket:
-        """A connection on which nothing has been said."""
+        """Open a connection, and send nothing on it."""
         return self.namespace.call(socket.create_connection, self.address, TIMEOUT)
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Send a request and return the answer, whatever it is.
 
-        headers: with _ for -.
+        headers: request headers, with _ in place of -.
         """
         connection = http.client.HTTPConnection(*self.address)
         connection.sock = self.connect()
@@ -56,7 +56,7 @@ class Site:
             connection.close()
 
     def get(self, path: str, **parameters: object) -> Any:
-        """The JSON at a path below api/; fails if it is refused."""
+        """Return the JSON at a path below api/; fail if the request is refused."""
         query = "?" + urlencode(parameters) if parameters else ""
         answer = self.ask(f"/api/{path}{query}")
         assert answer.status == 200, answer
@@ -64,7 +64,7 @@ class Site:
         return answer.json
 
     def wait(self, look: Callable[["Site"], Any], timeout: float = TIMEOUT) -> Any:
-        """Return what look(self) returns, as soon as it is true."""
+        """Wait until look(self) returns something true; return it."""
         deadline = time.monotonic() + timeout
         while True:
             found = look(self)
@@ -74,12 +74,12 @@ class Site:
             time.sleep(0.05)
 
     def flow(self, search: str) -> Any:
-        """The one flow that is found by these words, with its copies."""
+        """Return the one flow that this search finds, with its copies."""
         (row,) = self.wait(lambda site: site.get("flows", search=search)["page"])
         return self.get(f"flows/{row['switch_cookie']}")
 
     def metrics(self) -> dict[str, float]:
-        """The values of /metrics that have no labels, by name without its prefix."""
+        """Return the values of /metrics without labels, by name without the common prefix."""
         lines = self.ask("/metrics").body.decode().splitlines()
         rows = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {

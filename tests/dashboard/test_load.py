@@ -1,4 +1,4 @@
-"""With ten thousand flows and many who look, the big switch answers as if nobody looked."""
+"""With ten thousand flows and many readers, the big switch answers as quickly as without."""
 
 import threading
 import time
@@ -11,22 +11,24 @@ FLOWS = 10000
 CLIENTS = 4
 ECHOES = 400
 LONGEST = 0.1
-"""Seconds that nine of ten echoes may take: what a reading in one piece would exceed."""
+"""Seconds that nine of ten echoes may take. A reading that is not cut into slices would take
+longer.
+"""
 
 
 def echo_times(controller):
-    """How long echoes through the aggregator's scheduler take, sorted."""
+    """Return how long echoes through the aggregator's scheduler take, in seconds, sorted."""
     times = []
     for _ in range(ECHOES):
         begun = time.monotonic()
         controller.request(of.message(of.Type.ECHO_REQUEST))
         times.append(time.monotonic() - begun)
-        time.sleep(0.002)  # so that they are spread over what the readers do
+        time.sleep(0.002)  # spread the echoes over all that the readers do
     return sorted(times)
 
 
 def test_readers_do_not_hold_up_the_controller(make_big_switch):
-    # Coverage would be what holds it up.
+    # Measuring coverage would itself slow the aggregator down.
     bed = make_big_switch(options=["edge.dashboard"], level="INFO", measured=False)
     bed.controller.send(
         *(
@@ -45,7 +47,7 @@ def test_readers_do_not_hold_up_the_controller(make_big_switch):
     def read(client):
         step = 0
         while not enough.is_set():
-            # Never the same question, so that no answer is shared.
+            # Every question is a new one, so that no two readers share an answer.
             step += 1
             search = f"10.1. output:1{'' if step % 2 else '7'},"
             parameters = {"search": search, "sort": "packets", "offset": client * 500 + step}

@@ -1,4 +1,4 @@
-"""The numbers for Prometheus, read by its own parser."""
+"""The numbers for Prometheus, read by Prometheus's own parser."""
 
 import pox.openflow.libopenflow_01 as of
 import pytest
@@ -14,7 +14,7 @@ PREFIX = "edge_aggregator_"
 
 
 def samples(switch, accept=None):
-    """All values by name (with the histogram's bounds)."""
+    """Return all values by name. The name of a histogram's bucket ends with its upper bound."""
     body, content_type = metrics.text(metrics.numbers(model.datapath(switch)), accept)
     reader = parse_open if "openmetrics" in content_type else parse
     found = {}
@@ -42,7 +42,7 @@ def test_switches_tunnels_ports_and_flows_are_counted(switch):
     found = samples(switch)
     assert (found["switches"], found["switches_up"]) == (3, 2)
     assert (found["tunnels"], found["tunnels_discovered"]) == (3, 2)
-    # Switch 1 has not reached switch 2 yet; its own address it need not.
+    # Switch 1 has not reached switch 2 yet. A switch need not reach its own address.
     assert found["tunnels_unreached"] == 1
     assert (found["ports"], found["ports_up"]) == (6, 4)
     assert found["flows"] == 5

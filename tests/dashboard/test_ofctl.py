@@ -1,4 +1,4 @@
-"""Matches and actions read as ovs-ofctl prints them: ovs-ofctl itself is asked."""
+"""Matches and actions as text: the same text as ovs-ofctl prints."""
 
 import random
 import struct
@@ -18,7 +18,7 @@ OFP_MATCH = struct.Struct("!LH6s6sHBxHBB2xLLHH")
 
 
 def printed(messages, tmp_path):
-    """What ovs-ofctl prints for each of these flow-mods."""
+    """Return the text that ovs-ofctl prints for each of these flow-mods."""
     file = tmp_path / "messages"
     file.write_bytes(b"".join(messages))
     done = subprocess.run(
@@ -29,7 +29,9 @@ def printed(messages, tmp_path):
 
 
 def any_match(draw):
-    """The 40 bytes of an ofp_match: fields of few values, so that shapes are what varies."""
+    """Return the 40 bytes of an ofp_match. Each field has few values, so that mainly the
+    combination of fields varies.
+    """
     wildcards = draw.getrandbits(22)
     for shift in (of.OFPFW_NW_SRC_SHIFT, of.OFPFW_NW_DST_SHIFT):
         wildcards = wildcards & ~(0x3F << shift) | draw.choice((0, 1, 8, 24, 31, 32)) << shift

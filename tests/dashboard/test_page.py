@@ -18,7 +18,7 @@ if not installed():
     pytest.skip(MISSING, allow_module_level=True)
 
 EVIL_PORT = "<img>&\"'"
-"""A name that Linux takes, and Open vSwitch hands on."""
+"""A name that Linux accepts and Open vSwitch reports unchanged."""
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,9 @@ def _chromium(_shown):
 
 @pytest.fixture
 def page(_chromium, site):
-    """The browser at the dashboard's page, which says nothing on its console."""
-    # An answer that is a second old may have been one of the test before.
+    """The browser at the dashboard's page. The console must be empty at the end."""
+    # The server gives one answer for up to a second, so the first may still come from the test
+    # before.
     first = {"search": "", "sort": "priority", "order": "desc", "offset": 0, "limit": 25}
     site.wait(lambda site: site.get("flows", **first)["flows"] == 0)
     show(_chromium, site.url)
@@ -43,7 +44,9 @@ def page(_chromium, site):
 
 
 def add_flows(bed, count):
-    """Flows to 10.0.0.0 and so on, one a host, each with a priority of its own below 1000."""
+    """Add flows to 10.0.0.0 and so on, one for each address. Each has a priority of its own below
+    1000.
+    """
     bed.controller.send(
         *(
             of.flow_mod(
@@ -58,7 +61,7 @@ def add_flows(bed, count):
 
 
 def overflows(browser):
-    """What is wider than the window, and not to be scrolled inside of something else."""
+    """Elements that reach beyond the window's right edge."""
     return browser.run("""
         return Array.from(document.querySelectorAll("body *"))
           .filter(e => e.getBoundingClientRect().right > window.innerWidth + 0.5)
@@ -110,7 +113,7 @@ def test_when_pox_does_not_answer_the_page_says_so_and_comes_back(bed, page):
     finally:
         bed.aggregator.thaw()
     page.wait(f"!{stopped}")
-    bed.wait_until_ready()  # it has been still for longer than its switches may be
+    bed.wait_until_ready()  # it was frozen for longer than the switches wait for an echo reply
 
 
 def test_a_switch_that_does_not_answer_is_shown_as_silent_and_comes_back(bed, page):
@@ -184,7 +187,7 @@ def test_a_flow_that_goes_while_it_is_looked_at_is_told(bed, page):
     bed.controller.flow_mod(of.match(), command=of.Command.DELETE)
     page.wait("!document.querySelector('#flow-gone').hidden")
     assert page.text("#flow-gone") == "This flow is not in the table any more."
-    page.console()  # the browser notes that it was not found
+    page.console()  # the browser notes on the console that the flow was not found
 
 
 def test_a_search_finds_flows_and_a_port_finds_its_own(bed, page):
@@ -263,7 +266,7 @@ def test_on_a_phone_nothing_is_wider_than_the_window(bed, page, site):
 
 
 def luminance(color):
-    """Of a colour as getComputedStyle gives it (WCAG 2.1)."""
+    """The relative luminance of a colour as getComputedStyle gives it (WCAG 2.1)."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -323,7 +326,7 @@ EVIL = '"\'><img src=x onerror="window.hacked=1"><script>window.hacked=1</script
 
 
 def poisoned(value):
-    """The same JSON with a hostile text in the place of every other."""
+    """The same JSON with a hostile text in place of every other text."""
     if isinstance(value, dict):
         return {name: poisoned(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -333,7 +336,9 @@ def poisoned(value):
 
 @pytest.fixture
 def stand_in(bed, site):
-    """A web server with the dashboard's page, whose JSON is what the test says; no CSP at all."""
+    """A web server with the dashboard's page, whose JSON the test sets. It sends no
+    Content-Security-Policy.
+    """
     answers = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -366,7 +371,7 @@ def stand_in(bed, site):
 
 
 def test_nothing_that_the_json_says_becomes_markup(bed, site, stand_in, _chromium):
-    """The last line of defence: as if the aggregator itself were in a stranger's hand."""
+    """The page is the last line of defence: here the aggregator itself sends hostile JSON."""
     answers, stand_in_site = stand_in
     bed.controller.flow_mod(of.match(dl_type=0x0800), [of.output(1)], idle_timeout=60, flags=1)
     shown = site.flow("ip,")
@@ -390,7 +395,7 @@ def test_nothing_that_the_json_says_becomes_markup(bed, site, stand_in, _chromiu
 
 
 def elements(browser, url, bed):
-    """The kinds of elements of the page when all is well, a flow shown."""
+    """The kinds of elements that the page has when nothing is hostile, while it shows a flow."""
     show(browser, url)
     browser.wait(f"{ROWS} === 1")
     browser.click("#flows .match a")
@@ -400,7 +405,7 @@ def elements(browser, url, bed):
 
 
 def test_another_sites_page_gets_nothing(bed, site, stand_in, _chromium):
-    """A page of another origin tries all ways that a browser has to ask."""
+    """A page of another origin tries every way to send a request that a browser offers."""
     _, other = stand_in
     _chromium.open(other.url + "/icon.svg")
     tried = _chromium.run(

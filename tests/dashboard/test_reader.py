@@ -1,4 +1,4 @@
-"""Reading in POX's scheduler from other threads: a thread stands for it here."""
+"""Reading in POX's scheduler from other threads. A thread plays the scheduler here."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ from edge.web.reader import Busy, Reader
 
 
 class Scheduler:
-    """Calls what it is given, one after the other, in a thread of its own."""
+    """Runs each call that it is given, one after the other, in a thread of its own."""
 
     def __init__(self):
         self.calls = queue.Queue()
@@ -68,7 +68,7 @@ def test_a_long_reading_leaves_time_for_others(scheduler):
     assert Reader().read(read()) == "done"
     assert len(scheduler.pauses) > 3
     assert set(scheduler.pauses) == {reader.PAUSE}
-    # A turn is TURN and what one piece takes; how long that is, a busy machine may stretch.
+    # A turn lasts TURN and the time of one more piece, which a busy machine may stretch.
     typical = sorted(scheduler.turns)[len(scheduler.turns) // 2]
     assert typical < 3 * reader.TURN
 

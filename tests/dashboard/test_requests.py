@@ -1,4 +1,4 @@
-"""Requests that are answered without looking at the switch, most of them refused."""
+"""Requests that the site answers without reading the switch; it refuses most of them."""
 
 import json
 import re
@@ -201,7 +201,8 @@ def test_a_wrong_option_is_told_in_one_line(options, named, caplog):
     assert named in line
 
 
-# --- how often things are asked -------------------------------------------------------------------
+# --- how often the switches are asked
+# ---------------------------------------------------------------
 
 
 def test_who_asks_the_same_at_once_gets_the_same_answer(monkeypatch):
@@ -263,11 +264,11 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     asked[0]()
     assert len(done) == 2
     look()
-    assert (len(asked), len(done)) == (1, 3)  # they are new enough
+    assert (len(asked), len(done)) == (1, 3)  # the last answers are new enough
     clock.now += refresher.REFRESH
     look()
     assert (len(asked), len(done)) == (2, 3)
-    clock.now += 1.0  # the switches have very many flows
+    clock.now += 1.0  # the switches took a second to answer: they have very many flows
     asked[1]()
     clock.now += 8.9
     look()

@@ -1,4 +1,4 @@
-"""The real aggregator with the dashboard, over real switches: what is read over HTTP is so."""
+"""The real aggregator with the dashboard, over real switches: the HTTP answers are true."""
 
 import contextlib
 import re
@@ -96,7 +96,7 @@ def test_counters_are_the_controllers(bed, site):
 
 
 def installed(bed, dpid, cookie):
-    """What ovs-ofctl says that a switch has: its match and actions."""
+    """Return the match and actions of a flow on a switch, from ovs-ofctl."""
     switch = bed.network.switches[dpid]
     text = switch.ovs.ofctl(
         "dump-flows", switch.name, "--no-names", "--no-stats", f"cookie={cookie}/-1"
@@ -291,7 +291,7 @@ GARBAGE = [
 def test_garbage_costs_a_connection_and_no_line_in_the_log(bed, site):
     before = len(bed.aggregator.log())
     for bad in GARBAGE:
-        # It may be refused before all of it was sent.
+        # The server may refuse it before it has read all.
         with site.connect() as sock, contextlib.suppress(OSError):
             sock.sendall(bad)
             sock.shutdown(socket.SHUT_WR)
@@ -308,7 +308,7 @@ def test_connections_without_a_request_do_not_hold_up_the_big_switch(bed, site):
     idle = [site.connect() for _ in range(MOST_CONNECTIONS + 20)]
     try:
         bed.controller.flow_mod(of.match(), [of.output(1)])
-        # Those that are too many are closed, so that they can be read.
+        # The server closes the connections above its limit, which makes them readable.
         wait_until(lambda: len(select.select(idle, [], [], 0.1)[0]) >= 20, "end of 20 connections")
     finally:
         for sock in idle:
@@ -351,7 +351,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(bed, site):
 
 @pytest.fixture
 def shared_server(make_network, tmp_path):
-    """A POX with a web server of its own, on which the dashboard is a guest."""
+    """A POX with another user's web server, to which the dashboard adds itself."""
     network = make_network(0, 0)
     pox = Aggregator(
         network.outer,
@@ -372,7 +372,7 @@ def test_on_a_web_server_that_is_there_already_it_is_below_edge(shared_server):
     assert b"<title>edge.aggregator</title>" in site.ask("/").body
     assert site.get("switch")["switches"] == []
     assert b"edge_aggregator_switches_up 0" in site.ask("/metrics").body
-    # The rest of the server is as it was, and what is allowed there is not here.
+    # The rest of that server is unchanged. Its permissive CORS does not hold for the dashboard.
     root = Site(shared_server.namespace, 8001).ask("/")
     assert b"<title>edge.aggregator</title>" not in root.body
     answer = site.ask("/api/switch", Origin="http://evil.example")

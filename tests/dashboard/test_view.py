@@ -1,4 +1,4 @@
-"""What is shown of a big switch whose switches, ports and flows are known."""
+"""What the dashboard shows of a big switch whose switches, ports and flows are known."""
 
 import json
 import re
@@ -296,7 +296,7 @@ def test_everything_that_is_shown_is_json(switch):
 
 
 def installed(switch, index, entry, **changes):
-    """What the switch would say that it has."""
+    """The flow statistics that a switch would report for its copy of a flow."""
     copy = switch.flows.copy(entry, switch.topology.members[index])
     match = b""
     port = re.fullmatch(r"in_port=(\d+)", match_text(copy.match))
@@ -344,7 +344,7 @@ def test_the_ingress_port_is_the_switchs_own_there(switch):
 
 @pytest.mark.parametrize("in_port", [of.OFPP_LOCAL, 3])
 def test_a_flow_for_an_ingress_port_that_is_not_there_is_shown_as_it_is_installed(switch, in_port):
-    """One that no switch has, and the number of a tunnel."""
+    """The in_ports: a port that no switch has, and the number of a tunnel port."""
     entry = model.add_flow(switch, model.match(in_port=in_port))
     said = {
         member.index: installed(switch, member.index, entry) for member in switch.flows.homes(entry)

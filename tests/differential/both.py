@@ -1,4 +1,4 @@
-"""Two switches told the same, and required to answer the same."""
+"""Two switches that are told the same, and must answer the same."""
 
 import collections
 import struct
@@ -13,7 +13,7 @@ from lab.openflow10 import Message, Type
 Answer = TypeVar("Answer")
 
 XID = 0xABCD0000
-"""First of the transaction ids that both switches are given alike."""
+"""First of the transaction ids that both switches get alike."""
 TOLERANCE = 0.75
 """Seconds by which times may differ: the machine may be busy."""
 WAIT = 10.0
@@ -73,13 +73,13 @@ def error_name(error: of.Error) -> str:
 
 
 class Outcome(NamedTuple):
-    """What came of a frame: `out` of which ports, and what the controller was told."""
+    """What a frame led to: the frames that came `out` of each port, and the packet-ins."""
 
     out: dict[int, list[bytes]]
     packet_ins: list[of.PacketIn]
 
     def lines(self) -> list[str]:
-        """A line for each frame and packet-in."""
+        """Describe the outcome: a line for each frame and packet-in."""
         return [
             f"port {port}: {describe(frame)}"
             for port in sorted(self.out)
@@ -93,22 +93,22 @@ class Outcome(NamedTuple):
 
     @property
     def ports(self) -> list[int]:
-        """The ports that frames came out of, once for each frame."""
+        """The ports that frames came out of; a port is there once for each frame."""
         return sorted(port for port, frames in self.out.items() for _ in frames)
 
 
 class Difference(AssertionError):
-    """The big switch answered otherwise than the plain bridge."""
+    """The big switch answered differently from the plain bridge."""
 
 
 class Both:
     """The plain bridge and the big switch: each method does one thing to both and compares.
 
-    What it returns is what both answered.
+    A method returns the answer that both gave.
 
-    in_order: compare the frames that come out of a port in their order.
-    patient: the controlling process may have to send frames on itself; wait until it has heard of
-        them (one barrier) and done that (another).
+    in_order: whether the frames that come out of a port are compared in their order.
+    patient: whether the aggregator may have to send frames on by itself. Then wait until it has
+        received them (one barrier) and has sent them (another).
     """
 
     def __init__(self, plain: Bed, big: Bed) -> None:
@@ -123,7 +123,7 @@ class Both:
         self.mark()
 
     def reset(self) -> None:
-        """Make both as new."""
+        """Make both switches as new."""
         for bed in self.beds:
             bed.reset()
             forget_removed(bed)
@@ -131,16 +131,16 @@ class Both:
 
     @property
     def beds(self) -> tuple[Bed, Bed]:
-        """Both, the plain bridge first."""
+        """Both beds, the plain bridge first."""
         return self.plain, self.big
 
     def each(self, ask: Callable[[Bed], object]) -> None:
-        """Do something to both whose answer does not matter."""
+        """Do something to both beds whose answer does not matter."""
         for bed in self.beds:
             ask(bed)
 
     def same(self, ask: Callable[[Bed], Answer], what: str = "answer") -> Answer:
-        """Do something to both, fail when the answers differ, return the answer."""
+        """Do something to both beds; fail when the answers differ; return the answer."""
         plain, big = (ask(bed) for bed in self.beds)
         if big != plain:  # no assert: pytest would compare long answers once more, item by item
             raise Difference(f"{what}\n{_difference(plain, big)}")
@@ -153,7 +153,7 @@ class Both:
         self.each(lambda bed: bed.controller.send(*messages))
 
     def barrier(self) -> None:
-        """Return when both have done all that was sent; they work on it at the same time."""
+        """Return when both have done everything that was sent; they work at the same time."""
         xids = {}
         for bed in self.beds:
             xids[bed] = bed.controller.new_xid()
@@ -162,9 +162,9 @@ class Both:
             bed.controller.expect(Type.BARRIER_REPLY, where=lambda reply, xid=xid: reply.xid == xid)
 
     def replies(self, *messages: bytes) -> list[Message]:
-        """Send messages and a barrier; return what comes back with their xids.
+        """Send messages and a barrier; return the answers that carry the messages' xids.
 
-        Messages are given one xid after the other.  The barrier reply is checked to come last.
+        The messages get consecutive xids. The barrier reply must come last.
         """
         first = self._xid
         raws = [of.with_xid(raw, first + number) for number, raw in enumerate(messages)]
@@ -203,12 +203,12 @@ class Both:
         self.do(of.flow_mod(*args, **fields))
 
     def set_config(self, flags: int, miss_send_len: int = 128) -> None:
-        """Set the switch's configuration and wait until frames are treated by it."""
+        """Set the switch's configuration, and wait until it holds for frames."""
         self.do(of.set_config(flags, miss_send_len))
         self.each(lambda bed: bed.settle())
 
     def stats(self, type: int, body: bytes = b"") -> bytes:
-        """Return a statistics reply whose parts are equal."""
+        """Return a statistics reply. All its parts must be equal."""
         parts = self.replies(of.stats_request(type, body))
         assert all(part.type == Type.STATS_REPLY for part in parts), parts
         return b"".join(part.body[4:] for part in parts)
@@ -216,7 +216,7 @@ class Both:
     # ---- frames ----
 
     def inject(self, port: int, *frames: bytes) -> Outcome:
-        """Send frames into a port; return what came of them."""
+        """Send frames into a port; return what they led to."""
         self.each(lambda bed: bed.wires.send(port, *frames))
         listing = "\n".join(f"  {describe(frame)}" for frame in frames[:20])
         return self.outcome(f"sent into port {port}:\n{listing}\ncame out")
@@ -224,7 +224,7 @@ class Both:
     def packet_out(
         self, frame: bytes, actions: Union[bytes, list[bytes]], in_port: int = of.Port.NONE
     ) -> Outcome:
-        """Send a packet-out that must not be refused; return what came of it."""
+        """Send a packet-out that must not be refused; return what it led to."""
         self.do(of.packet_out(frame, actions, in_port))
         return self.outcome(
             f"packet-out, in_port {in_port}, actions {of.joined(actions).hex()}:\n"
@@ -232,7 +232,7 @@ class Both:
         )
 
     def outcome(self, what: str = "came out") -> Outcome:
-        """Return what frames sent before, in whatever way, led to."""
+        """Return what the frames and packet-outs that were sent before led to."""
 
         def look(bed: Bed) -> Outcome:
             out = bed.wires.capture()
@@ -252,7 +252,7 @@ class Both:
     def flows(
         self, match: bytes = of.match(), table_id: int = 0xFF, out_port: int = of.Port.NONE
     ) -> list[of.FlowStats]:
-        """Return flow statistics, sorted, durations 0 after they were found to be about equal."""
+        """Return flow statistics, sorted. Durations must be about equal, and are returned as 0."""
         body = of.flow_stats_body(match, table_id, out_port)
         durations = []
 
@@ -285,9 +285,9 @@ class Both:
     def removed(
         self, count: int, timeout: float = WAIT, tolerance: float = TOLERANCE
     ) -> list[of.FlowRemoved]:
-        """Wait for `count` flow-removed messages; return them sorted by cookie, durations 0.
+        """Wait for `count` flow-removed messages; return them sorted by cookie.
 
-        Durations must be about equal.  Fails when more have come.
+        Durations must be about equal, and are returned as 0. Fail when more messages have come.
         """
         durations = []
 
@@ -307,7 +307,7 @@ class Both:
         return [of.unpack_flow_removed(body) for body in bodies]
 
     def removed_so_far(self) -> list[of.FlowRemoved]:
-        """Return the flow-removed messages that there are, sorted by cookie, durations 0."""
+        """Return the flow-removed messages received so far, sorted by cookie, with durations 0."""
 
         def take(bed: Bed) -> list[bytes]:
             bodies = forget_removed(bed)
@@ -319,13 +319,15 @@ class Both:
     # ---- counters that live longer than a test ----
 
     def mark(self) -> None:
-        """Let `table` and `ports` count from now."""
+        """Let `table` and `ports` count from this moment."""
         for bed in self.beds:
             self._tables[bed] = bed.controller.table_stats()[0]
             self._ports[bed] = bed.controller.port_stats()
 
     def table(self) -> tuple[int, int, int]:
-        """Return active, lookup and matched counts of table 0, the latter two since `mark`."""
+        """Return active, lookup and matched counts of table 0. Lookups and matches count since
+        `mark`.
+        """
 
         def ask(bed: Bed) -> tuple[int, int, int]:
             now, then = bed.controller.table_stats()[0], self._tables[bed]
@@ -338,7 +340,7 @@ class Both:
         return self.same(ask, "table statistics")
 
     def ports(self) -> dict[int, of.PortStats]:
-        """Return what went through each port since `mark`."""
+        """Return the counters of each port since `mark`."""
 
         def ask(bed: Bed) -> dict[int, of.PortStats]:
             counted = {}
@@ -354,15 +356,18 @@ class Both:
     # ---- ports ----
 
     def port_mod(self, port: int, config: int, mask: Optional[int] = None) -> Optional[str]:
-        """Set bits of a port's configuration (mask: those in `config`); return the error."""
+        """Set bits of a port's configuration; return the error.
+
+        mask: the bits to change; without it those that are set in `config`.
+        """
         xid, self._xid = self._xid, self._xid + 1
 
         def ask(bed: Bed) -> Optional[str]:
             hw_addr = bed.controller.features().ports[port].hw_addr
             raw = of.port_mod(port, hw_addr, config, config if mask is None else mask, xid=xid)
             bed.controller.send(raw)
-            # Open vSwitch may answer a barrier one round of its main loop before what a port-mod
-            # or a set-config says takes effect.
+            # Open vSwitch may answer a barrier one round of its main loop before a port-mod or a
+            # set-config takes effect.
             bed.settle()
             errors = bed.controller.take(where=lambda reply: reply.xid == xid)
             return [error_name(of.unpack_error(error.body)) for error in errors]
@@ -371,7 +376,7 @@ class Both:
         return errors[0] if errors else None
 
     def features(self) -> dict[int, of.PhyPort]:
-        """Return the ports of the features by number, without names and addresses, and LOCAL."""
+        """Return the features' ports by number, without names, addresses and the LOCAL port."""
 
         def ask(bed: Bed) -> tuple[object, ...]:
             *rest, ports = bed.controller.features()
@@ -383,7 +388,7 @@ class Both:
         return self.same(ask, "features")[-1]
 
     def port_statuses(self, count: int, timeout: float = WAIT) -> list[of.PortStatus]:
-        """Wait for `count` port-status messages; return them, without names and addresses."""
+        """Wait for `count` port-status messages; return them without names and addresses."""
 
         def take(bed: Bed) -> list[of.PortStatus]:
             messages = [bed.controller.expect(Type.PORT_STATUS, timeout) for _ in range(count)]
@@ -399,7 +404,7 @@ class Both:
     # ---- the end ----
 
     def quiet(self) -> None:
-        """Fail if anything is in an inbox that no one has asked for."""
+        """Fail if an inbox holds a message that nobody has asked for."""
         self.each(lambda bed: bed.settle())
 
         def look(bed: Bed) -> list[str]:
@@ -410,15 +415,16 @@ class Both:
 
 
 def anonymous(port: of.PhyPort) -> of.PhyPort:
-    """Return a port without its name and its address, which differ by nature."""
+    """Return a port without its name and its address, which always differ."""
     return port._replace(name="", hw_addr="")
 
 
 def forget_removed(bed: Bed) -> list[bytes]:
-    """Return the flow-removed messages of all flows that are gone, also those still to come.
+    """Return the flow-removed messages of all flows that have ended so far.
 
-    They come after the barrier reply: one more flow is deleted and waited for, by all controllers.
-    Twice, because Open vSwitch may tell of deletions in quick succession in another order.
+    Flow-removed messages come after the barrier reply. So delete one more flow, and wait until
+    every controller has been told of it. Do so twice, since Open vSwitch may report deletions in
+    quick succession in another order.
     """
     last = of.match(in_port=of.Port.NONE)
     for _ in range(2):
@@ -438,7 +444,7 @@ _LAST = 0x4C61737446303030
 
 
 def removed_key(body: bytes) -> tuple[bytes, ...]:
-    """Return what flow-removed messages are sorted by: the cookie, the rest, the duration."""
+    """Return the key that sorts flow-removed messages: the cookie, the rest, the duration."""
     return body[40:48], body[:40], body[48:52], body[60:], body[52:60]
 
 
@@ -453,7 +459,7 @@ def split_flow_stats(data: bytes) -> list[bytes]:
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = WAIT) -> None:
-    """Return when `condition` is true; fail when it is not within `timeout` seconds."""
+    """Return when `condition` is true; fail when it is not true within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
@@ -461,7 +467,7 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = WAIT) 
 
 
 def _difference(plain: object, big: object, limit: int = 20) -> str:
-    """Return both answers, of long ones what is in one only."""
+    """Describe both answers; of long answers only the lines that one of them lacks."""
     one, other = _lines(plain), _lines(big)
     if len(one) + len(other) > limit:
         counted = collections.Counter(one)

@@ -15,10 +15,11 @@ _SEARCH = int(os.environ.get("DIFFERENTIAL_SEARCH", "0"))
 
 
 def examples(count: int) -> settings:
-    """Return the settings of a property test that tries so many examples.
+    """Return the settings of a property test that tries this many examples.
 
-    They are the same in every run: a failure is the change's fault, not the dice's.  With
-    DIFFERENTIAL_SEARCH=N in the environment it searches for new ones, N times as many.
+    The examples are the same in every run, so that a failure comes from the change under test and
+    not from chance. With DIFFERENTIAL_SEARCH=N in the environment the test tries N times as many
+    new examples.
     """
     return settings(
         max_examples=count * max(1, _SEARCH),
@@ -29,7 +30,7 @@ def examples(count: int) -> settings:
     )
 
 
-LLC = b"\x42\x42\x03" + bytes(43)  # spanning tree's, without an Ethernet type
+LLC = b"\x42\x42\x03" + bytes(43)  # of the spanning tree protocol: without an Ethernet type
 SNAP = b"\xaa\xaa\x03\0\0\0"
 
 
@@ -42,7 +43,7 @@ def tagged(*tags: int, ethertype: int = 0x88B5, payload: bytes = b"", tpid: int 
 
 
 def between(src: str, dst: str, frame: bytes = frames.udp()) -> bytes:
-    """Return a frame with other Ethernet addresses."""
+    """Return a frame with these Ethernet addresses in place of its own."""
     return frames.mac(dst) + frames.mac(src) + frame[12:]
 
 
@@ -198,7 +199,7 @@ FRAMES = {
     "1600 bytes": frames.numbered(4, 1600),
     "1900 bytes": frames.numbered(5, 1900),
 }
-"""Frames by their names: every kind of header, whole and broken, that a match looks at."""
+"""Frames by name: every kind of header that a match looks at, whole and broken."""
 
 # ---- matches ----
 
@@ -220,7 +221,7 @@ def raw_match(
     tp_src: int = 0,
     tp_dst: int = 0,
 ) -> bytes:
-    """Return an ofp_match with exactly these values, wildcarded or not."""
+    """Return an ofp_match with exactly these values, in wildcarded fields too."""
     return _FORMAT.pack(
         wildcards,
         in_port,
@@ -291,13 +292,13 @@ matches = st.builds(
     st.sampled_from([1000, 80, 0, 8, 128, 0x108]),
     st.sampled_from([2000, 53, 0, 1, 0xFFFF]),
 )
-"""Any ofp_match: sensible, silly and impossible ones."""
+"""Any ofp_match: sensible, useless and impossible ones."""
 
 frame_names = st.sampled_from(sorted(FRAMES))
 
 
 def match_of(frame: bytes, in_port: int) -> bytes:
-    """Return the exact match that a controller makes of a plain UDP, TCP or ICMP frame."""
+    """Return the exact match that a controller builds from an untagged UDP, TCP or ICMP frame."""
     tail = frame[34:38] if frame[23] != frames.IP_ICMP else bytes([0, frame[34], 0, frame[35]])
     return raw_match(
         0,

@@ -1,4 +1,4 @@
-"""Actions: what a packet looks like where it comes out, on both sides of the tunnel.
+"""Actions: what a packet looks like when it leaves a port, on both sides of the tunnel.
 
 OpenFlow 1.0.0, 3.3 and 5.2.4.
 """
@@ -53,13 +53,13 @@ OUTPUTS = {
 ALL_FRAMES = list(FRAMES.values())
 
 
-# ---- each by itself ----
+# ---- each action alone ----
 
 
 @pytest.mark.parametrize("entry", [1, 17])
 @pytest.mark.parametrize("action", SETS.values(), ids=SETS)
 def test_each_set_on_every_frame(both, action, entry):
-    """Outputs before it show the frame as it came, those after it what the action did."""
+    """Outputs before the set show the original frame; outputs after it show the changed one."""
     near, far = (2, 18) if entry == 1 else (18, 2)
     actions = [of.output(near), of.output(far), action, of.output(near), of.output(far)]
     actions += [action, of.output(Port.CONTROLLER), of.output(far)]
@@ -91,7 +91,9 @@ def test_two_outputs_with_a_set_between(both, first, entry):
 
 
 def test_every_set_between_outputs(both):
-    """One long list: after each set the frame goes to all ports, the controller and back."""
+    """One long list of actions: after each set the frame goes to all ports, the controller and
+    back.
+    """
     actions = []
     for action in SETS.values():
         actions += [of.output(port) for port in (18, 1, 17, 2)]
@@ -106,7 +108,7 @@ def test_every_set_between_outputs(both):
     assert (flow.packet_count, flow.actions) == (20, b"".join(actions))
 
 
-# ---- what that means ----
+# ---- what the sets mean ----
 
 
 def test_sets_hold_for_what_follows_them(both):
@@ -210,7 +212,7 @@ def test_a_tag_added_to_a_long_frame(both):
 
 
 def test_controller_output_among_others(both):
-    """Each sends what the packet is like then."""
+    """Each output to the controller sends the packet as it is at that point of the list."""
     both.flow_mod(
         of.match(in_port=17),
         [
@@ -255,7 +257,7 @@ def test_padding_of_actions_is_read_back_as_zeros(both):
 
 
 def test_output_to_table_in_a_flow(both):
-    """The packet, as it is then, is looked up in the flow table."""
+    """OFPP_TABLE looks the packet up in the flow table as the actions before it have changed it."""
     both.flow_mod(
         of.match(in_port=1, dl_vlan=of.VLAN_NONE),
         [of.set_vlan_vid(5), of.output(Port.TABLE), of.output(18)],
@@ -271,8 +273,9 @@ def test_output_to_table_in_a_flow(both):
 
 
 def test_a_flow_that_meets_itself(both):
-    """Open vSwitch gives the packet up, with what it would have sent before; how often the flow
-    counts it and what the first one does to the controller is not the point."""
+    """Open vSwitch drops a packet whose lookups recurse, and all outputs before that. How often the
+    flow counts the packet, and what the first lookup sends to the controller, is not compared.
+    """
     for actions in ([Port.TABLE], [1, Port.TABLE, 2], [Port.TABLE, 18], [2, 18, Port.TABLE]):
         both.flow_mod(of.match(in_port=17), [of.output(port) for port in actions])
         both.flow_mod(of.match(in_port=1), of.output(18))
@@ -302,17 +305,17 @@ def test_packet_out_to_table_with_changes(both):
     assert len(both.packet_out(UDP, to_table, 1).packet_ins) == 1
     assert len(both.packet_out(UDP, to_table, 17).packet_ins) == 1
     assert len(both.packet_out(UDP, to_table).packet_ins) == 1
-    # The bytes are test_departures.py's.
+    # test_departures.py compares the bytes.
     for bed in both.beds:
         flows = bed.controller.flow_stats()
         assert {flow.cookie: flow.packet_count for flow in flows} == {1: 1, 2: 4}
 
 
-# ---- Nicira's, as far as they mean the same on any switch ----
+# ---- Nicira actions, if they mean the same on any switch ----
 
 
 def nx(subtype, body=b""):
-    """A Nicira action, filled up to a multiple of eight bytes."""
+    """Build a Nicira action, padded to a multiple of eight bytes."""
     body = struct.pack("!H", subtype) + body
     return of.vendor_action(body + bytes(-(8 + len(body)) % 8))
 
@@ -369,7 +372,7 @@ def test_nicira_actions_that_need_what_the_match_does_not_say(both):
     assert len(both.flows()) == 1
 
 
-# Fields that are only in packets of a kind, and matches that say it, and some that do not.
+# Loads of fields that only some kinds of packets have, and matches that name that kind.
 OF_A_KIND = {
     "ip": (reg_load(0x00001004, 1, 32), {"dl_type": 0x800}),
     "arp": (reg_load(0x00001E02, 2, 16), {"dl_type": 0x806}),
@@ -386,7 +389,9 @@ OF_A_KIND = {
 
 @pytest.mark.parametrize(("action", "kind"), OF_A_KIND.values(), ids=OF_A_KIND)
 def test_a_modify_says_of_what_kind_the_packets_are(both, action, kind):
-    """It is its own match that counts for that, not those of the flows that it modifies."""
+    """The MODIFY's own match tells the kind of packets, not the matches of the flows it
+    modifies.
+    """
     exact = of.match(in_port=1, **kind)
     both.flow_mod(exact, of.output(2), cookie=1)
     both.flow_mod(of.match(in_port=17, **kind), of.output(1), cookie=2)
@@ -448,7 +453,7 @@ def test_nicira_actions_of_a_wrong_length(both):
     both.flows()
 
 
-# ---- any ----
+# ---- any actions ----
 
 _port_numbers = st.sampled_from([*PORTS, *PORTS, 0, 3, 100, Port.IN_PORT])
 _mac = st.sampled_from(["00:00:00:00:00:01", "02:00:00:00:00:99", frames.BROADCAST])

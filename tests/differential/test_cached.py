@@ -1,7 +1,8 @@
-"""With Open vSwitch's cache of datapath flows, as it is delivered.
+"""Open vSwitch with its cache of datapath flows, as it is delivered.
 
-Elsewhere every frame goes through the OpenFlow tables, so that counters are exact at once.  Here
-they, and the times of last use, come from the datapath now and then; nothing else may change.
+In the other modules every frame goes through the OpenFlow tables, so that counters are exact at
+once. Here the datapath reports counters and times of last use now and then. Nothing else may
+change.
 """
 
 import pytest
@@ -37,18 +38,18 @@ def _pair(root):
 
 @pytest.fixture
 def both(_pair):
-    """The two with caches, as new."""
+    """The two switches with caches, as new."""
     _pair.reset()
     revalidated(_pair)
     _pair.patient = True
-    _pair.in_order = False  # frames of one datapath flow are handled together
+    _pair.in_order = False  # the datapath handles the frames of one datapath flow together
     return _pair
 
 
 def revalidated(both, how="purge"):
-    """Return when the caches agree with the tables and have told what they had counted.
+    """Return when the caches agree with the tables and have reported their counters.
 
-    how: "purge" empties them at once, "wait" waits for Open vSwitch's next round.
+    how: "purge" empties the caches at once, "wait" waits for the revalidator's next round.
     """
     for bed in both.beds:
         for ovs in bed.wires.daemons():
@@ -56,7 +57,7 @@ def revalidated(both, how="purge"):
 
 
 def test_every_frame_twice(both):
-    """The first of its kind by the tables, the second by the cache."""
+    """The tables forward the first frame of each kind, the cache the second."""
     both.flow_mod(
         of.match(), [of.output(Port.FLOOD), of.set_vlan_vid(5), of.output(18), of.output(1)]
     )
@@ -68,7 +69,7 @@ def test_every_frame_twice(both):
 
 
 def test_lookups_and_matches(both):
-    """Of frames that the cache has handled too, and of those that missed."""
+    """Lookups and matches include frames that the cache has forwarded."""
     both.flow_mod(of.match(in_port=1), of.output(Port.FLOOD))
     both.flow_mod(of.match(in_port=18), of.output(2), priority=0)
     revalidated(both)
@@ -101,7 +102,9 @@ def test_counters_catch_up(both):
 
 
 def test_a_deleted_or_expired_flow_has_counted_everything(both):
-    """What the cache has told; for the rest Open vSwitch does not wait either."""
+    """The flow has counted all that the cache had reported. Open vSwitch waits for no more
+    either.
+    """
     for number in range(1, 6):
         add(
             both,
@@ -126,7 +129,9 @@ def test_a_deleted_or_expired_flow_has_counted_everything(both):
 
 
 def test_changes_hold_for_the_frames_after_them(both):
-    """Once the revalidator has run, which Open vSwitch's barrier does not wait for."""
+    """A change holds once the revalidator has run. Open vSwitch's barrier does not wait for
+    that.
+    """
     for number in range(6):
         port = PORTS[number % 4]
         both.flow_mod(of.match(), [of.set_tp_dst(number), of.output(port)], cookie=number)
@@ -147,7 +152,8 @@ def test_a_modified_flow_keeps_what_was_counted(both):
             revalidated(both)
             both.inject(17, *[UDP] * 10)
             both.flow_mod(match, of.output(PORTS[number % 2]), Command.MODIFY, cookie=number)
-        # Of a change and a deletion in quick succession, Open vSwitch may not count everything.
+        # When a change and a deletion follow in quick succession, Open vSwitch may not count
+        # everything.
         revalidated(both)
         both.flow_mod(command=Command.DELETE)
         assert packets(both.removed(1)) == {2: 30}
@@ -155,7 +161,9 @@ def test_a_modified_flow_keeps_what_was_counted(both):
 
 
 def test_traffic_on_one_switch_keeps_a_flow(both):
-    """And the other switch forwards by it too; then it idles out, with the sum."""
+    """Traffic on one switch keeps the flow on the other switch too. Afterwards the flow idles out,
+    and reports the sum of both counters.
+    """
     sent = {1: 0, 2: 0}
     for number in sent:
         add(both, number, idle_timeout=2, flags=REMOVED, out=Port.FLOOD)
@@ -171,7 +179,7 @@ def test_traffic_on_one_switch_keeps_a_flow(both):
         outcome = both.inject(port, frame_for(number))
         assert (len(outcome.ports), outcome.packet_ins) == (3, [])
         sent[number] += 1
-    removed = both.removed(2, tolerance=2)  # the cache may tell of its use a second late
+    removed = both.removed(2, tolerance=2)  # the cache may report the last use a second late
     assert reasons(removed) == {1: IDLE, 2: IDLE}
     assert packets(removed) == sent
     both.quiet()

@@ -1,4 +1,4 @@
-"""The switch's configuration: what is stored, and what becomes of fragments.
+"""The switch's configuration: what a switch stores, and how it treats fragments.
 
 OpenFlow 1.0.0, 5.3.2.
 """
@@ -33,7 +33,9 @@ def test_miss_send_len_is_read_back(both, miss_send_len):
 
 @pytest.mark.parametrize("flags", range(8))
 def test_flags_are_read_back(both, flags):
-    """After each other one too: what cannot be done leaves what was."""
+    """Set the flags after each other value: flags that a switch does not support leave the old
+    ones.
+    """
     for before in range(8):
         both.do(of.set_config(before))
         config(both)
@@ -49,7 +51,7 @@ def test_refused_flags_change_nothing(both):
 
 @pytest.mark.parametrize("flags", range(8))
 def test_fragments(both, flags):
-    """Which flow the first and the later fragments of IP and IPv6 meet, on each switch."""
+    """Which flow the first and the later fragments of IPv4 and IPv6 meet, on each switch."""
     both.set_config(flags)
     ladder = [
         of.match(dl_type=0x800, nw_proto=17, tp_src=0, tp_dst=0),
@@ -90,7 +92,7 @@ def test_sets_on_fragments(both, flags):
 
 
 def test_switching_the_handling_of_fragments(both):
-    """Holds from the next frame on, on all switches, back and forth."""
+    """A change of the handling of fragments holds for the next frame, on all switches."""
     both.flow_mod(of.match(), of.output(18), cookie=1)
     for flags in (NORMAL, DROP, NORMAL, DROP, REASM, NX_MATCH, REASM, DROP, NORMAL):
         both.set_config(flags)
@@ -99,7 +101,7 @@ def test_switching_the_handling_of_fragments(both):
 
 
 def test_packets_whose_ttl_is_used_up(both):
-    """The controller hears of them if it asks for that."""
+    """A controller that has asked for OFPC_INVALID_TTL_TO_CONTROLLER gets these packets."""
     decrement = of.vendor_action(struct.pack("!H6x", 18))
     for match in (of.match(dl_type=0x800), of.match(dl_type=0x800, in_port=17)):
         both.flow_mod(match, [of.output(1), decrement, of.output(2), of.output(18)])

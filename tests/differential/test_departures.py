@@ -1,6 +1,6 @@
-"""What the big switch does otherwise than a bridge, and means to: the list is in __init__.py.
+"""The departures that __init__.py lists: where the big switch differs from a bridge on purpose.
 
-Each test also sees that the plain bridge does what the list says of it.
+Each test also checks that the plain bridge does what the list says of it.
 """
 
 import struct
@@ -18,19 +18,19 @@ UDP = frames.udp()
 
 
 def error(bed, message):
-    """The name of the error that a message brings, None without one."""
+    """Return the name of the error that answers a message, or None."""
     answer = bed.controller.error_for(message)
     return error_name(answer) if answer else None
 
 
 def reply_or_error(bed, message):
-    """The body of the reply, or the name of the error."""
+    """Return the body of the reply, or the name of the error."""
     reply = bed.controller.request(message)
     return error_name(of.unpack_error(reply.body)) if reply.type == Type.ERROR else reply.body
 
 
 def differ(both, message, plain, big):
-    """Each answers in its own way."""
+    """The plain bridge must answer with one error name (or None), the big switch with the other."""
     assert [error(bed, message) for bed in both.beds] == [plain, big]
 
 
@@ -92,7 +92,7 @@ def test_a_packet_out_from_the_number_of_a_tunnel_meets_no_flow_of_priority_0_fo
         assert [list(bed.wires.capture()) for bed in both.beds] == ports
 
 
-# ---- who it is ----
+# ---- names and description ----
 
 
 def test_names_addresses_and_description(both):
@@ -105,7 +105,7 @@ def test_names_addresses_and_description(both):
     assert "edge.aggregator" in str(both.big.controller.description())
 
 
-# ---- Nicira's ----
+# ---- Nicira extensions ----
 
 ELSEWHERE = {
     "resubmit": nx(1, struct.pack("!H4x", 2)),
@@ -167,7 +167,7 @@ def test_nicira_messages(both, subtype, body):
 
 @pytest.mark.parametrize("subtype", [0, 1])
 def test_nicira_statistics(both, subtype):
-    """Flow and aggregate statistics with extended matches."""
+    """Flow and aggregate statistics with extended matches are refused."""
     body = struct.pack("!II4xHHB3x", of.NX_VENDOR, subtype, Port.NONE, 0, 0xFF)
     ask = of.stats_request(of.Stats.VENDOR, body)
     assert reply_or_error(both.big, ask) == "BAD_REQUEST/BAD_SUBTYPE"
@@ -180,7 +180,7 @@ def test_no_internal_rules_are_shown(both):
     assert both.big.controller.aggregate(table_id=254) == (0, 0, 0)
 
 
-# ---- what a switch on the way does ----
+# ---- what the other switch does ----
 
 
 def test_a_fragment_to_another_switch_while_fragments_are_dropped(both):
@@ -192,13 +192,13 @@ def test_a_fragment_to_another_switch_while_fragments_are_dropped(both):
 
 
 def test_a_lower_flow_takes_what_comes_before_a_copy_is_put_back(both):
-    """The moment is made long: the aggregator is stopped."""
+    """The aggregator is frozen here, so that the moment without the copy lasts."""
     both.flow_mod(of.match(dl_type=0x800, nw_proto=17), of.output(17), idle_timeout=1)
     both.flow_mod(of.match(), of.output(2), priority=0)
     first = both.big.network.switches[1]
 
     def is_on_first():
-        """And is used elsewhere."""
+        """Use the flow on the other switch; return whether the copy is on the first switch."""
         for bed in both.beds:
             bed.wires.send(18, UDP)
             assert bed.wires.capture() == {17: [UDP]}
@@ -243,7 +243,7 @@ def test_bytes_of_a_packet_out_that_has_been_through_the_tunnel(both):
 
 
 def test_actions_that_are_too_long_with_what_the_tunnel_needs(both):
-    """8,182 fit into a message; an output to another switch takes more than one."""
+    """8,182 actions fit into a message. An output to another switch takes more than one action."""
     actions = b"".join(of.set_tp_src(number) for number in range(8181)) + of.output(17)
     differ(both, of.flow_mod(of.match(in_port=1), actions), None, "BAD_ACTION/TOO_MANY")
     assert both.big.controller.flow_stats() == []
@@ -253,7 +253,9 @@ def test_actions_that_are_too_long_with_what_the_tunnel_needs(both):
 
 @pytest.mark.parametrize("port", [Port.CONTROLLER, Port.TABLE])
 def test_a_packet_out_to_the_controller_that_is_too_long_for_niciras_packet_in(both, port):
-    """The real switches would send it in one.  It is refused, and nothing else suffers."""
+    """The real switches would send the packet in a Nicira packet-in, which has no room for it. The
+    big switch refuses the packet-out, and nothing else suffers.
+    """
     both.flow_mod(of.match(in_port=1), of.output(17))
     frame = frames.numbered(1, 65535 - 16 - 8)
     for in_port in (Port.NONE, 2, 18):

@@ -1,6 +1,6 @@
-"""What is refused: error type and code, xid and data, and that nothing was done.
+"""Refused messages: the error's type, code, xid and data, and that nothing was done.
 
-OpenFlow 1.0.0, 5.4.4.  Both switches send back the whole message.
+OpenFlow 1.0.0, 5.4.4. Both switches send back the whole message.
 """
 
 import struct
@@ -18,7 +18,7 @@ EMPTY = b""
 
 
 def refused_by(switches, message, error):
-    """The message is answered by this error, or by nothing when `error` is None."""
+    """Both switches answer the message with this error, or with nothing when `error` is None."""
     assert switches.error(message) == error
     switches.quiet()
 
@@ -28,7 +28,7 @@ def refused_by(switches, message, error):
 
 @pytest.mark.parametrize("version", [0, 2, 3, 4, 5, 6, 7, 0x7F, 0x80, 0xFF])
 def test_any_message_of_another_version(both, version):
-    """Each type in several lengths; echo requests are answered in their own version."""
+    """Try each message type in several lengths. Echo requests are answered in their own version."""
     both.flow_mod(of.match(), of.output(17))
     messages = []
     for type_ in range(40):
@@ -51,7 +51,7 @@ def test_unknown_type(both):
 
 
 def test_a_message_that_only_switches_send(both):
-    """Its length is looked at before its type is found wrong."""
+    """A switch checks the length of such a message before it refuses its type."""
     for type_ in (
         Type.FEATURES_REPLY,
         Type.GET_CONFIG_REPLY,
@@ -131,7 +131,7 @@ def test_the_error_has_the_xid_of_the_message(both):
         assert (reply.type, reply.xid) == (Type.ERROR, xid)
 
 
-# ---- vendor ----
+# ---- vendor messages ----
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,9 @@ BAD_ACTIONS = {
 
 @pytest.mark.parametrize(("bad", "code"), BAD_ACTIONS.values(), ids=BAD_ACTIONS)
 def test_bad_action(both, bad, code):
-    """In every command, alone and behind good ones; nothing changes, nothing goes out."""
+    """A bad action is refused in every command, alone and behind good ones. Nothing changes, and
+    nothing goes out.
+    """
     match = of.match(in_port=1)
     both.flow_mod(match, of.output(17), cookie=1)
     lists = [bad] if "longer than" in code or bad[2:4] == b"\0\x10" else [bad, bad + of.output(2)]
@@ -303,7 +305,7 @@ def test_a_nicira_action_cut_short(both):
     short = of.vendor_action(EMPTY)
     refused_by(both, of.flow_mod(actions=short), "BAD_ACTION/BAD_LEN")
     refused_by(both, of.flow_mod(actions=of.output(2) + short), "BAD_ACTION/BAD_LEN")
-    # With more behind it, Open vSwitch reads the subtype there.
+    # With more actions behind it, Open vSwitch reads the subtype from them.
     for behind in (of.output(2), of.set_dl_src("00:00:00:00:00:01"), of.action(12, bytes(4))):
         both.error(of.flow_mod(actions=short + behind))
         both.error(of.packet_out(frames.udp(), short + behind))
@@ -352,7 +354,7 @@ def test_bad_command(both):
     for command in (5, 6, 0xFF, 0x100, 0x101, 0x1FF, 0x7FFF, 0xFFFF):
         match = of.match(in_port=1)
         refused_by(both, of.flow_mod(match, command=command), "FLOW_MOD_FAILED/BAD_COMMAND")
-        # It is found before bad actions, bad flags and unknown buffers.
+        # A bad command is found before bad actions, bad flags and unknown buffers.
         message = of.flow_mod(match, of.output(Port.NONE), command, flags=0xFFFF, buffer_id=1)
         refused_by(both, message, "FLOW_MOD_FAILED/BAD_COMMAND")
         assert both.flows() == []
@@ -396,7 +398,7 @@ def test_unknown_flags(both):
 
 
 def test_unknown_buffer(both):
-    """The flow is not installed, not modified; a delete does not look at the buffer."""
+    """ADD and MODIFY with an unknown buffer do nothing. A DELETE ignores the buffer."""
     for buffer_id in (0, 1, 0x100, 0x7FFFFFFF, 0xFFFFFFFE):
         match = of.match(in_port=1)
         error = "BAD_REQUEST/BUFFER_UNKNOWN"
@@ -509,7 +511,7 @@ def test_unknown_config_flags(both):
 # ---- any message ----
 
 _LEFT_OUT = (Type.PORT_MOD, Type.SET_CONFIG, Type.FEATURES_REQUEST, Type.STATS_REQUEST)
-"""What lasts longer than a test, and what is answered with what differs by nature."""
+"""Messages whose effect outlasts a test, and messages whose answers always differ."""
 
 
 @examples(40)
@@ -557,7 +559,7 @@ _small = st.sampled_from([0, 1, 2, 3, 0xFFFF])
     st.sampled_from([1, 17, 0, 0xFF00, Port.ALL, Port.CONTROLLER, Port.NONE]),
 )
 def test_any_flow_mod_and_packet_out(both, actions, command, idle, hard, buffer_id, flags, port):
-    """Several things may be wrong with them: what is found first decides."""
+    """A message may be wrong in several ways: both switches must find the same fault first."""
     both.reset()
     both.flow_mod(of.match(in_port=1), of.output(2))
     flow_mod = of.flow_mod(
@@ -571,7 +573,9 @@ def test_any_flow_mod_and_packet_out(both, actions, command, idle, hard, buffer_
 
 
 def test_errors_among_good_messages(both):
-    """Each message has its own answer, in the order of the messages, and the good ones count."""
+    """Each message gets its own answer, in the order of the messages, and the good ones take
+    effect.
+    """
     replies = both.replies(
         of.flow_mod(of.match(in_port=1), of.output(2), cookie=1),
         of.flow_mod(of.match(in_port=2), of.output(Port.NONE), cookie=2),
@@ -600,7 +604,7 @@ def test_errors_among_good_messages(both):
 
 
 def test_a_refused_flow_mod_changes_nothing(both):
-    """Neither the entry it would replace, nor its counters, nor what frames meet."""
+    """The entry that it would replace stays, with its counters, and frames still meet it."""
     match = of.match(in_port=1)
     both.flow_mod(match, of.output(17), cookie=1, flags=Flag.SEND_FLOW_REM)
     assert both.inject(1, frames.udp()).ports == [17]

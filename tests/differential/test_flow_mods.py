@@ -1,4 +1,4 @@
-"""Flow-mods: what they leave in the table, and what frames make of it.
+"""Flow-mods: the table that they leave, and what frames meet there.
 
 OpenFlow 1.0.0, 4.6 and 5.3.3.
 """
@@ -23,7 +23,7 @@ ALL_MATCHES = {
     "ip": of.match(dl_type=0x800),
     "exact": match_of(UDP, 1),
 }
-"""Matches of a UDP frame into port 1 (and 17) of every width."""
+"""Matches of every width for a UDP frame that enters port 1 (one is for port 17)."""
 
 
 def add(both, match, port=18, **fields):
@@ -55,7 +55,7 @@ def test_add_replaces_the_flow_of_the_same_match_and_priority(both, match, prior
     assert (flow.cookie, flow.idle_timeout, flow.hard_timeout) == (2, 0, 0)
     assert (flow.packet_count, flow.byte_count) == (0, 0)
     assert both.inject(entry, UDP).ports == [2]
-    # The same once more: the counters begin anew.
+    # The same ADD again also restarts the counters.
     add(both, match, 2, priority=priority, cookie=2)
     assert both.counters() == {2: (0, 0)}
     both.flow_mod(command=Command.DELETE)
@@ -74,7 +74,7 @@ def test_the_same_match_with_other_priorities_are_other_flows(both):
 
 @pytest.mark.parametrize("cookie", [0, 1, 0x8000000000000000, KEEP - 1, KEEP])
 def test_the_controllers_cookie_is_read_back(both, cookie):
-    """Also when several flows have it."""
+    """Several flows may have the same cookie."""
     for priority in (1, 2):
         add(both, of.match(), cookie=cookie, priority=priority, flags=Flag.SEND_FLOW_REM)
         add(both, of.match(in_port=17), cookie=cookie, priority=priority, flags=Flag.SEND_FLOW_REM)
@@ -99,7 +99,7 @@ def test_a_flow_without_actions_drops(both):
 
 @pytest.mark.parametrize("count", [1, 2, 100, 1000, 5000])
 def test_long_lists_of_actions(both, count):
-    """Sets, and every 250th an output."""
+    """Every 250th action is an output, the others are sets."""
     actions = [
         of.output(PORTS[number // 250 % 4]) if number % 250 == 249 else of.set_tp_src(number)
         for number in range(count)
@@ -143,7 +143,9 @@ def test_a_dropping_flow_that_matches_everything(both):
 
 
 def test_flows_of_priority_0_among_others(both):
-    """Those of priority 0 come last, but before the table miss; any may go first."""
+    """A flow of priority 0 comes after all others, but before the table miss. The highest flow is
+    deleted first.
+    """
     add(both, of.match(), 2, priority=0, cookie=1)
     add(both, of.match(dl_type=0x800), 17, priority=1, cookie=2)
     add(both, of.match(in_port=1, dl_type=0x800), 18, priority=2, cookie=3)
@@ -240,7 +242,7 @@ def test_modify_goes_to_all_flows_that_the_match_covers(both):
 
 @pytest.mark.parametrize("command", [Command.MODIFY, Command.MODIFY_STRICT])
 def test_modify_of_nothing_adds(both, command):
-    """With all that the message says; but not with the cookie that keeps cookies."""
+    """The new flow has all that the message says. A MODIFY with the cookie KEEP adds nothing."""
     both.flow_mod(
         of.match(in_port=17),
         of.output(18),
@@ -304,7 +306,7 @@ def test_modify_does_not_make_a_flow_tell_of_its_end_nor_stop_it(both):
 @pytest.mark.parametrize("priority", [0, 0x8000])
 @pytest.mark.parametrize("match", [of.match(), of.match(in_port=17)], ids=["any", "in_port 17"])
 def test_no_packet_is_lost_while_a_flow_changes(both, match, priority):
-    """It goes the old way or the new one: there is no moment without the flow."""
+    """Each packet meets the old flow or the new one: there is no moment without a flow."""
     both.flow_mod(match, of.output(1), priority=priority)
     for number in range(150):
         command = (Command.ADD, Command.MODIFY, Command.MODIFY_STRICT)[number % 3]
@@ -337,7 +339,7 @@ def test_delete_strict_needs_match_and_priority(both):
     for match in ALL_MATCHES.values():
         add(both, match, priority=5, cookie=1)
         both.flow_mod(match, command=Command.DELETE_STRICT, priority=6)
-        if match != ALL_MATCHES["exact"]:  # which has the highest whatever is said
+        if match != ALL_MATCHES["exact"]:  # an exact match always has the highest
             assert len(both.flows()) == 1
         both.flow_mod(match, command=Command.DELETE_STRICT, priority=5)
         assert both.flows() == []
@@ -433,7 +435,9 @@ def test_out_port_filters_deletes_and_statistics(both, out_port):
 
 
 def test_flow_removed_of_deleted_flows(both):
-    """One for each flow that wanted it, with its last counters; none for the others."""
+    """Each deleted flow with SEND_FLOW_REM sends one message with its last counters; others send
+    none.
+    """
     add(both, of.match(), cookie=1, flags=Flag.SEND_FLOW_REM, priority=0, idle_timeout=77)
     add(both, of.match(in_port=1), 17, cookie=2, flags=Flag.SEND_FLOW_REM, hard_timeout=99)
     add(both, of.match(in_port=17), 1, cookie=3)
@@ -547,7 +551,7 @@ def test_flows_of_one_port_do_not_overlap_those_of_another(both):
 
 
 def test_a_full_burst_of_all_commands(both):
-    """A thousand flow-mods in one piece, each acting on what those before it have done."""
+    """A thousand flow-mods in one piece. Each acts on the table that those before it have left."""
     messages = []
     for number in range(1000):
         match = of.match(dl_vlan=number % 50, in_port=PORTS[number % 4])
@@ -586,7 +590,7 @@ _STEPS = st.one_of(
 
 
 def _ambiguous(flows, port, frame):
-    """Whether two flows of one priority match a frame: Open vSwitch may take either."""
+    """Whether two flows of one priority match a frame. Then Open vSwitch may choose either."""
     udp = frame == UDP
     priorities = [
         flow.priority
@@ -600,7 +604,7 @@ def _ambiguous(flows, port, frame):
 @examples(50)
 @given(st.lists(_STEPS, min_size=4, max_size=25))
 def test_any_flow_mods_and_frames(both, steps):
-    """Tables, counters, frames, errors and flow-removed stay alike, whatever one does."""
+    """After any steps, tables, counters, frames, errors and flow-removed messages are equal."""
     both.reset()
     for number, (kind, *rest) in enumerate(steps, 1):
         if kind == "flow-mod":

@@ -1,7 +1,7 @@
-"""The connection: greetings of all versions, and what a new one finds.
+"""The connection: hellos of all versions, and the state that a new connection finds.
 
-OpenFlow 1.0.0, 4.1 and 5.5.1; version negotiation as later specifications have it, since
-controllers of these connect too.
+OpenFlow 1.0.0, 4.1 and 5.5.1. Version negotiation follows later specifications, since controllers
+of those versions connect too.
 """
 
 import struct
@@ -23,7 +23,7 @@ def hello(version, elements=b""):
 
 
 def bitmap(*versions):
-    """A version bitmap element with these versions."""
+    """Return a version bitmap element with these versions."""
     word = sum(1 << version for version in versions)
     return struct.pack("!HHI", 1, 8, word)
 
@@ -57,7 +57,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def _pair(root):
-    """Each with so many controllers that all greetings can be tried at once."""
+    """Each switch with so many controllers that all hellos can be tried at the same time."""
     plain = PlainSwitch(controllers=1 + len(ACCEPTED) + len(REFUSED))
     big = BigSwitch(controllers=1 + len(ACCEPTED) + len(REFUSED), options=["--max_retry_delay=1"])
     yield Both(plain, big)
@@ -67,7 +67,7 @@ def _pair(root):
 
 @pytest.fixture
 def pair(_pair):
-    """A pair whose connections come again within a second."""
+    """The pair, as new; all its connections are up."""
     for bed in _pair.beds:
         for each in (bed.controller, *bed.others):
             each.wait_until_connected(WAIT)
@@ -76,9 +76,10 @@ def pair(_pair):
 
 
 def next_connections(controllers, greetings):
-    """Close a controller's connection for each greeting, greet the next so; return those.
+    """For each hello close a controller's connection, and answer the next one with that hello.
 
-    A controller that has been refused cannot be asked again: its next connection is being made.
+    Return the new connections. A refused controller's connection cannot be used again: the switch
+    is already opening the next one.
     """
     waiting = []
     for controller, greeting in zip(controllers, greetings):
@@ -90,10 +91,10 @@ def next_connections(controllers, greetings):
 
 
 def test_greetings(pair):
-    """Some are refused: what is said, if anything, and then the connection is closed.
+    """Some hellos are refused: the switch may send an error, and closes the connection.
 
-    Others are accepted, of whatever version they are; the switch's own greeting is of version 1.0,
-    and that is what is spoken.
+    Others are accepted, whatever their version. The switch's own hello is of version 1.0, and both
+    sides speak 1.0.
     """
     pair.flow_mod(of.match(in_port=1), of.output(17), cookie=5)
     for greetings, look in ((REFUSED, ending), (ACCEPTED, working)):
@@ -114,7 +115,7 @@ def test_greetings(pair):
 
 
 def working(connection):
-    """What is said on a connection that was accepted."""
+    """Return what an accepted connection answers."""
     features = connection.features()
     error = connection.error_for(of.message(99))
     rest = [str(message) for message in connection.take()]
@@ -122,15 +123,15 @@ def working(connection):
 
 
 def ending(connection):
-    """What came on a connection until the switch closed it."""
+    """Return the messages on a connection until the switch closed it."""
     connection.wait_closed(WAIT)
     return [str(message) for message in connection.take()]
 
 
 def reconnect(pair, between=None):
-    """Close the connections and wait until both have come again.
+    """Close the connections, and wait until both switches have connected again.
 
-    between: is called while there is no connection
+    between: a function to call while there is no connection.
     """
     counts = {}
     for bed in pair.beds:
@@ -159,7 +160,9 @@ def test_a_second_greeting_is_a_bad_type(pair):
 
 
 def test_what_is_kept_and_what_is_new_after_a_reconnection(pair):
-    """Flows, counters and fragment handling stay; miss_send_len is the connection's."""
+    """Flows, counters, ports and fragment handling stay. miss_send_len belongs to the
+    connection.
+    """
     pair.set_config(of.Flag.SEND_FLOW_REM, 99)  # 1: OFPC_FRAG_DROP
     pair.flow_mod(of.match(), of.output(17), cookie=5, idle_timeout=60)
     pair.flow_mod(of.match(in_port=18), b"", priority=0, cookie=6)
@@ -175,7 +178,7 @@ def test_what_is_kept_and_what_is_new_after_a_reconnection(pair):
 
 
 def test_without_a_controller(pair):
-    """Flows go on forwarding and ending; what happened meanwhile is not told afterwards."""
+    """Flows go on forwarding and expiring. Events of that time are not reported afterwards."""
     pair.flow_mod(of.match(in_port=1), of.output(17), cookie=1, flags=Flag.SEND_FLOW_REM)
     for number, in_port in ((2, None), (3, 17)):
         fields = {"in_port": in_port} if in_port else {}
@@ -191,7 +194,7 @@ def test_without_a_controller(pair):
         for bed in pair.beds:
             bed.wires.send(1, UDP)
             bed.wires.expect({17: [UDP]})
-            bed.wires.send(18, UDP)  # a table miss that nobody hears of
+            bed.wires.send(18, UDP)  # a table miss that no controller is told of
             bed.wires.expect_nothing()
             bed.wires.ports[2].set_carrier(False)
 
@@ -217,7 +220,7 @@ def test_half_a_message_at_the_end_of_a_connection(pair):
 
 
 def test_flows_sent_just_before_the_end(pair):
-    """They count: the switch reads what was sent before the connection was closed."""
+    """The flows count: the switch reads all that was sent before the connection was closed."""
     pair.send(
         of.flow_mod(of.match(in_port=1), of.output(17), cookie=1),
         of.flow_mod(of.match(), of.output(2), cookie=2),
@@ -228,7 +231,9 @@ def test_flows_sent_just_before_the_end(pair):
 
 
 def test_one_that_does_not_greet_or_answer_is_given_up(pair):
-    """No hello: within seconds.  No answer to the echo request that comes after 5 s: 5 s later."""
+    """Without a hello the connection ends within seconds. Without an answer to the echo request,
+    which comes after 5 s, it ends 5 s later.
+    """
     connections = {bed: next_connections(bed.others[-1:], [hello(1)]) for bed in pair.beds}
     started = time.monotonic()
     for (hanging,) in connections.values():
@@ -244,7 +249,7 @@ def test_one_that_does_not_greet_or_answer_is_given_up(pair):
         silent[bed].wait_closed(WAIT)
         bed.others[1].hello = hello(1)
     pair.same(lambda bed: [str(message) for message in silent[bed].take()], "what was said")
-    for (hanging,) in connections.values():  # they wait at the same time, the plain one first
+    for (hanging,) in connections.values():  # both time out together; the plain one is first
         asked = hanging.expect(Type.ECHO_REQUEST, WAIT)
         hanging.wait_closed(WAIT)
         assert (asked.body, hanging.take()) == (b"", [])

@@ -1,4 +1,4 @@
-"""At the limits: full tables, the longest messages, thousands at once.
+"""Limits: full tables, the longest messages, thousands of flows at once.
 
 OpenFlow 1.0.0, 4.6 and 5.4.4.
 """
@@ -29,7 +29,9 @@ def frame_for(number):
 
 @contextlib.contextmanager
 def room_for(both, flows):
-    """Tables for so many flows: on each real switch the rule for the table miss has room too."""
+    """Limit the tables to this many flows. On real switches the table-miss rule takes one place
+    more.
+    """
     tables = [(both.plain.wires.ovs, both.plain.wires.name, 0, flows)]
     for switch in both.big.wires.switches.values():
         tables.append((switch.ovs, switch.name, 2, flows + 1))
@@ -47,7 +49,9 @@ def room_for(both, flows):
 
 
 def test_a_full_table_refuses(both):
-    """An ADD of a new flow; not a replacement, a MODIFY, or what comes after a DELETE."""
+    """A full table refuses an ADD of a new flow. It accepts a replacement, a MODIFY of a flow that
+    is there, and an ADD after a DELETE.
+    """
     with room_for(both, 5):
         for number in range(5):
             both.flow_mod(match_for(number), of.output(17), cookie=number)
@@ -66,7 +70,9 @@ def test_a_full_table_refuses(both):
 
 
 def test_a_flow_that_one_full_switch_refuses_is_on_none(both):
-    """Port 17's switch is full of flows of its own; a flow for all ports does not fit there."""
+    """The switch of port 17 is full of flows for that port, so a flow for all ports does not fit
+    there.
+    """
     with room_for(both, 5):
         for number in range(5):
             both.flow_mod(match_for(number, in_port=17), of.output(18), cookie=number)
@@ -85,7 +91,9 @@ def test_a_flow_that_one_full_switch_refuses_is_on_none(both):
 
 @pytest.mark.parametrize("count", [8100, 8173, 8174])
 def test_the_longest_flow_mods(both, count):
-    """72 bytes and thousands of actions of 8; a few more, and there is no room for the tunnel."""
+    """72 bytes and thousands of actions of 8 bytes. With a few more there would be no room for the
+    tunnel's actions.
+    """
     actions = b"".join(of.set_tp_src(number) for number in range(count - 2))
     both.flow_mod(of.match(in_port=1), actions + of.output(2) + of.output(17))
     both.flow_mod(of.match(in_port=2), of.output(17), cookie=2)
@@ -100,7 +108,7 @@ def test_the_longest_flow_mods(both, count):
 def test_the_longest_packet_outs(both):
     actions = b"".join(of.set_tp_src(number) for number in range(8100))
     assert both.packet_out(UDP, actions + of.output(17)).ports == [17]
-    size = 65300  # for longer ones, see departures
+    size = 65300  # test_departures.py tests longer ones
     frame = frames.numbered(1, size)
     assert both.packet_out(frame, of.output(17)).ports == []
     (packet_in,) = both.packet_out(frame, of.output(Port.CONTROLLER)).packet_ins
@@ -111,7 +119,7 @@ def test_the_longest_packet_outs(both):
 
 
 def test_five_thousand_flows_modified_and_deleted_at_once(both):
-    """Each keeps its counters, and each tells of its end once."""
+    """Each flow keeps its counters, and is reported as removed once."""
     count = 5000
     both.send(
         *(
@@ -152,7 +160,7 @@ def test_the_same_flow_a_thousand_times(both):
     assert both.inject(17, UDP).ports == [2]
 
 
-# ---- headers of what the switch says by itself ----
+# ---- headers of asynchronous messages ----
 
 
 def test_asynchronous_messages_have_version_1_and_the_same_xids(both):
@@ -173,11 +181,11 @@ def test_asynchronous_messages_have_version_1_and_the_same_xids(both):
         both.each(lambda bed: bed.wires.ports[2].set_carrier(True))
 
 
-# ---- what looks as if it were ours ----
+# ---- frames that look like the big switch's own ----
 
 
 def gre_to_a_switch(key):
-    """A frame as a switch would send it to another, but from a host."""
+    """Return a frame from a host that looks like one that a switch sends to another."""
     inner = frames.udp(payload=b"from inside")
     header = b"\x20\0\x65\x58" + key.to_bytes(4, "big")
     packet = frames.ipv4("172.16.0.2", "172.16.0.1", 47, header + inner)

@@ -1,4 +1,4 @@
-"""What a match means: how it is read back, what it covers, which frames it is for.
+"""Matches: how they are read back, which flows they cover, and which frames they match.
 
 OpenFlow 1.0.0, 3.4 and 5.2.3.
 """
@@ -24,7 +24,7 @@ from .specimens import (
 
 WILD = of.WILDCARD_ALL
 KEEP = 0xFFFFFFFFFFFFFFFF
-"""The cookie of a MODIFY that leaves cookies as they are, and adds nothing."""
+"""The cookie of a MODIFY that leaves cookies as they are; such a MODIFY adds nothing."""
 
 
 def read_back(both, *raws):
@@ -78,7 +78,7 @@ def test_fields_with_what_they_need_and_without(both, dl_type):
 
 @pytest.mark.parametrize("kind", ["nw_src", "nw_dst"])
 def test_every_prefix_length(both, kind):
-    """All ones in the address below the prefix; 32 to 63 ignored bits are the same."""
+    """The address is all ones, below the prefix too. 32 to 63 ignored bits all mean a wildcard."""
     shift = 8 if kind == "nw_src" else 14
     raws = []
     for ignored in range(64):
@@ -119,7 +119,9 @@ def test_padding_in_a_match_is_ignored(both):
 
 
 def test_matches_that_say_the_same_are_one_flow(both):
-    """Each pair is the same entry, or two, alike on both: the number of flows is compared."""
+    """Add both matches of each pair: both switches then have the same number of flows, one or
+    two.
+    """
     pairs = [
         (of.match(dl_vlan=5), of.match(dl_vlan=0x1005)),
         (of.match(dl_vlan=0), of.match(dl_vlan=0x1000)),
@@ -198,7 +200,7 @@ def test_any_matches_are_read_back_alike(both, flows):
     ),
 )
 def test_any_flow_mods_leave_the_same_flows(both, flows, changes):
-    """After flow-mods of all kinds the tables are alike, and so are the errors on the way."""
+    """After any flow-mods the flows are equal, and so are the errors."""
     both.reset()
     messages = []
     for number, (match, priority, port) in enumerate(flows):
@@ -224,7 +226,9 @@ def test_any_flow_mods_leave_the_same_flows(both, flows, changes):
 
 
 def test_a_filter_of_statistics_is_taken_as_it_is(both):
-    """Open vSwitch drops fields without what they need from flow-mods, not from filters."""
+    """Open vSwitch drops fields without their prerequisites from flow-mods, but not from
+    filters.
+    """
     tcp = {"dl_type": 0x800, "nw_proto": 6}
     flows = [
         of.match(),
@@ -266,12 +270,14 @@ def test_a_filter_of_statistics_is_taken_as_it_is(both):
         both.flows()
 
 
-# ---- which frames a match is for ----
+# ---- which frames a match matches ----
 
 
 @pytest.mark.parametrize("port", PORTS)
 def test_every_frame_reaches_the_flow_for_it(both, port):
-    """A ladder of flows, from the narrowest to the widest: each frame takes the same rung."""
+    """A ladder of flows, from the narrowest to the widest. Each frame meets the same rung on
+    both.
+    """
     udp = {"dl_type": 0x800, "nw_proto": 17}
     ladder = [
         match_of(FRAMES["udp"], port),
@@ -329,7 +335,7 @@ def test_every_frame_reaches_the_flow_for_it(both, port):
         both.outcome(name)
     counters = both.counters()
     assert counters[0][0] >= 1, "the exact match"
-    # A few are too short for Linux to let them in.
+    # Linux does not accept a few frames that are too short.
     assert sum(packets for packets, _ in counters.values()) >= len(FRAMES) - 5
 
 
@@ -349,7 +355,9 @@ FIELDS = {
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_each_field_of_an_exact_match_counts(both, field):
-    """A frame that differs from an exact match in one field misses it; wildcard that, it hits."""
+    """A frame that differs from an exact match in one field misses it. With a wildcard for that
+    field it hits.
+    """
     ether = {"vlan": 5, "pcp": 3, "tos": 4}
     values = {
         "in_port": 1,
@@ -398,7 +406,7 @@ def test_each_field_of_an_exact_match_counts(both, field):
 def test_any_frame_meets_the_same_flow(both, flows, sent):
     both.reset()
     for number, (match, port) in enumerate(flows):
-        # Each priority once: between equal ones Open vSwitch is free to choose.
+        # Every flow has its own priority: between equal ones Open vSwitch is free to choose.
         both.send(of.flow_mod(match, of.output(port), priority=number, cookie=number))
     both.barrier()
     for port, name in sent:
@@ -432,7 +440,7 @@ def test_the_highest_priority_wins(both):
 
 
 def test_an_exact_match_has_the_highest_priority(both):
-    """Whatever it is given (OpenFlow 1.0.0, 3.4)."""
+    """The priority in the message does not matter (OpenFlow 1.0.0, 3.4)."""
     exact = match_of(frames.udp(), 1)
     both.flow_mod(exact, of.output(17), priority=1, cookie=1)
     both.flow_mod(of.match(), of.output(18), priority=65534, cookie=2)

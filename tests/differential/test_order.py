@@ -1,4 +1,4 @@
-"""Barriers, echoes, and the order of what is done and answered.
+"""Barriers, echoes, and the order of execution and of answers.
 
 OpenFlow 1.0.0, 5.3.7 and 5.5.
 """
@@ -17,7 +17,7 @@ UDP = frames.udp()
 
 
 def names(replies):
-    """The replies as text: type and xid, counted from the first message's."""
+    """Return the replies as text: type, and xid counted from the first reply's."""
     first = min(reply.xid for reply in replies)
     return [
         error_name(of.unpack_error(reply.body))
@@ -41,7 +41,7 @@ def test_barriers_are_answered_each(both):
 
 
 def test_replies_come_in_the_order_of_the_requests(both):
-    """Quick ones do not overtake those that take the switches' answers."""
+    """A quick reply waits for earlier replies that need answers from the switches."""
     requests = [
         of.stats_request(of.Stats.FLOW, of.flow_stats_body()),
         of.message(Type.ECHO_REQUEST, b"1"),
@@ -107,7 +107,7 @@ def test_errors_come_before_the_barrier_reply(both):
 
 
 def test_an_error_that_only_a_switch_finds_comes_before_the_barrier_reply(both):
-    """A Nicira action that needs more of the match than it has."""
+    """Only the switches refuse a Nicira action whose prerequisites the match lacks."""
     load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))
     for match in (of.match(in_port=1), of.match(in_port=17), of.match()):
         replies = both.replies(
@@ -149,7 +149,9 @@ def test_an_error_that_only_a_switch_finds_comes_before_the_barrier_reply(both):
     ids=lambda raw: raw[:2].hex() + raw[8:12].hex(),
 )
 def test_errors_that_only_switches_find_come_in_the_order_of_the_messages(both, other):
-    """Among themselves, whichever switch finds them, and with all other answers."""
+    """Such errors keep the order among themselves, whichever switch reports them, and among all
+    other answers.
+    """
     load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))
     messages = []
     for match in (of.match(in_port=17), of.match(in_port=1), of.match(), of.match(in_port=2)) * 3:
@@ -172,7 +174,7 @@ def test_errors_that_only_switches_find_come_in_the_order_of_the_messages(both, 
 
 
 def test_a_replacement_that_a_switch_refuses_leaves_the_old_flow(both):
-    """Its actions, cookie and flags; for ADD and MODIFY alike."""
+    """The old flow keeps its actions, cookie and flags, for ADD and MODIFY alike."""
     load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))
     for match in (of.match(), of.match(in_port=17)):
         both.flow_mod(match, of.output(2), cookie=1, flags=of.Flag.SEND_FLOW_REM)
@@ -187,7 +189,7 @@ def test_a_replacement_that_a_switch_refuses_leaves_the_old_flow(both):
 
 
 def test_what_a_flow_that_is_refused_would_have_hidden_or_overlapped(both):
-    """A replacement that a switch refuses keeps nothing from what is done to the old flow."""
+    """A refused replacement does not protect the old flow from commands that follow it."""
     ip = of.match(dl_type=0x800)
     refused = [of.output(17), of.vendor_action(struct.pack("!HHIQ", 7, 0, 0x00001806, 1))]
     for command in (Command.DELETE, Command.DELETE_STRICT):
@@ -208,7 +210,7 @@ def test_what_a_flow_that_is_refused_would_have_hidden_or_overlapped(both):
 
 
 def test_what_follows_a_barrier_is_done_after_it(both):
-    """Packet-outs before and after a change of the flow that they meet."""
+    """Packet-outs through the table, before and after the flow that they meet is changed."""
     to_table = of.packet_out(UDP, of.output(Port.TABLE), 17)
     barrier = of.message(Type.BARRIER_REQUEST)
     both.replies(
@@ -230,13 +232,13 @@ def test_what_follows_a_barrier_is_done_after_it(both):
 
 
 def test_what_comes_of_a_packet_out_behind_a_barrier_is_told_behind_its_answer(both):
-    """Again and again, as from a controller that sends all of this in one piece."""
+    """Forty times in a row, all sent in one piece, as a controller may do."""
     messages = []
     for number in range(40):
         if number % 4:
             marked = [of.set_vlan_vid(number), of.output(Port.CONTROLLER)]
             flow = of.flow_mod(of.match(in_port=1), marked)
-        else:  # on all switches
+        else:  # a flow on all switches
             flow = of.flow_mod(of.match(), of.output(2), priority=number)
         to_table = of.packet_out(UDP, of.output(Port.TABLE), 1)
         messages += [flow, of.message(Type.BARRIER_REQUEST), to_table]
@@ -251,13 +253,14 @@ def test_what_comes_of_a_packet_out_behind_a_barrier_is_told_behind_its_answer(b
             if each.type == Type.PACKET_IN:
                 marks.append(int.from_bytes(of.unpack_packet_in(each.body).data[14:16], "big"))
                 assert place > answers[marks[-1]]
-        # Where the flow is on all switches, the packet meets the one before.
+        # If the new flow is for all ports, its priority is lower: the packet meets the flow before
+        # it.
         assert marks == [number if number % 4 else number - 1 for number in range(1, 40)]
     both.outcome()
 
 
 def test_statistics_show_what_was_before_them(both):
-    """Without any barrier between."""
+    """No barrier stands between the requests."""
     ask = of.stats_request(of.Stats.AGGREGATE, of.flow_stats_body())
     replies = both.replies(
         ask,
@@ -272,7 +275,7 @@ def test_statistics_show_what_was_before_them(both):
 
 
 def test_messages_in_pieces(both):
-    """TCP may cut them anywhere."""
+    """TCP may split a message anywhere."""
     stream = b"".join(
         (
             of.flow_mod(of.match(in_port=1), of.output(17), cookie=1, xid=700),

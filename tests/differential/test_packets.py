@@ -17,10 +17,10 @@ from .specimens import FRAMES, PORTS, examples, frame_names, match_of, matches
 UDP = frames.udp(payload=b"payload")
 ALL_FRAMES = list(FRAMES.values())
 ELSEWHERE = [33, 100]
-TUNNELS = [3, 19]  # the tunnel has this number on its switch
+TUNNELS = [3, 19]  # these numbers are the tunnel ports' on their switches
 """Numbers of ports of switches that are not there."""
 IN_PORTS = [*PORTS, Port.NONE, Port.CONTROLLER, Port.LOCAL, 0, 3, 4, 16, 19, 0xFEFF, *ELSEWHERE]
-"""Every in_port that a packet-out may have, of ports that are there and that are not."""
+"""Every kind of in_port that a packet-out may have, of ports that exist and of others."""
 
 
 # ---- packet-in ----
@@ -28,10 +28,10 @@ IN_PORTS = [*PORTS, Port.NONE, Port.CONTROLLER, Port.LOCAL, 0, 3, 4, 16, 19, 0xF
 
 @pytest.mark.parametrize("port", PORTS)
 def test_table_miss(both, port):
-    """Every frame, whole, however long, byte for byte, with the port where it came in."""
+    """Every frame comes whole, byte for byte, with the port where it entered."""
     outcome = both.inject(port, *ALL_FRAMES)
     assert outcome.out == {}
-    assert len(outcome.packet_ins) >= len(FRAMES) - 5  # a few are too short for Linux
+    assert len(outcome.packet_ins) >= len(FRAMES) - 5  # Linux drops a few short ones
     for packet_in in outcome.packet_ins:
         assert packet_in.in_port == port
         assert packet_in.reason == PacketInReason.NO_MATCH
@@ -45,7 +45,7 @@ def test_table_miss(both, port):
 @pytest.mark.parametrize("match", [of.match(), of.match(in_port=17)], ids=["any", "in_port 17"])
 @pytest.mark.parametrize("priority", [0, 0x8000, 0xFFFF])
 def test_output_to_the_controller(both, match, priority):
-    """By a flow it is always "action", also from the lowest one."""
+    """The reason is always "action", also for a flow of the lowest priority."""
     for max_len in (0, 1, 40, 128, 0xFFFF):
         both.flow_mod(match, of.output(Port.CONTROLLER, max_len), priority=priority)
         for frame in (UDP, frames.numbered(1, 1514), FRAMES["14 bytes"]):
@@ -111,7 +111,7 @@ def test_packet_out_to_each_port(both, in_port):
 
 @pytest.mark.parametrize("in_port", IN_PORTS)
 def test_packet_out_to_the_table(both, in_port):
-    """It is a table lookup as if the frame had come in there, and counts as one."""
+    """It is one table lookup, as if the frame had entered at that port, and counts as one."""
     (miss,) = both.packet_out(UDP, of.output(Port.TABLE), in_port).packet_ins
     assert miss == (of.NO_BUFFER, 60, in_port, PacketInReason.NO_MATCH, UDP)
     both.flow_mod(of.match(), of.output(Port.FLOOD), cookie=1, priority=0)
@@ -132,7 +132,7 @@ def test_packet_out_to_the_table(both, in_port):
     "port", [2, 18, Port.FLOOD, Port.ALL, Port.IN_PORT, Port.CONTROLLER, Port.TABLE]
 )
 def test_packet_out_of_every_frame(both, port, in_port):
-    """Byte for byte: those that are cut short, odd or long too; the CFI bit is kept."""
+    """Frames come out byte for byte, also cut, odd and long ones. The CFI bit is kept."""
     for frame in ALL_FRAMES:
         both.send(of.packet_out(frame, of.output(port), in_port))
     both.barrier()
@@ -178,7 +178,7 @@ def test_packet_out_of_a_truncated_frame_with_sets(both):
 
 @pytest.mark.parametrize("in_port", [1, 17, Port.NONE, Port.CONTROLLER])
 def test_packet_out_to_the_controller_does_not_go_the_way_of_a_flow(both, in_port):
-    """Also where it is of a kind that a flow with an idle timeout takes."""
+    """The packet goes to the controller even if a flow with an idle timeout matches it."""
     both.flow_mod(of.match(dl_type=0x800), of.output(18), idle_timeout=60, cookie=1)
     to_controller = of.output(Port.CONTROLLER)
     for actions in ([to_controller], [of.output(Port.TABLE), to_controller]):
@@ -189,7 +189,7 @@ def test_packet_out_to_the_controller_does_not_go_the_way_of_a_flow(both, in_por
 
 @pytest.mark.parametrize("in_port", [1, 17, Port.NONE])
 def test_a_packet_that_came_before_its_flow_comes_to_the_controller(both, in_port):
-    """Also where it gets there only when the flow has been added."""
+    """The packet goes to the controller even if it gets there only after the flow was added."""
     miss = of.packet_out(UDP, of.output(Port.TABLE), in_port)
     both.do(miss, of.flow_mod(of.match(dl_type=0x800), of.output(18), idle_timeout=60, cookie=1))
     out, packet_ins = both.outcome()
@@ -200,7 +200,7 @@ def test_a_packet_that_came_before_its_flow_comes_to_the_controller(both, in_por
 
 
 def test_packet_out_goes_where_a_flow_does_not_look(both):
-    """Flows do not matter to it, but by TABLE; nor does it count for them."""
+    """Only OFPP_TABLE lets a packet-out meet flows; nothing else counts for them."""
     both.flow_mod(of.match(), b"", priority=0xFFFF)
     assert both.packet_out(UDP, of.output(17)).ports == [17]
     assert both.packet_out(UDP, of.output(Port.FLOOD), 17).ports == [1, 2, 18]
@@ -217,7 +217,7 @@ def test_many_packet_outs_in_one_piece(both):
 
 @pytest.mark.parametrize("in_port", [Port.NONE, 3, 100])
 def test_flow_mods_and_packet_outs_in_turn(both, in_port):
-    """Each packet meets the table as it is when its turn comes."""
+    """Each packet meets the table that the flow-mods before it have left."""
     messages = []
     for number in range(20):
         port = PORTS[number % 4]
@@ -232,7 +232,9 @@ def test_flow_mods_and_packet_outs_in_turn(both, in_port):
 
 
 def test_a_learning_switch(both):
-    """What a controller does: flood, learn, install, and hear no more."""
+    """A learning controller: it floods a packet, learns its source, adds a flow, and gets no
+    more.
+    """
     hosts = {port: f"02:00:00:00:00:{port:02x}" for port in PORTS}
 
     def frame(source, target):
@@ -287,7 +289,7 @@ def test_any_packet_out(both, in_port, name, flows, actions):
 
 
 def test_an_in_port_that_is_given_as_a_reserved_one_is_not_a_port(both):
-    """Flows for ports that do not exist match packet-outs that name them, and no frames."""
+    """Flows for ports that do not exist match packet-outs with that in_port, and no frames."""
     for number, in_port in enumerate((Port.NONE, Port.CONTROLLER, Port.LOCAL, 0, 3, 19)):
         both.flow_mod(of.match(in_port=in_port), of.output(2), cookie=number)
         assert both.packet_out(UDP, of.output(Port.TABLE), in_port).ports == [2]

@@ -30,11 +30,11 @@ BITS = {
     )
 }
 QUIET_BITS = sum(BITS.values()) & ~PortConfig.PORT_DOWN
-"""Those of which the one who sets them is not told."""
+"""Bits whose change brings no port-status to the controller that made it."""
 
 
 def settle_port_down(both, port, down):
-    """Take the port-status that the setting or clearing of PORT_DOWN brings."""
+    """Take the port-status that a change of PORT_DOWN brings."""
     (status,) = both.port_statuses(1)
     assert status.reason == PortReason.MODIFY
     assert status.port.port_no == port
@@ -42,9 +42,9 @@ def settle_port_down(both, port, down):
 
 
 def try_everything(both, counters=True):
-    """Frames into every port, for flows of every kind of output, and packet-outs.
+    """Send frames into every port, for flows with every kind of output, and packet-outs.
 
-    counters: whether to compare what the flow counts
+    counters: whether to compare what the flows count.
     """
     for actions in (
         [of.output(Port.FLOOD)],
@@ -73,7 +73,9 @@ def try_everything(both, counters=True):
 @pytest.mark.parametrize("port", [2, 17])
 @pytest.mark.parametrize("bit", BITS.values(), ids=BITS)
 def test_each_bit_of_each_port(both, port, bit):
-    """It is shown in the features, has its effect everywhere, and none when it is cleared."""
+    """The features show the bit, it has its effect on both switches, and none after it is
+    cleared.
+    """
     assert both.port_mod(port, bit) is None
     down = bit == PortConfig.PORT_DOWN
     if down:
@@ -82,10 +84,10 @@ def test_each_bit_of_each_port(both, port, bit):
         **dict.fromkeys(PORTS, 0),
         port: bit,
     }
-    # A plain bridge looks a frame up before it drops it for NO_RECV or NO_RECV_STP: it counts.
+    # A plain bridge looks a frame up, and counts it, before it drops it for NO_RECV or NO_RECV_STP.
     counted = bit not in (PortConfig.NO_RECV, PortConfig.NO_RECV_STP)
     try_everything(both, counted)
-    both.port_mod(port, bit)  # once more: nothing changes
+    both.port_mod(port, bit)  # the same port-mod again changes nothing
     both.port_mod(port, 0, bit)
     if down:
         settle_port_down(both, port, 0)
@@ -112,7 +114,9 @@ EFFECTS = {
 
 @pytest.mark.parametrize("bit", EFFECTS)
 def test_what_a_bit_of_a_remote_port_does(both, bit):
-    """(ports that ALL and FLOOD from port 1 reach, does 18 receive, does it bring packet-ins)"""
+    """Effects: how many ports ALL and FLOOD from port 1 reach, whether a frame that enters port 18
+    is forwarded, and whether it brings a packet-in.
+    """
     by_all, by_flood, receives, tells = EFFECTS[bit]
     both.port_mod(18, BITS[bit])
     if bit == "PORT_DOWN":
@@ -203,7 +207,7 @@ def test_any_configuration_with_any_actions(both, configs, actions):
 
 @contextlib.contextmanager
 def unplugged(both, port):
-    """Without the cable in a port."""
+    """While the block runs, the port has no cable."""
     both.each(lambda bed: bed.wires.ports[port].set_carrier(False))
     try:
         yield
@@ -213,7 +217,7 @@ def unplugged(both, port):
 
 @contextlib.contextmanager
 def interface_down(both, port):
-    """With a port's interface set down by `ip link`."""
+    """While the block runs, the port's interface is set down by `ip link`."""
     both.each(lambda bed: bed.wires.ports[port].set_up(False))
     try:
         yield
@@ -258,14 +262,14 @@ def test_a_configured_port_whose_link_goes_down_keeps_its_configuration(both):
 
 
 def place(bed, number):
-    """The switch and the number there of a port, of the big switch and of the plain bridge."""
+    """Return the switch of a port and the port's number there, for either bed."""
     locate = getattr(bed.wires, "locate", None)
     return locate(number) if locate else (bed.wires, number)
 
 
 @contextlib.contextmanager
 def additional_port(both, number):
-    """With one port more, whose port-status has been taken."""
+    """While the block runs, there is one port more. Its port-statuses are taken."""
 
     def add(bed):
         switch, port = place(bed, number)
@@ -290,7 +294,9 @@ def additional_port(both, number):
 
 @pytest.mark.parametrize("number", [5, 16, 21, 32])
 def test_a_port_that_is_added_and_removed(both, number):
-    """Flows that name it wait for it; FLOOD and ALL go there at once, and no longer."""
+    """Flows that name the port wait for it. FLOOD and ALL include it as soon as it is there, and
+    only then.
+    """
     local = 1 if number < 17 else 18
     remote = 18 if number < 17 else 1
     both.flow_mod(of.match(dl_vlan=1), [of.output(number), of.output(local)], cookie=1)
@@ -337,7 +343,7 @@ def test_a_port_that_is_added_and_removed(both, number):
 
 @pytest.mark.parametrize("number", [5, 21])
 def test_what_a_port_advertises(both, number):
-    """Set by a port-mod, as far as the device can; 0 leaves it as it is."""
+    """A port-mod sets what a port advertises, as far as the device can. 0 leaves it unchanged."""
     with additional_port(both, number):
         for advertise in (0, 0x40, 0xFFF, 0, 0x20, 0xFFFFF000, 0xFFFFFFFF):
 
@@ -361,7 +367,7 @@ def test_ports_on_both_sides_at_once(both):
 
 
 def test_a_port_that_gets_another_number(both):
-    """Gone under the old one, there under the new one, and back."""
+    """The port is deleted under its old number and added under the new one, and then back."""
 
     def renumber(bed, number, wanted):
         switch, port = place(bed, number)
@@ -391,14 +397,14 @@ def test_a_port_that_gets_another_number(both):
 
 
 def test_features(both):
-    """Everything but names, addresses and the LOCAL port."""
+    """Names, addresses and the LOCAL port are not compared."""
     assert set(both.features()) == set(PORTS)
     both.flow_mod(of.match(), of.output(1))
     both.features()
 
 
 def test_names_and_addresses_of_ports(both):
-    """Names tell them apart and fit; addresses are those that a port-mod needs."""
+    """Every name is unique and fits its field. A port-mod accepts the address."""
     for bed in both.beds:
         ports = bed.controller.features().ports
         assert len({port.name for port in ports.values()}) == len(ports)

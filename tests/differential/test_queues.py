@@ -1,6 +1,6 @@
-"""Queues: their configuration, enqueue to near and far ones, and their statistics.
+"""Queues: their configuration, enqueue to local and remote ports, and their statistics.
 
-OpenFlow 1.0.0, 5.2.2, 5.3.4 and 5.3.5.  Errors are in test_errors.py.
+OpenFlow 1.0.0, 5.2.2, 5.3.4 and 5.3.5. Errors are in test_errors.py.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from .test_ports import place
 
 UDP = frames.udp()
 QUEUES = {2: (0, 3, 7), 17: (0, 1, 3), 18: (0,)}
-"""Queues of each port; port 1 has none.  Open vSwitch gives a port with any also queue 0."""
+"""Queues of each port; port 1 has none. Open vSwitch adds queue 0 to a port that has queues."""
 
 
 def set_queues(bed, port, queues):
@@ -33,7 +33,7 @@ def set_queues(bed, port, queues):
 
 
 def clear_queues(bed):
-    """Take all queues from all ports."""
+    """Remove all queues from all ports."""
     switches = {switch for switch, _ in (place(bed, number) for number in PORTS)}
     for switch in switches:
         names = switch.ovs.vsctl("list-ports", switch.name).split()
@@ -44,7 +44,7 @@ def clear_queues(bed):
 
 @pytest.fixture
 def queues(both):
-    """Both with QUEUES."""
+    """Both switches, with QUEUES."""
     try:
         for port, numbers in QUEUES.items():
             both.each(lambda bed, port=port, numbers=numbers: set_queues(bed, port, numbers))
@@ -121,7 +121,7 @@ def test_statistics_of_one_all_and_no_queue(queues):
 
 @pytest.mark.parametrize("entry", PORTS)
 def test_enqueue_to_near_and_far_queues(queues, entry):
-    """To those that are there and those that are not; frames come out all the same."""
+    """Queues that exist and queues that do not: frames come out in both cases."""
     both = queues
     for port in PORTS:
         for queue in (0, 1, 3, 7, 9, 0xFFFFFFFF):
@@ -135,7 +135,7 @@ def test_enqueue_to_near_and_far_queues(queues, entry):
 
 
 def test_many_queues_of_one_port(both):
-    """As many keys as a tunnel needs for them."""
+    """Each of these queues needs a tunnel key of its own."""
     for queue in range(300):
         both.send(of.flow_mod(of.match(dl_vlan=queue), of.enqueue(17, queue), cookie=queue))
     both.barrier()
@@ -150,7 +150,9 @@ def test_many_queues_of_one_port(both):
 
 
 def test_a_packet_out_meets_a_flow_to_a_far_queue_that_has_just_come(both):
-    """Though that queue is new to the switch that has it, and nobody has waited for that."""
+    """The rule for the queue is new on the remote switch, and no barrier separates the two
+    messages.
+    """
     to_table = of.packet_out(UDP, of.output(Port.TABLE), 1)
     both.send(to_table)
     for queue in range(100, 200):
@@ -183,7 +185,7 @@ def test_enqueue_among_other_actions(queues):
 
 
 def test_the_queue_is_the_frames_only_in_enqueue(queues):
-    """What goes out by a plain output afterwards is in no queue: the counters agree."""
+    """A plain output after an enqueue uses no queue: the queue counters are equal."""
     both = queues
 
     def count(bed):

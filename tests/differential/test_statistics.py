@@ -1,6 +1,6 @@
-"""Statistics: all types, their filters, replies in parts, and that they count what went through.
+"""Statistics: all types, their filters, replies in parts, and what they count.
 
-OpenFlow 1.0.0, 5.3.5.  Errors are in test_errors.py, filters by match in test_matches.py and by
+OpenFlow 1.0.0, 5.3.5. Errors are in test_errors.py, filters by match in test_matches.py and by
 out_port in test_flow_mods.py.
 """
 
@@ -19,7 +19,7 @@ EVERY_TABLE = 0xFF
 
 
 def parts(bed, type_, body=b""):
-    """(type, flags, length) of every part of a statistics reply, and the parts' bodies."""
+    """Return (type, flags, length) of every part of a statistics reply, and the parts' bodies."""
     controller = bed.controller
     xid = controller.new_xid()
     controller.send(of.stats_request(type_, body, xid=xid))
@@ -84,7 +84,9 @@ def test_every_field_of_flow_statistics(both):
 
 
 def test_counters_are_summed_over_the_switches(both):
-    """A flow for all ports counts what comes in anywhere, once, tunnel or not."""
+    """A flow for all ports counts each frame once, wherever it enters, through the tunnel or
+    not.
+    """
     both.flow_mod(of.match(), of.output(Port.FLOOD), cookie=1)
     both.flow_mod(of.match(dl_type=0x806), of.output(17), cookie=2, priority=0xFFFF)
     for count, port in enumerate(PORTS, 1):
@@ -117,7 +119,9 @@ def test_a_thousand_frames_of_all_sizes(both):
 
 
 def test_twenty_thousand_flows_in_parts(both):
-    """The same parts: as many entries in each, all but the last with OFPSF_REPLY_MORE."""
+    """Both replies have the same parts: equal numbers of entries, and OFPSF_REPLY_MORE in all but
+    the last.
+    """
     count = 20000
     for start in range(0, count, 1000):
         both.send(
@@ -199,7 +203,7 @@ def test_flows_with_long_lists_of_actions_in_parts(both):
 
 
 def test_table_statistics(both):
-    """Everything but the counters is equal, of all 254 tables; others than 0 are empty."""
+    """All 254 tables are equal but for the counters. All tables but table 0 are empty."""
     both.flow_mod(of.match(in_port=1), of.output(17))
 
     def ask(bed):
@@ -265,7 +269,7 @@ NO_PORTS = [0, 3, 16, 19, 100, 0xFEFF, 0xFF00, *range(Port.IN_PORT, Port.LOCAL)]
 
 
 def test_port_statistics_of_one_port(both):
-    """An empty reply for one that is not there; also ALL is none here."""
+    """The reply for a port that does not exist is empty. OFPP_ALL is no port here."""
     both.inject(17, UDP)
 
     def ask(port):
@@ -297,7 +301,7 @@ def test_queue_statistics_without_queues(both, port):
 
 
 def test_the_description_has_its_form(both):
-    """Five texts, filled up with zeros."""
+    """Five texts, each padded with zeros."""
     for bed in both.beds:
         body = bed.controller.stats(Stats.DESC)
         assert len(body) == 1056

@@ -1,7 +1,7 @@
-"""Timeouts: when flows end, what is said about it, and that nothing is lost around it.
+"""Timeouts: when flows end, what the controller is told, and that no packet is lost meanwhile.
 
-OpenFlow 1.0.0, 3.5, 4.6 and 5.4.3.  A flow of the big switch without in_port has a copy on each of
-its switches, with a timer each; of that nothing may be seen.
+OpenFlow 1.0.0, 3.5, 4.6 and 5.4.3. A flow of the big switch without in_port has a copy on each of
+its switches, each with its own timers. The controller must not notice that.
 """
 
 import random
@@ -24,13 +24,13 @@ IDLE, HARD, DELETE = (
 
 
 class Clock:
-    """Seconds since a moment, for scenarios that are about time."""
+    """Seconds since the clock was made."""
 
     def __init__(self):
         self.start = time.monotonic()
 
     def until(self, seconds):
-        """Sleep until so many seconds after the start."""
+        """Sleep until this many seconds after the start."""
         time.sleep(max(0, self.start + seconds - time.monotonic()))
 
     @property
@@ -39,7 +39,7 @@ class Clock:
 
 
 def frame_for(number):
-    """The frame that meets the flow with this cookie."""
+    """Return a frame that meets the flow with this cookie."""
     return frames.udp(dport=number, payload=b"%8d" % number)
 
 
@@ -51,7 +51,7 @@ def match_for(number, in_port=None):
 
 
 def add(both, number, in_port=None, out=18, **fields):
-    """Add the flow with this cookie."""
+    """Add a flow with this cookie."""
     both.flow_mod(match_for(number, in_port), of.output(out), cookie=number, **fields)
 
 
@@ -64,7 +64,7 @@ def packets(removed):
 
 
 def test_flows_without_traffic(both):
-    """Idle and hard timeouts and both, on one switch and on all, with and without telling."""
+    """Idle and hard timeouts and both, on one switch and on all, with and without SEND_FLOW_REM."""
     number = 0
     expected = {}
     for in_port in (None, 1, 17):
@@ -121,8 +121,12 @@ def test_flows_of_every_width_and_priority(both):
 
 
 def test_traffic_anywhere_keeps_a_flow(both):
-    """Cookies: 1 and 2 are used on one switch alone, 3 on both in turn, 4 until the middle,
-    5 not at all, 6 all the time but with a hard timeout, 7 and 8 on their own port."""
+    """Each cookie is another pattern of use.
+
+    1 and 2 are used on one switch alone, and 3 on both in turn. 4 is used for the first half, and 5
+    not at all. 6 is used all the time, but has a hard timeout. 7 and 8 are for one port, and are
+    used there.
+    """
     both.patient = True
     used = {1: [17], 2: [1], 3: [2, 18], 4: [18], 6: [1, 17], 7: [17], 8: [1]}
     sent = dict.fromkeys(range(1, 9), 0)
@@ -148,7 +152,7 @@ def test_traffic_anywhere_keeps_a_flow(both):
             assert len(outcome.ports) == 3, f"flow {number} at {clock.now:.2f} s"
             sent[number] += 1
         step += 1
-    # The switch where a flow was not used still has it, or gets it back in time.
+    # The switch where a flow was not used still has its copy, or has got it back in time.
     for number, port in ((1, 1), (2, 17), (2, 18), (1, 2)):
         outcome = both.inject(port, frame_for(number))
         assert (len(outcome.ports), outcome.packet_ins) == (3, [])
@@ -163,7 +167,7 @@ def test_traffic_anywhere_keeps_a_flow(both):
 
 
 def test_packets_in_the_gap_are_forwarded(both):
-    """Around the moment when the unused copy expires on one switch, packets come there."""
+    """Packets enter one switch around the moment when the unused copy there expires."""
     both.patient = True
     count = 40
     sent = dict.fromkeys(range(1, count + 1), 0)
@@ -195,9 +199,9 @@ def test_packets_in_the_gap_are_forwarded(both):
 
 @pytest.mark.parametrize("below", [None, 0, 5], ids=["table miss", "lowest", "low"])
 def test_packets_in_a_long_gap_do_not_come_to_the_controller(both, below):
-    """Nor from a flow below that sends all to the controller, as many install for themselves.
+    """Nor do they meet a lower flow that sends all to the controller, as many controllers install.
 
-    The gap is made long: the aggregator is stopped until the copy on one switch has expired.
+    The aggregator is frozen until the copy on one switch has expired, so that the gap lasts.
     """
     if below is not None:
         both.flow_mod(of.match(), of.output(Port.CONTROLLER), priority=below, cookie=9999)
@@ -206,7 +210,7 @@ def test_packets_in_a_long_gap_do_not_come_to_the_controller(both, below):
     first = both.big.network.switches[1]
 
     def is_on_first():
-        """And is used elsewhere."""
+        """Use the flow on the other switch; return whether the copy is on the first switch."""
         nonlocal used
         for bed in both.beds:
             bed.wires.send(18, frame_for(1))
@@ -238,10 +242,11 @@ def test_packets_in_a_long_gap_do_not_come_to_the_controller(both, below):
 
 
 def test_flows_changed_while_their_time_runs(both):
-    """MODIFY and ADD restart the hard timeout, neither the idle one: Open vSwitch keeps its "used".
+    """MODIFY and ADD restart the hard timeout. Neither restarts the idle timeout: Open vSwitch
+    keeps the time of last use.
 
-    Cookies 1 to 6 and 51 to 54 for all ports, those by ten more for port 17; 52 and 53 are used,
-    on one switch alone.
+    Flows 1 to 6 and 51 to 54 are for all ports; flows with a cookie ten higher are for port 17. 52,
+    53, 62 and 63 are used, on one switch alone.
     """
     clock = Clock()
     for base, in_port in ((50, None), (60, 17)):
@@ -287,10 +292,10 @@ def test_flows_changed_while_their_time_runs(both):
 
 
 def test_flows_changed_after_a_copy_has_expired(both):
-    """All are used on port 17 alone until well after the other switch's copies have expired.
+    """All flows are used on port 17 alone until well after the other switch's copies have expired.
 
-    1 deleted, 2 strictly deleted, 3 modified, 4 replaced, 5 just used on the other side,
-    6 modified to the same, 7 deleted by its out_port, 8 asked for only.
+    Then 1 is deleted, 2 strictly deleted, 3 modified, 4 replaced, 5 only used on the other switch,
+    6 modified to the same actions, 7 deleted by its out_port, and 8 only read in statistics.
     """
     both.patient = True
     sent = dict.fromkeys(range(1, 9), 0)
@@ -331,8 +336,10 @@ def test_flows_changed_after_a_copy_has_expired(both):
 
 
 def test_a_put_back_copy_and_a_restarted_hard_timeout(both):
-    """Used on one switch alone; on the other it idles out with little left of its hard timeout,
-    which a MODIFY then restarts for the whole flow."""
+    """The flows are used on one switch alone. On the other switch the copy idles out when little of
+    its hard timeout is left, and is put back. A MODIFY then restarts the hard timeout of the whole
+    flow.
+    """
     both.patient = True
     for number in (1, 2):
         add(both, number, idle_timeout=2, hard_timeout=3, flags=REMOVED)
@@ -354,7 +361,7 @@ def test_a_put_back_copy_and_a_restarted_hard_timeout(both):
 
 
 def test_many_flows_end_at_once(both):
-    """A thousand, with one message each."""
+    """A thousand flows end, and each sends one message."""
     both.do(
         *(
             of.flow_mod(
@@ -375,7 +382,7 @@ def test_many_flows_end_at_once(both):
 
 
 def test_the_end_is_told_with_the_last_cookie_and_priority(both):
-    """That of the last MODIFY; and the match as statistics show it."""
+    """The cookie is that of the last MODIFY. The match is as statistics show it."""
     both.flow_mod(
         of.match(dl_type=0x800, nw_src="10.0.0.99/8", nw_tos=3),
         of.output(1),
@@ -391,7 +398,7 @@ def test_the_end_is_told_with_the_last_cookie_and_priority(both):
 
 
 def test_packet_outs_through_the_table_keep_a_flow(both):
-    """They are traffic too."""
+    """A packet-out through the table counts as traffic."""
     add(both, 1, idle_timeout=1, flags=REMOVED)
     add(both, 2, in_port=17, idle_timeout=1, flags=REMOVED)
     clock = Clock()
@@ -404,7 +411,9 @@ def test_packet_outs_through_the_table_keep_a_flow(both):
 
 
 def test_flows_that_are_counted_to_their_last_packet(both):
-    """Deleted, replaced and expired under fire: each packet is in one flow or a packet-in."""
+    """Flows are deleted, replaced and expire under traffic. Every packet is counted by one flow, or
+    comes as one packet-in.
+    """
     sent = 0
     for number in (1, 2, 3):
         add(both, number, hard_timeout=1 if number == 3 else 0, flags=REMOVED)
@@ -446,7 +455,7 @@ def test_flows_that_are_counted_to_their_last_packet(both):
 
 
 def test_durations(both):
-    """Since the ADD, whatever was modified since; after another ADD from 0."""
+    """A duration runs from the ADD, and a MODIFY does not restart it. Another ADD does."""
     clock = Clock()
     for number, in_port in ((1, None), (2, 17), (3, None)):
         add(both, number, in_port, flags=REMOVED)
@@ -470,9 +479,9 @@ def test_durations(both):
 
 
 class Life:
-    """One flow's random life, and a model of its timers that says when not to touch it.
+    """One flow's random life, and a model of its timers that says when not to touch the flow.
 
-    What happens within moments of a timer's end may come before or after it.
+    What happens close to a timer's end may come before or after it.
     """
 
     STEP, DANGER = 0.3, 0.75
@@ -490,18 +499,20 @@ class Life:
         self.idle = self.hard = 0
 
     def ends(self):
-        """When it will end, as far as is known."""
+        """When the flow will end, in seconds of the clock, as far as the model knows."""
         idle_end = self.used + self.idle if self.idle else 1e9
         hard_end = self.hard_since + self.hard if self.hard else 1e9
         return min(idle_end, hard_end)
 
     def tie(self, used, hard_since):
-        """Whether both timers would end at nearly the same time: either may be the reason."""
+        """Whether both timers would end at nearly the same time, so that either may be the
+        reason.
+        """
         idle_end, hard_end = used + self.idle, hard_since + self.hard
         return self.idle and self.hard and abs(idle_end - hard_end) < self.DANGER
 
     def act(self, now):
-        """What to do with it now: a message, a port for its frame, or nothing."""
+        """Choose what to do with the flow now: return a message, a port for its frame, or None."""
         if self.there and now > self.ends() - 0.2:
             if now < self.ends() + self.DANGER:
                 return None
@@ -527,7 +538,7 @@ class Life:
         return None
 
     def add(self, now, match):
-        """An ADD; one that replaces inherits the last use."""
+        """Return an ADD. A flow that replaces another inherits the time of last use."""
         if not self.there:
             self.used = now
         self.idle, self.hard = self.dice.choice(((1, 0), (2, 0), (0, 2), (1, 3), (2, 3), (3, 2)))
@@ -545,7 +556,7 @@ class Life:
 
 
 def live(both, seed, count, seconds):
-    """Let `count` flows live their lives."""
+    """Let `count` flows live random lives for some seconds."""
     dice = random.Random(seed)
     lives = [Life(number, dice) for number in range(1, count + 1)]
     clock = Clock()
@@ -564,12 +575,12 @@ def live(both, seed, count, seconds):
                 sent.setdefault(action, []).append(frame_for(life.number))
         both.do(*messages)
         for port, burst in sent.items():
-            # Frames that met a gap may come after others: they are compared without their order.
+            # Frames that met a gap may arrive after others, so the order is not compared.
             both.each(lambda bed, port=port, burst=burst: bed.wires.send(port, *burst))
 
         def arrived(bed):
             for _ in range(2):
-                bed.settle()  # twice: what met a gap is sent once more
+                bed.settle()  # twice: the aggregator sends frames that met a gap once more
             assert bed.controller.packet_ins() == []
             return {port: sorted(got) for port, got in bed.wires.capture().items()}
 
@@ -578,7 +589,7 @@ def live(both, seed, count, seconds):
 
 
 def test_random_lives(both):
-    """A hundred flows for some seconds: added, used, modified, deleted, expired, all at random."""
+    """A hundred flows for some seconds: added, used, modified, deleted and expired at random."""
     live(both, 1, 100, 6)
     both.flow_mod(command=Command.DELETE)
     ended = both.removed_so_far()

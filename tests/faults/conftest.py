@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests: a big switch to break, and a note of how long things took."""
+"""Fixtures of the fault tests: a big switch to break, and a record of measured times."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from lab.faultbed import FaultBed
 
 @pytest.fixture
 def make_bed(root):
-    """Makes a `FaultBed`, with flows of every kind unless flows=False."""
+    """Make `FaultBed`s. Each gets flows of every kind unless flows=False."""
     made = []
 
     def make(*args, flows=True, **kwargs):
@@ -27,9 +27,10 @@ def make_bed(root):
 
 @pytest.fixture
 def measured(request, record_property):
-    """Notes how long something took: measured("lost", 0.3).
+    """Record how long something took, in seconds: measured("lost", 0.3).
 
-    For docs/faults.md: with EDGE_FAULT_TIMES=FILE, a line of JSON each is added to that file.
+    docs/faults.md uses the times: with EDGE_FAULT_TIMES=FILE a line of JSON is added to that file
+    for each.
     """
 
     def note(what, seconds):

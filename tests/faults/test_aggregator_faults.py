@@ -11,13 +11,14 @@ from lab.faultbed import dump, until
 from lab.traffic import Stream
 
 READY = 10.0
-"""Seconds from the start until the controller sees all ports: Python, POX, and one second in which
-Open vSwitch does not try."""
+"""Seconds from the start until the controller sees all ports. Python and POX need time to start,
+and Open vSwitch waits for one second between its attempts to connect.
+"""
 RIGHT = 2.0
 
 
 def streams_of(bed, stack):
-    """Frames on one switch, between two, and flooded."""
+    """Send frames between two ports of one switch, from one switch to another, and flooded."""
     streams = [
         stack.enter_context(Stream(bed.network, port, outs, dst))
         for port, outs, dst in ((18, [17], ""), (33, [2], ""), (1, [18, 34], frames.BROADCAST))
@@ -28,7 +29,7 @@ def streams_of(bed, stack):
 
 
 def controller_flows(bed):
-    """The flows of controllers on each switch: all that bears a cookie."""
+    """Return the flows of controllers on each switch: all rows with a cookie."""
     return {
         dpid: {flow[:5] for flow in dump(switch) if flow.cookie}
         for dpid, switch in bed.network.switches.items()
@@ -45,7 +46,9 @@ def wait_for_ports(bed, measured):
 
 
 def test_killed_and_started_again(make_bed, measured):
-    """kill -9: forwarding goes on; then no leftover of the old run, and the new state complete."""
+    """kill -9: forwarding goes on. After the restart no flow of the old run is left, and the
+    controller's new flows are complete.
+    """
     bed = make_bed()
     before = controller_flows(bed)
     with ExitStack() as stack:
@@ -75,7 +78,8 @@ def test_killed_and_started_again(make_bed, measured):
 
 
 def test_killed_while_a_switch_was_away(make_bed):
-    """It comes back to the new run with the flows of the old one: they go, the new ones come.
+    """The switch brings flows of the old run to the new one. They are removed, and the new flows
+    added.
 
     A flow that the new controller wants as well takes the old one's place: no frame is lost.
     """
@@ -99,7 +103,7 @@ def test_killed_while_a_switch_was_away(make_bed):
 
 
 def test_killed_in_the_middle_of_a_burst_of_flow_mods(make_bed):
-    """Whatever has got to the switches of it is gone afterwards."""
+    """Afterwards no flow of the burst is left on any switch."""
     bed = make_bed(flows=False)
     burst = [
         of.flow_mod(of.match(dl_dst=frames.host_mac(number)), of.output(17))
@@ -118,7 +122,9 @@ def test_killed_in_the_middle_of_a_burst_of_flow_mods(make_bed):
 
 @pytest.mark.parametrize("how", ["terminate", "interrupt"])
 def test_a_clean_stop_leaves_the_switches_forwarding(make_bed, how):
-    """SIGTERM and Ctrl-C: exit status 0, no traceback, the flows stay, all connections closed."""
+    """SIGTERM and Ctrl-C: exit status 0, no traceback, the flows stay, and all connections are
+    closed.
+    """
     bed = make_bed()
     before = controller_flows(bed)
     with ExitStack() as stack:
@@ -134,7 +140,7 @@ def test_a_clean_stop_leaves_the_switches_forwarding(make_bed, how):
 
 
 def test_frozen_until_the_switches_give_it_up(make_bed):
-    """They forward meanwhile; when it goes on they are brought up to date again."""
+    """The switches go on forwarding. When the aggregator goes on, it brings them up to date."""
     bed = make_bed()
     ports = bed.controller.features().ports
 

@@ -1,4 +1,4 @@
-"""The upstream controller dies, hangs, moves or talks nonsense: the network goes on without it."""
+"""The upstream controller dies, hangs, moves or sends garbage: the network goes on without it."""
 
 import socket
 import struct
@@ -15,14 +15,16 @@ from lab.openflow10 import Type
 from lab.traffic import Stream
 
 RECONNECT = 3.0
-"""Seconds until it has connected again, when the first attempt after one second succeeds."""
+"""Seconds until the aggregator has connected again, if its first attempt (after one second)
+succeeds.
+"""
 SILENCE = 10.0
-"""Seconds after which a controller that answers no echo request is given up."""
+"""Seconds after which the aggregator gives up a controller that answers no echo request."""
 MEGABYTE = 1 << 20
 LISTEN = 6654
 CONTROLLER_ADDRESS = "10.254.0.1"
 UNKNOWN = "02:00:00:00:00:99"
-"""An Ethernet address for which there is no flow but the one that asks the controller."""
+"""An Ethernet address for which only the flow to the controller matches."""
 
 
 def rows(switch):
@@ -31,7 +33,7 @@ def rows(switch):
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_dies_and_comes_back(make_bed, measured, reset):
-    """Flows stay and forward, as they were; what happened meanwhile is not told late."""
+    """Flows stay as they were and forward. Events of that time are not reported afterwards."""
     bed = make_bed()
     controller, network = bed.controller, bed.network
     stats = {(str(flow.match), flow.priority) for flow in controller.flow_stats()}
@@ -69,7 +71,7 @@ def test_dies_and_comes_back(make_bed, measured, reset):
 
 
 def test_timeouts_go_on_without_controller(make_bed):
-    """Flows end on all switches and in the table, though nobody is told."""
+    """Flows end on all switches and in the flow table, though no controller is told."""
     bed = make_bed(flows=False)
     controller = bed.controller
     controller.flow_mod(of.match(dl_type=0x88B5), of.output(17), idle_timeout=1, flags=1)
@@ -105,7 +107,9 @@ def accept_instead_of(bed):
 
 
 def test_attempts_to_connect_come_less_and_less_often(make_bed):
-    """A second, two, then --max_retry_delay; after a connection that worked, a second again."""
+    """The delays are one second, two, then --max_retry_delay. After a connection that worked, the
+    delay is one second again.
+    """
     bed = make_bed(options=["--max_retry_delay=2"], flows=False)
     controller = bed.controller
     attempts = []
@@ -129,7 +133,7 @@ def test_attempts_to_connect_come_less_and_less_often(make_bed):
 
 
 class FarController:
-    """A controller on a machine of its own, on a cable of its own."""
+    """A controller in a network namespace of its own, on a cable of its own."""
 
     def __init__(self, bed, name, port=0):
         self.bed, self.cable = bed, name
@@ -154,7 +158,9 @@ class FarController:
 
 
 def test_moves_and_is_cut_off(make_bed, measured):
-    """Its address is on another machine all at once; then the cable there breaks: echoes notice."""
+    """First the controller's address moves to another machine. Then the cable to that machine is
+    cut, and echo requests find out.
+    """
     options = ["--address=" + CONTROLLER_ADDRESS, "--port=6653"]
     bed = make_bed(flows=False, ready=False, options=options)
     first = FarController(bed, "first", 6653)
@@ -220,7 +226,9 @@ BAD_HELLOS = {
 
 
 def test_every_hello(make_bed):
-    """Any version that includes ours speaks 1.0 with us; others are told why, and hung up on."""
+    """A hello of any version that includes 1.0 leads to a connection of version 1.0. After another
+    hello the connection is closed, with an error if the hello was a valid one.
+    """
     bed = make_bed(options=[f"--listen={LISTEN}"], flows=False)
     for name, hello in HELLOS.items():
         connection = Connection.open(bed.network.outer, LISTEN, hello=hello)
@@ -234,7 +242,8 @@ def test_every_hello(make_bed):
         errors = [of.unpack_error(message.body) for message in connection.take(Type.ERROR)]
         wanted = [(0, 0)] if name == "1.3 only" else []  # HELLO_FAILED, INCOMPATIBLE
         assert [(error.type, error.code) for error in errors] == wanted, name
-    # Upstream the same, and a second later the next attempt, which works.
+    # The same holds for the upstream controller. After a refused hello the next attempt, a second
+    # later, works.
     controller = bed.controller
     for hello, refused in ((HELLOS["1.3"], False), (BAD_HELLOS["HTTP"], True)):
         controller.hello = hello
@@ -250,7 +259,9 @@ def test_every_hello(make_bed):
 
 
 def test_reads_nothing(make_bed):
-    """It asks and asks, and takes no answer: what waits for it is bounded, nobody else notices."""
+    """The controller keeps sending requests and reads no answer. The bytes that wait for it are
+    bounded, and frames are forwarded as before.
+    """
     bed = make_bed(flows=False)
     controller, network = bed.controller, bed.network
     controller.send(
@@ -265,7 +276,7 @@ def test_reads_nothing(make_bed):
     peer = accept_instead_of(bed)
     with peer, Stream(network, 1, [2]) as stream:
         peer.sendall(of.message(Type.HELLO))
-        ask = of.stats_request(of.Stats.FLOW, of.flow_stats_body()) * 10  # 96 kB for each
+        ask = of.stats_request(of.Stats.FLOW, of.flow_stats_body()) * 10  # 96 kB each in answers
         highest = 0
         closed = False
         deadline = time.monotonic() + 8
@@ -288,7 +299,7 @@ def test_reads_nothing(make_bed):
 
 
 def test_goes_while_it_waits_for_answers(make_bed):
-    """What nobody waits for any more is forgotten, and not told to the next connection."""
+    """Answers to a connection that has ended are dropped, and do not reach the next connection."""
     bed = make_bed()
     controller = bed.controller
     questions = [

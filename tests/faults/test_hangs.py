@@ -1,4 +1,4 @@
-"""A switch that is there and does nothing, or takes nothing: nobody else waits for it."""
+"""A switch that is connected but does nothing, or reads nothing: nobody else waits for it."""
 
 import time
 from contextlib import ExitStack
@@ -15,7 +15,9 @@ SOON = 1.0
 SWITCH_TIMEOUT = 2.0
 """Seconds: --switch_timeout of these tests."""
 ANSWERED = SWITCH_TIMEOUT + SOON
-"""Seconds in which everything is answered, by --switch_timeout, whatever a switch does."""
+"""Seconds within which every request is answered, whatever a switch does, because of
+--switch_timeout.
+"""
 LOST = SWITCH_TIMEOUT * 4 / 3 + SOON
 RIGHT = 2.0
 MEGABYTE = 1 << 20
@@ -61,7 +63,7 @@ each_hang = pytest.mark.parametrize("hang", HANGS, ids=[hang.__name__ for hang i
 
 @each_hang
 def test_the_others_are_served_while_a_switch_hangs(bed, measured, hang):
-    """Flow-mods are on them at once; barriers and statistics are answered within the time."""
+    """A flow-mod is on the other switches at once. Barriers and statistics are answered in time."""
     controller, network = bed.controller, bed.network
     with ExitStack() as stack:
         streams = [
@@ -69,7 +71,7 @@ def test_the_others_are_served_while_a_switch_hangs(bed, measured, hang):
         ]
         for stream in streams:
             stream.wait_for_frames()
-        # The hung switch has something to say, as long as anybody can hear it.
+        # The hung switch keeps sending packet-ins, as long as its messages arrive.
         stack.enter_context(Stream(network, 18, [], dst="02:00:00:00:00:99", pace=0.05))
         hang(bed)
         started = time.monotonic()
@@ -104,7 +106,9 @@ THROUGH_TABLE = [of.packet_out(FRAME, of.output(of.Port.TABLE), 1)] * 2
 
 
 def swallow_behind_a_flow(bed, match):
-    """Packet-outs meet a flow, so how they are done is known; then s2 hangs."""
+    """Send packet-outs that meet a flow, so that the aggregator has learned how the switches handle
+    them. Then let s2 hang.
+    """
     bed.controller.send(of.flow_mod(match, of.output(34)), *THROUGH_TABLE)
     bed.controller.barrier()
     bed.network.expect({34: [FRAME] * 2})
@@ -112,7 +116,7 @@ def swallow_behind_a_flow(bed, match):
 
 
 def test_a_packet_out_behind_a_barrier_does_not_wait_for_a_switch_that_it_does_not_concern(bed):
-    """The flow before the barrier is on the packet-out's own switch alone."""
+    """The flow before the barrier concerns the packet-out's own switch alone."""
     controller, network = bed.controller, bed.network
     match = of.match(in_port=1, dl_dst=TO)
     swallow_behind_a_flow(bed, match)
@@ -136,7 +140,9 @@ def test_a_packet_out_behind_a_barrier_does_not_wait_for_a_switch_that_it_does_n
     ids=["second barrier", "flow on all switches"],
 )
 def test_a_packet_out_behind_a_barrier_waits_where_it_has_to(bed, match, barriers):
-    """For a switch that has been sent something, too, and for an answer before its own."""
+    """It waits if the flow-mod before the barrier was sent to the hung switch too, and if an
+    earlier barrier is unanswered.
+    """
     controller, network = bed.controller, bed.network
     match = of.match(dl_dst=TO, **match)
     swallow_behind_a_flow(bed, match)
@@ -152,7 +158,7 @@ def test_a_packet_out_behind_a_barrier_waits_where_it_has_to(bed, match, barrier
 
 
 def test_what_waits_for_a_switch_is_bounded(make_bed):
-    """It takes nothing, and is sent 200 MB: it is given up, long before its time is up."""
+    """The switch reads nothing and is sent 200 MB. It is given up long before --switch_timeout."""
     bed = make_bed(options=["--switch_timeout=60"], relays=[2])
     controller, relay = bed.controller, bed.relays[2]
     before = resident_memory(bed.aggregator.pid)
@@ -176,7 +182,9 @@ def test_what_waits_for_a_switch_is_bounded(make_bed):
 
 
 def test_a_slow_switch_gets_there(make_bed):
-    """A link of 100 kB/s, and 3,000 flows at once: the others have theirs; it gets all of them."""
+    """One switch has a link of 100 kB/s, and 3,000 flows are added at once. The other switches have
+    theirs at once; the slow one gets all of them.
+    """
     bed = make_bed(relays=[2])
     controller = bed.controller
     bed.relays[2].bytes_per_second = 100_000

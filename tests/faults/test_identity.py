@@ -1,4 +1,4 @@
-"""Switches and ports that change who they are: dpids, tunnel IPs, numbers, names."""
+"""Switches and ports whose identity changes: dpids, tunnel IPs, port numbers, names."""
 
 import re
 import time
@@ -15,12 +15,17 @@ SOON = 1.0
 RIGHT = 2.0
 RECONNECT = 1.5
 DISCOVERED = 12.0
-"""Seconds in which a tunnel IP that has moved must have been found: the longest pause between two
-probes is ten."""
+"""Seconds within which a tunnel IP that has moved must be found: two probes are at most ten seconds
+apart.
+"""
 SWAPPED = 16.0
-"""Seconds in which another owner must have been found: three probes more, that nobody answers."""
+"""Seconds within which another owner of a tunnel IP must be found: three more probes stay
+unanswered first.
+"""
 CUT_OFF = 20.0
-"""Seconds in which it must have been told that nobody reaches a switch: three more, of others."""
+"""Seconds within which an unreachable switch must be reported: three more probes, of other
+switches, stay unanswered first.
+"""
 
 
 def rows(switch):
@@ -28,7 +33,7 @@ def rows(switch):
 
 
 def port_statuses(bed, count):
-    """The next port-status messages as (reason, number, name)."""
+    """Return the next port-status messages as (reason, number, name)."""
     statuses = [
         of.unpack_port_status(bed.controller.expect(Type.PORT_STATUS).body) for _ in range(count)
     ]
@@ -40,7 +45,9 @@ def set_dpid(switch, dpid):
 
 
 def test_two_switches_with_one_dpid(make_bed):
-    """The first keeps its place, untouched; the second is refused until it has another dpid."""
+    """The first switch keeps its place, untouched. The second is refused until it has another
+    dpid.
+    """
     bed = make_bed()
     second, third = bed.network.switches[2], bed.network.switches[3]
     before = rows(second)
@@ -72,7 +79,7 @@ def test_two_switches_with_one_dpid(make_bed):
 
 
 def test_a_switch_that_connects_again_before_its_old_connection_has_ended(make_bed, measured):
-    """The old one, which nobody answers any more, gives way; the flows are left alone."""
+    """The old connection, on which nobody answers any more, is closed. The flows are untouched."""
     bed = make_bed(relays=[2])
     relay, switch = bed.relays[2], bed.network.switches[2]
     before = rows(switch)
@@ -93,7 +100,7 @@ def test_a_switch_that_connects_again_before_its_old_connection_has_ended(make_b
 
 
 def test_a_switch_changes_its_tunnel_ip(make_bed, measured):
-    """It is found under its new address (one of --ips), and all flows lead there."""
+    """Discovery finds the switch at its new address (one of --ips), and all flows lead there."""
     ips = ",".join(f"172.16.0.{host}" for host in (1, 2, 3, 102))
     bed = make_bed(options=["--ips=" + ips])
     switch = bed.network.switches[2]
@@ -112,7 +119,7 @@ def test_a_switch_changes_its_tunnel_ip(make_bed, measured):
 
 
 def set_tunnel_ip(switch, host):
-    """What an operator does, or a DHCP server; nobody tells the aggregator."""
+    """Change the address as an operator or a DHCP server does. The aggregator is not told."""
     old = switch.ovs.run("ip", "-brief", "-4", "address", "show", "dev", "underlay").split()[2]
     switch.ovs.run("ip", "address", "del", old, "dev", "underlay")
     switch.ovs.run("ip", "address", "add", f"172.16.0.{host}/16", "dev", "underlay")
@@ -121,7 +128,7 @@ def set_tunnel_ip(switch, host):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_two_switches_swap_their_tunnel_ips(make_bed, measured, count):
-    """Frames come out of the wrong switch then; the probes find that out."""
+    """Frames then come out of the wrong switch, and the probes find that out."""
     bed = make_bed(count)
     switches = bed.network.switches
     outs = [16 * (dpid - 1) + 1 for dpid in switches if dpid > 1]
@@ -139,7 +146,7 @@ def test_two_switches_swap_their_tunnel_ips(make_bed, measured, count):
 
 
 def test_a_switch_takes_the_tunnel_ip_of_one_that_is_gone(make_bed, measured):
-    """As when a machine is replaced; its old address is given up."""
+    """So it is when a machine is replaced. The switch's old address is forgotten."""
     bed = make_bed(options=["--switch_timeout=2"])
     switches = bed.network.switches
     switches[3].ovs.kill_vswitchd()
@@ -156,7 +163,9 @@ def test_a_switch_takes_the_tunnel_ip_of_one_that_is_gone(make_bed, measured):
 
 
 def test_a_switch_whose_tunnels_are_cut(make_bed, measured):
-    """The page and the log tell it while it is so; its own ports reach each other meanwhile."""
+    """While the tunnels are cut, the page and the log say so. The switch's own ports still reach
+    each other.
+    """
     bed = make_bed()
     switch = bed.network.switches[2]
     with Stream(bed.network, 18, [17]) as own:
@@ -179,7 +188,7 @@ def test_a_switch_whose_tunnels_are_cut(make_bed, measured):
 
 
 def test_a_tunnel_port_changes_its_number(make_bed, measured):
-    """To any number, above 16 as well: rules and flows follow."""
+    """The new number may be above 16. The service rules and the flows follow."""
     bed = make_bed()
     switch = bed.network.switches[2]
     bed.controller.take()
@@ -201,7 +210,9 @@ def in_ports(switch):
 
 
 def test_a_tunnel_port_is_deleted_and_added_again(make_bed, measured):
-    """Meanwhile its switch is alone and says so; FLOOD leaves it out; then all is as before."""
+    """While the tunnel port is missing, the log says so, and FLOOD leaves the switch out. Then all
+    is as before.
+    """
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
     with Stream(network, 18, [17]) as own, Stream(network, 1, [34]) as others:
@@ -217,7 +228,7 @@ def test_a_tunnel_port_is_deleted_and_added_again(make_bed, measured):
         assert "ac100002" not in flood.actions and "ac100003" in flood.actions
         switch.ovs.add_tunnel("s2", "tun2", switch.tunnel_ip)
         started = time.monotonic()
-        own.stop()  # what comes out of port 17 is the other stream's from here on
+        own.stop()  # from here on the other stream's frames come out of port 17
         with Stream(network, 2, [17], dst=frames.host_mac(17)) as into:
             into.wait_for_frames(timeout=DISCOVERED)
         measured("traffic into it", time.monotonic() - started)
@@ -231,7 +242,7 @@ def test_a_tunnel_port_is_deleted_and_added_again(make_bed, measured):
 
 
 def test_a_second_tunnel_port_comes_and_goes(make_bed):
-    """Which of the two is right cannot be known: none is used, and that is said."""
+    """The aggregator cannot know which of the two is right: it uses neither, and says so."""
     bed = make_bed()
     switch = bed.network.switches[2]
     with Stream(bed.network, 18, [17]) as own:
@@ -248,7 +259,9 @@ def test_a_second_tunnel_port_comes_and_goes(make_bed):
 
 
 def test_ports_change_their_numbers(make_bed):
-    """One that moves is another port north; two that swap are each other. Flows go by numbers."""
+    """A port that moves to another number is another port of the big switch. Two ports that swap
+    their numbers swap places. Flows follow the numbers.
+    """
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
     bed.controller.flow_mod(of.match(dl_dst=frames.host_mac(21)), of.output(21))
@@ -278,14 +291,16 @@ def test_ports_change_their_numbers(make_bed):
 
 
 def names_of(bed):
-    """The names of s2's ports as the controller sees them."""
+    """Return the names of s2's ports as the controller sees them, by number."""
     ports = bed.controller.features().ports
     return {number: port.name for number, port in ports.items() if 17 <= number <= 32}
 
 
 @pytest.mark.parametrize("priority", [0, 1])
 def test_a_port_gets_the_number_that_the_tunnel_had(make_bed, priority):
-    """A flow for that number, which was no port when it was added, is one for the port then."""
+    """The flow was added when its number was the tunnel port's. It matches the port that gets that
+    number.
+    """
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
     bed.controller.flow_mod(of.match(), command=of.Command.DELETE)
@@ -304,7 +319,7 @@ def test_a_port_gets_the_number_that_the_tunnel_had(make_bed, priority):
 
 
 def test_a_port_is_renamed(make_bed):
-    """Another device with the old one's number, in one transaction."""
+    """Another device gets the old one's number, in one transaction."""
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
     new = HostPort(switch.namespace, "s2-new")
@@ -332,12 +347,14 @@ def new_address(switch, device):
 
 
 def test_a_tunnel_port_is_renamed(make_bed):
-    """tunN with another N stays the tunnel; any other name is a port, and no tunnel."""
+    """A tunN with another N is still the tunnel port. With any other name it is an ordinary
+    port.
+    """
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
 
     def rename(old, new, number=3):
-        switch.ovs.vsctl("del-port", old)  # in one transaction, Open vSwitch would refuse the new
+        switch.ovs.vsctl("del-port", old)  # one transaction would be refused by Open vSwitch
         switch.ovs.vsctl(
             "add-port", "s2", new, "--", "set", "interface", new, "type=gre",
             "options:remote_ip=flow", "options:key=flow", f"options:local_ip={switch.tunnel_ip}",
@@ -360,7 +377,9 @@ def test_a_tunnel_port_is_renamed(make_bed):
 
 
 def test_a_device_vanishes_and_comes_back(make_bed):
-    """Pulled out from under Open vSwitch: down, then up again, with its number and flows."""
+    """The device is removed under Open vSwitch's hands. Its port is down, and later up again, with
+    its number and its flows.
+    """
     bed = make_bed()
     network, switch = bed.network, bed.network.switches[2]
     network.ports[17].close()
@@ -376,7 +395,7 @@ def test_a_device_vanishes_and_comes_back(make_bed):
 
 @pytest.mark.parametrize("number", [17, 20])
 def test_ports_come_and_go_while_their_switch_is_away(make_bed, number):
-    """Told when it is back: one is deleted, one added, whatever the controller knew."""
+    """The controller is told when the switch is back: one port is deleted, one added."""
     bed = make_bed(relays=[2])
     relay, switch = bed.relays[2], bed.network.switches[2]
     relay.refuse()

@@ -1,4 +1,4 @@
-"""Somebody else changes what is on a switch, by hand or with another tool."""
+"""Somebody else changes flows on a switch, by hand or with another tool."""
 
 import pytest
 from lab import frames
@@ -7,12 +7,12 @@ from lab.openflow10 import Type
 from lab.traffic import Stream
 
 RIGHT = 3.0
-"""Seconds until a switch is up again and right: Open vSwitch connects after one."""
+"""Seconds until a switch is up again and has its flows: Open vSwitch connects after one second."""
 
 
 @pytest.mark.parametrize("what", ["", "table=0", "table=2"])
 def test_flows_that_somebody_deletes_are_there_again(make_bed, what):
-    """`ovs-ofctl del-flows` on one of the switches; the others are not touched."""
+    """`ovs-ofctl del-flows` empties one switch. The other switches are not touched."""
     bed = make_bed()
     second = bed.network.switches[2]
     with Stream(bed.network, 1, [17]) as into, Stream(bed.network, 2, [33]) as others:
@@ -28,7 +28,9 @@ def test_flows_that_somebody_deletes_are_there_again(make_bed, what):
 
 
 def test_what_an_earlier_run_has_left_is_nobodys_interference(make_bed):
-    """Its rules go, also those that tell when they do, and no connection with them."""
+    """The old run's rules are removed, also those with SEND_FLOW_REM. No connection ends because of
+    that.
+    """
     bed = make_bed()
     bed.controller.flow_mod(of.match(), of.output(17), priority=0)
     bed.wait_until_right(RIGHT)
@@ -39,7 +41,7 @@ def test_what_an_earlier_run_has_left_is_nobodys_interference(make_bed):
     bed.wait_for_ports(bed.numbers)
     bed.wait_until_right(RIGHT)
     assert not [flow for flow in bed.network.switches[1].flows() if "table=3" in flow]
-    bed.controller.barrier()  # the switches have told of the rules that are gone, if they do
+    bed.controller.barrier()  # by then the switches have reported any rule that is gone
     bed.network.send(1, frames.udp())
     bed.controller.expect(Type.PACKET_IN)
     assert "lost" not in bed.aggregator.log()

@@ -1,4 +1,4 @@
-"""Real switches that refuse a change, since a relay has spoiled it on the way to one of them."""
+"""Real switches that refuse a change, because a relay has spoiled the message to one of them."""
 
 import struct
 
@@ -18,14 +18,18 @@ NO_FLOOD, NO_RECV = 0x10, 0x04
 
 @pytest.fixture
 def bed(make_bed):
-    """Two switches with one flow on both, of which the first connects through a relay."""
+    """Two switches with one flow on both. The first switch connects through a relay."""
     bed = make_bed(2, relays=[1], flows=False)
     bed.controller.flow_mod(MATCH, of.output(1))
     return bed
 
 
 def spoil(relay, *numbers, kind):
-    """Have the switch refuse the messages of this kind with these numbers, the first being 0."""
+    """Spoil some of the messages of one kind on their way to the switch, so that it refuses them.
+
+    numbers: which messages of that kind, counted from 0.
+    kind: a function that recognises them.
+    """
     seen = []
 
     def mangle(direction, message):
@@ -46,25 +50,27 @@ def is_port_mod(message):
 
 
 def spoiled(message):
-    """A command that there is not, or another port's hardware address."""
+    """Return the message with an unknown command, or with another port's hardware address."""
     place = 25 if message[1] == Type.VENDOR else 10
     return message[:place] + bytes([message[place] ^ 0x60]) + message[place + 1 :]
 
 
 def modify(bed, *ports):
-    """In one piece, so that the second is there before the first has been refused."""
+    """Send the MODIFYs in one piece, so that the second arrives before the first is refused."""
     modifies = [of.flow_mod(MATCH, of.output(port), Command.MODIFY_STRICT) for port in ports]
     bed.controller.send(b"".join(modifies))
 
 
 def refused(bed):
-    """Return how many of the controller's messages were refused, when all is done and undone."""
+    """Wait until all is done and undone; return how many of the controller's messages were
+    refused.
+    """
     bed.controller.barrier()
     return [message.type for message in bed.controller.take()].count(Type.ERROR)
 
 
 def does(bed):
-    """What the flow does, as the controller reads it; the switches have to do the same."""
+    """Return the flow's actions as the controller reads them. The switches must have the same."""
     bed.wait_until_right(2.0)
     (flow,) = bed.controller.flow_stats()
     return flow.actions
@@ -78,7 +84,9 @@ def test_a_modify_that_one_switch_refuses_is_on_none(bed):
 
 
 def test_undoing_a_refused_modify_leaves_a_later_one_alone(bed):
-    """output:1; MODIFY to 2, which one switch refuses; MODIFY to 17, which all accept."""
+    """The flow outputs to 1. A MODIFY to 2 is refused by one switch. A MODIFY to 17 is accepted by
+    all.
+    """
     spoil(bed.relays[1], 0, kind=is_modify)
     modify(bed, 2, 17)
     assert refused(bed) == 1
@@ -98,12 +106,12 @@ def port_mod(bed, config, mask):
 
 
 def bits(bed):
-    """The bits of port 1, as the controller reads them."""
+    """Return the bits of port 1 as the controller reads them."""
     return bed.controller.features().ports[1].config & (NO_FLOOD | NO_RECV)
 
 
 def comes_back(bed):
-    """Have switch 1 come back; return the PORT_MODs of port 1 that it is sent then."""
+    """Have switch 1 come back; return the PORT_MODs for port 1 that are sent to it then."""
     relay, sent = bed.relays[1], []
 
     def note(direction, message):
@@ -130,7 +138,9 @@ def test_a_refused_port_mod_is_not_sent_again_when_the_switch_comes_back(bed):
 
 
 def test_a_refused_port_mod_takes_back_no_bits_but_its_own(bed):
-    """NO_FLOOD is set; then NO_FLOOD's end and NO_RECV are refused; then NO_RECV is set alone."""
+    """NO_FLOOD is set. Then one PORT_MOD, which clears NO_FLOOD and sets NO_RECV, is refused. Then
+    NO_RECV is set alone.
+    """
     port_mod(bed, NO_FLOOD, NO_FLOOD)
     assert refused(bed) == 0
     spoil(bed.relays[1], 0, kind=is_port_mod)
@@ -175,7 +185,7 @@ class OverUnderlay(FaultBed):
 
 
 def test_a_refused_switch_leaves_no_candidate_for_a_tunnel_ip(root):
-    """--ips=auto: two switches with one dpid, of which one is refused."""
+    """--ips=auto: two switches have one dpid, so one of them is refused."""
     bed = OverUnderlay(3, options=["--ips=auto"], datapath_ids={3: 2}, ready=False)
     try:
         bed.aggregator.wait_for_log("another switch has the same dpid")

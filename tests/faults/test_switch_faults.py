@@ -17,25 +17,25 @@ from lab.relay import NORTHWARD, SOUTHWARD
 from lab.traffic import Stream
 
 SOON = 1.0
-"""Seconds in which the end of a TCP connection must have been told north."""
+"""Seconds within which the controller must be told of the end of a TCP connection."""
 SWITCH_TIMEOUT = 2.0
 """Seconds: --switch_timeout of these tests (5 by default)."""
 RIGHT = 2.0
-"""Seconds in which a switch that is back must have exactly its flows."""
+"""Seconds within which a switch that is back must have exactly its flows."""
 RECONNECT = 1.5
-"""Seconds in which Open vSwitch tries again (max_backoff is one second)."""
+"""Seconds within which Open vSwitch tries again (max_backoff is one second)."""
 SENT_AGAIN = 1.0
-"""Seconds in which TCP sends again what a cut line has lost (see edge.poxfixes.connection)."""
+"""Seconds within which TCP repeats what a cut line has lost (see edge.poxfixes.connection)."""
 
 
 class Fault(NamedTuple):
     """What happens to s2.
 
-    breaks, mends: do it, undo it
-    lost_within: seconds in which the controller must hear that the ports are down
-    has_flows: the switch still has its flows when it is back
-    keeps: and they are the very same, with their counters
-    forwards: it forwards meanwhile, between its own ports
+    breaks, mends: functions that break it and mend it.
+    lost_within: seconds within which the controller must be told that its ports are down.
+    has_flows: whether the switch still has its flows when it is back.
+    keeps: whether these are the same flows, with their counters.
+    forwards: whether it forwards meanwhile between its own ports.
     """
 
     breaks: Callable
@@ -58,7 +58,7 @@ def drop_connection(switch):
 
 
 SILENT = SWITCH_TIMEOUT * 4 / 3 + SOON
-"""Seconds in which the silence of a switch must have been noticed and told north."""
+"""Seconds within which the silence of a switch must be noticed and the controller told."""
 
 FAULTS = {
     "ovs-vswitchd killed": Fault(
@@ -132,7 +132,7 @@ FAULTS = {
 
 
 def counts(bed):
-    """The packets of every flow, by its match and priority, as the controller sees them."""
+    """Return the packets of every flow as the controller sees them, by match and priority."""
     return {
         (tuple(sorted(flow.match.items())), flow.priority): flow.packet_count
         for flow in bed.controller.flow_stats()
@@ -140,7 +140,7 @@ def counts(bed):
 
 
 def rows(switch):
-    """All that is on a switch, by table, priority and match."""
+    """Return all rows of a switch's tables, by table, priority and match."""
     return {(flow.table, flow.priority, flow.match): flow for flow in dump(switch)}
 
 
@@ -151,7 +151,9 @@ def assert_not_lower(now, before):
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_switch_goes_and_comes_back(make_bed, measured, fault):
-    """Its ports go down and up north, the others forward, and it has exactly its flows again."""
+    """The controller sees the switch's ports go down and up. The other switches forward. Then the
+    switch has exactly its flows again.
+    """
     bed = make_bed(options=[f"--switch_timeout={SWITCH_TIMEOUT}"])
     controller, network = bed.controller, bed.network
     switch = network.switches[2]
@@ -201,9 +203,10 @@ def test_a_switch_goes_and_comes_back(make_bed, measured, fault):
 
 @pytest.mark.parametrize("seconds", [3, 13])
 def test_the_way_to_a_switch_is_cut_for_some_seconds(make_bed, measured, seconds):
-    """When it is mended the switch answers, or hears that it has to make another connection.
+    """When the line is mended, the switch answers on the old connection, or learns that it must
+    make a new one.
 
-    After 10 seconds it has noticed by itself, and every other second it tries to connect.
+    After 10 seconds it has noticed by itself, and tries to connect every other second.
     """
     bed = make_bed(options=[f"--switch_timeout={SWITCH_TIMEOUT}"])
     switch = bed.network.switches[2]
@@ -212,7 +215,7 @@ def test_the_way_to_a_switch_is_cut_for_some_seconds(make_bed, measured, seconds
         into.wait_for_frames()
         before = rows(switch)
         switch.lose()
-        # The end of a flow is the clock.
+        # The flow-removed of this flow says when the seconds are over.
         bed.controller.flow_mod(
             of.match(dl_type=0x1234), hard_timeout=seconds, flags=of.Flag.SEND_FLOW_REM
         )
@@ -231,12 +234,12 @@ def test_the_way_to_a_switch_is_cut_for_some_seconds(make_bed, measured, seconds
     assert all(after[key].untouched(before[key]) for key in before)
 
 
-LOAD_KEY = "00012008"  # NXM_NX_TUN_ID, in an action that loads it
+LOAD_KEY = "00012008"  # NXM_NX_TUN_ID, as in the action that loads it
 FLOOD_KEYS = tuple(LOAD_KEY + f"{key:016x}" for key in (0x7E, 0x7F))
 
 
 def floods(switch):
-    """The actions of the flows on a switch that FLOOD or ALL into tunnels, by their cookie."""
+    """Return the actions of the flows on a switch that FLOOD or ALL into tunnels, by cookie."""
     return {
         flow.cookie: flow.actions
         for flow in dump(switch)
@@ -245,7 +248,7 @@ def floods(switch):
 
 
 def test_flood_and_all_stop_paying_for_a_lost_switch(make_bed):
-    """Nothing is sent into the tunnel to it any more; what names its ports stays as it is."""
+    """FLOOD and ALL send nothing into the tunnel to the lost switch. Outputs to its ports stay."""
     bed = make_bed()
     network = bed.network
     before = floods(network.switches[1])
@@ -267,7 +270,9 @@ def test_flood_and_all_stop_paying_for_a_lost_switch(make_bed):
 
 
 def test_what_changed_while_a_switch_was_away_is_made_good(make_bed):
-    """Missing is added, stale removed, changed changed, broken repaired; the rest is untouched."""
+    """Missing flows are added, stale ones removed, changed ones modified and spoiled ones repaired.
+    All other flows are untouched.
+    """
     bed = make_bed(relays=[2])
     controller, switch, relay = bed.controller, bed.network.switches[2], bed.relays[2]
     gone = of.match(dl_dst=frames.host_mac(1))
@@ -299,7 +304,8 @@ def test_what_changed_while_a_switch_was_away_is_made_good(make_bed):
     stream.expect_no_loss()
     after = rows(switch)
     touched = {key for key in before if key not in after or not after[key].untouched(before[key])}
-    # To ports 1 (deleted), 33 (modified), 2 (replaced), 18 (put back), 34 and key 1 (repaired).
+    # The flows to ports 1 (deleted), 33 (modified), 2 (replaced), 18 (put back), 34 and the rule
+    # for key 1 (both repaired).
     assert len(touched) == 6, touched
     assert len(after.keys() - before.keys()) == 1, "the new one"
     frame = frames.ethernet(src=frames.host_mac(17), dst=frames.host_mac(34))
@@ -308,7 +314,7 @@ def test_what_changed_while_a_switch_was_away_is_made_good(make_bed):
 
 
 def test_a_flapping_connection_does_not_stop_the_traffic(make_bed):
-    """Whatever moment it is cut in: forwarding on the switch and through it goes on."""
+    """Whenever the connection is cut, frames still pass on the switch and through it."""
     bed = make_bed(relays=[2])
     relay, network = bed.relays[2], bed.network
     with ExitStack() as stack:
@@ -319,7 +325,7 @@ def test_a_flapping_connection_does_not_stop_the_traffic(make_bed):
         for stream in streams:
             stream.wait_for_frames()
         before = rows(network.switches[2])
-        for messages in range(0, 12, 4):  # of the aggregator's, until it is cut
+        for messages in range(0, 12, 4):  # how many messages of the aggregator pass before the cut
             passed = []
 
             def cut(direction, message, passed=passed, messages=messages):
@@ -349,7 +355,7 @@ def test_a_flapping_connection_does_not_stop_the_traffic(make_bed):
 
 
 def sample(bed):
-    """Every counter that the controller can read, by what it counts."""
+    """Return every counter that the controller can read, by what it counts."""
     controller = bed.controller
     found = {("flow", *key): value for key, value in counts(bed).items()}
     aggregate = controller.aggregate()
@@ -364,7 +370,9 @@ def sample(bed):
 
 @pytest.mark.parametrize("name", ["ovs-vswitchd killed", "control cable cut", "frozen"])
 def test_counters_never_go_down(make_bed, name):
-    """Read all the time while a switch goes and comes back; its share stays in the sums."""
+    """Read the counters while a switch goes and comes back. What it had counted stays in the
+    sums.
+    """
     bed = make_bed(options=["--switch_timeout=1"])
     fault, network = FAULTS[name], bed.network
     switch = network.switches[2]
@@ -395,7 +403,9 @@ def test_counters_never_go_down(make_bed, name):
 
 
 def test_a_switch_that_dies_while_it_is_brought_up_to_date(make_bed):
-    """kill -9 at once after it is back, again and again; at the end all is right."""
+    """The switch is killed (kill -9) as soon as it is back, several times. At the end all is
+    right.
+    """
     bed = make_bed()
     switch = bed.network.switches[2]
     with Stream(bed.network, 1, [2]) as stream:
@@ -408,11 +418,11 @@ def test_a_switch_that_dies_while_it_is_brought_up_to_date(make_bed):
 
 
 MANY = 6000
-"""Flows that a switch is not brought up to date with in one turn."""
+"""So many flows that a switch is not brought up to date with them in one turn of the loop."""
 
 
 def many_flows(bed, match, **fields):
-    """Add flows to port 18 for as many addresses; return their matches."""
+    """Add MANY flows to port 18, each for another address; return their matches."""
     matches = [of.match(dl_dst=frames.host_mac(1000 + number), **match) for number in range(MANY)]
     fields.update(flags=of.Flag.SEND_FLOW_REM)
     bed.controller.send(*(of.flow_mod(match, of.output(18), **fields) for match in matches))
@@ -421,7 +431,7 @@ def many_flows(bed, match, **fields):
 
 
 def at_flow_mod(relay, number, do):
-    """Call something, in the relay's thread, when so many flow-mods have gone south from now on."""
+    """Call `do` in the relay's thread at the flow-mod of this number (from 1) to the switch."""
     passed = itertools.count(1)
 
     def look(direction, message):
@@ -433,7 +443,9 @@ def at_flow_mod(relay, number, do):
 
 
 def test_what_changes_while_a_switch_is_brought_up_to_date(make_bed):
-    """Flows are added, modified, replaced and deleted while it gets them, turn by turn."""
+    """The switch gets its flows in several turns of the loop. Meanwhile flows are added, modified,
+    replaced and deleted.
+    """
     bed = make_bed(relays=[2], flows=False)
     matches = many_flows(bed, {})
     switch = bed.network.switches[2]
@@ -463,7 +475,7 @@ def test_what_changes_while_a_switch_is_brought_up_to_date(make_bed):
 
 
 def test_a_switch_is_lost_before_it_has_got_all_its_flows(make_bed):
-    """Those that it has not got were not idle on it: it gets them the next time."""
+    """The flows that it had not got yet were not idle on it. It gets them the next time."""
     bed = make_bed(relays=[2], flows=False)
     many_flows(bed, {"in_port": 17}, idle_timeout=4)
     over = time.monotonic() + 4
@@ -484,9 +496,11 @@ def test_a_switch_is_lost_before_it_has_got_all_its_flows(make_bed):
 
 
 def mortal_flows(bed, **timeouts):
-    """Flows to port 18 that end by themselves: on all switches, and on s2 alone; their frames.
+    """Add flows to port 18 that end by themselves, each once on all switches and once on s2 alone.
 
-    timeouts: by name, the fields of their flow-mods
+    Return the name of each flow by its priority.
+
+    timeouts: the fields of the flow-mods, by name.
     """
     found = {}
     for number, (name, fields) in enumerate(timeouts.items(), 100):
@@ -507,14 +521,14 @@ def mortal_flows(bed, **timeouts):
 
 
 def cut_off(bed):
-    """s2 forwards, and nobody hears of it any more."""
+    """s2 goes on forwarding, but has no connection any more."""
     bed.relays[2].refuse()
     bed.relays[2].drop()
     bed.wait_for_link([17, 18], down=True, timeout=SOON)
 
 
 def removals(bed, count, timeout):
-    """The next flow-removed messages, by priority, and when they came."""
+    """Return the next flow-removed messages and the times of their arrival, by priority."""
     found = {}
     deadline = time.monotonic() + timeout
     for _ in range(count):
@@ -526,9 +540,10 @@ def removals(bed, count, timeout):
 
 
 def test_flows_whose_time_is_up_while_their_switch_is_away(make_bed):
-    """
-    Hard timeouts end when they should.  What may be in use does not end; when the switch is back,
-    what was idle there and everywhere does, at once and once, with what it had counted.
+    """Hard timeouts end on time. A flow that may be in use does not end.
+
+    When the switch is back, the flows that were idle there and elsewhere end at once. Each is
+    reported once, with its counters.
     """
     bed = make_bed(relays=[2], flows=False)
     controller, network = bed.controller, bed.network
@@ -567,14 +582,16 @@ def test_flows_whose_time_is_up_while_their_switch_is_away(make_bed):
 
 
 def test_hard_timeouts_end_on_time_when_a_switch_has_begun_anew(make_bed):
-    """Though Open vSwitch's timeouts are whole seconds, and what is left of theirs is not."""
+    """Open vSwitch's timeouts are whole seconds, but the time that is left of a hard timeout is
+    not.
+    """
     bed = make_bed(flows=False)
     controller = bed.controller
     added = {}
     with Stream(bed.network, 1, [2]) as pause:
         controller.flow_mod(of.match(), of.output(2))
         for number in range(100, 105):
-            pause.wait_for_frames(50)  # some tenths of a second
+            pause.wait_for_frames(50)  # which takes some tenths of a second
             controller.flow_mod(
                 of.match(in_port=17),
                 of.output(18),
@@ -594,9 +611,11 @@ def test_hard_timeouts_end_on_time_when_a_switch_has_begun_anew(make_bed):
 
 
 def test_flows_in_use_on_a_switch_that_is_cut_off_do_not_end(make_bed):
-    """
-    However long: one bridge would not end them.  They are the same flows when it is back, with all
-    that they have counted, and end when they are not used any more.
+    """A flow in use does not end, however long the switch is cut off, as it would not on one
+    bridge.
+
+    When the switch is back it has the same flows, with their counters. They end when they are not
+    used any more.
     """
     bed = make_bed(relays=[2], flows=False)
     controller, network = bed.controller, bed.network
@@ -610,7 +629,7 @@ def test_flows_in_use_on_a_switch_that_is_cut_off_do_not_end(make_bed):
         bed.wait_until_right()
         before = rows(network.switches[2])
         cut_off(bed)
-        # It says when the others' time has been up several times.
+        # This flow ends when the idle timeout has passed several times.
         controller.flow_mod(of.match(), priority=3, hard_timeout=4, flags=of.Flag.SEND_FLOW_REM)
         assert removals(bed, 1, 5).keys() == {3}
         bed.relays[2].refuse(False)
@@ -634,7 +653,9 @@ def test_flows_in_use_on_a_switch_that_is_cut_off_do_not_end(make_bed):
 
 
 def test_what_a_dead_switch_held_does_not_stay_for_ever(make_bed):
-    """It may come back for some minutes (here, seconds); then its flows end if they are idle."""
+    """A lost switch may come back for some minutes (in this test, seconds). Then its flows end if
+    they are idle.
+    """
     bed = make_bed(relays=[2], flows=False, dead=4)
     controller, network = bed.controller, bed.network
     flows = mortal_flows(bed, short={"idle_timeout": 1}, long={"idle_timeout": 6})
@@ -644,7 +665,7 @@ def test_what_a_dead_switch_held_does_not_stay_for_ever(make_bed):
         bed.wait_until_right()
         cut_off(bed)
         lost = time.monotonic()
-        # What was added since then is on no lost switch.
+        # A flow that is added now is on no lost switch.
         new = of.match(dl_dst=frames.host_mac(103), in_port=17)
         controller.flow_mod(new, priority=10, idle_timeout=1, flags=of.Flag.SEND_FLOW_REM)
         ended = removals(bed, 5, 10)
@@ -654,7 +675,7 @@ def test_what_a_dead_switch_held_does_not_stay_for_ever(make_bed):
     for priority, (flow, when) in ended.items():
         assert flow.reason == RemovedReason.IDLE_TIMEOUT
         least = expected[flows[priority]]
-        # A copy on another switch, which says so, has been put back meanwhile.
+        # For these flows a copy on another switch idled out meanwhile, and was put back.
         most = least + (flow.idle_timeout if priority in (100, 101) else 0)
         assert least - 0.3 < when - lost < most + 0.8, flow
     bed.relays[2].refuse(False)
@@ -665,7 +686,7 @@ def test_what_a_dead_switch_held_does_not_stay_for_ever(make_bed):
 
 
 def limit_flows(switch, limit, policy="refuse"):
-    """Let table 2 of a switch hold no more flows than so many."""
+    """Let table 2 of a switch hold at most this many flows."""
     switch.ovs.vsctl(
         "--", "--id=@table", "create", "Flow_Table", f"flow_limit={limit}",
         f"overflow_policy={policy}",
@@ -674,7 +695,7 @@ def limit_flows(switch, limit, policy="refuse"):
 
 
 def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
-    """They are on all switches or on none: they end, and the controller is told."""
+    """A flow is on all switches or on none. So these flows end, and the controller is told."""
     bed = make_bed(relays=[2])
     controller, switch = bed.controller, bed.network.switches[2]
     before = rows(switch)
@@ -690,7 +711,7 @@ def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
         )
     bed.relays[2].refuse(False)
     bed.wait_for_link([17, 18], down=False, timeout=RECONNECT + RIGHT)
-    # Two have room, and a third one when the flow that was deleted meanwhile is gone.
+    # Two flows have room, and a third when the deleted flow has been removed from the switch.
     removed = removals(bed, 2, RIGHT)
     assert {flow.reason for flow, _ in removed.values()} == {RemovedReason.DELETE}
     left = {flow.priority for flow in controller.flow_stats() if flow.priority in range(100, 105)}
@@ -706,12 +727,14 @@ def test_flows_for_which_a_switch_that_comes_back_has_no_room(make_bed):
 
 
 def copy_on_s2(bed):
-    """The controller's one flow as it is on s2, None if it is not."""
+    """Return the controller's one flow as it is on s2, or None."""
     return next((flow for flow in dump(bed.network.switches[2]) if flow.cookie), None)
 
 
 def five_are_known(bed, address):
-    """Five frames for the flow enter at s2, and we read that; return its cookie there."""
+    """Send five frames for the flow into s2, and read its counter. Return the flow's cookie
+    there.
+    """
     for _ in range(5):
         bed.network.send(17, frames.ethernet(dst=address))
     until(lambda: copy_on_s2(bed).packets == 5, "frames on s2", interval=0.001)
@@ -720,13 +743,13 @@ def five_are_known(bed, address):
 
 
 def tell_late(bed, match, cookie, reason):
-    """Tell, in the name of s2, that its copy has ended, with seven packets."""
+    """Send in the name of s2 that its copy has ended, with seven packets."""
     told = struct.pack("!QHBxIIH2xQQ", cookie, 0x8000, reason, 2, 0, 0, 7, 7 * 60)
     bed.relays[2].forge(NORTHWARD, of.message(Type.FLOW_REMOVED, match + told))
 
 
 def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed):
-    """Open vSwitch tells of a flow's end some time after it is gone from its table."""
+    """Open vSwitch reports a flow's end some time after it has removed the flow from its table."""
     bed = make_bed(relays=[2], flows=False)
     address = frames.host_mac(100)
     match = of.match(dl_dst=address)
@@ -746,7 +769,7 @@ def test_a_copys_end_that_is_told_after_the_switch_is_back_counts_once(make_bed)
 
 
 def test_the_same_when_its_time_was_up_there_and_has_begun_anew(make_bed):
-    """A MODIFY has the hard timeout begin anew, and the switch that is away does not hear it."""
+    """A MODIFY restarts the hard timeout. The switch that is away does not hear of the MODIFY."""
     bed = make_bed(relays=[2], flows=False)
     controller = bed.controller
     match = of.match(dl_dst=frames.host_mac(100))

@@ -18,7 +18,7 @@ def bed(root):
 
 @pytest.fixture
 def make_bed(root):
-    """Makes a `FaultBed`."""
+    """Make `FaultBed`s."""
     made = []
 
     def make(*args, **kwargs):
@@ -32,7 +32,7 @@ def make_bed(root):
 
 @pytest.fixture
 def seed():
-    """Where the noise begins: EDGE_FUZZ_SEED, or always the same."""
+    """The seed of the noise: EDGE_FUZZ_SEED, or always the same."""
     return int(os.environ.get("EDGE_FUZZ_SEED", "1"))
 
 

@@ -1,4 +1,4 @@
-"""Messages that are nearly right, and bytes that are not right at all.
+"""Messages that are nearly right, and bytes that are no messages at all.
 
 Everything comes from one random.Random: the same seed makes the same messages.
 """
@@ -26,7 +26,7 @@ class Noise(random.Random):
     # ---- from a controller ----
 
     def match(self) -> bytes:
-        """Some ofp_match: of few fields, of many, or any bytes."""
+        """Return an ofp_match of few fields, of many fields, or of random bytes."""
         kind = self.random()
         if kind < 0.1:
             return self.randbytes(40)
@@ -51,7 +51,7 @@ class Noise(random.Random):
         return of.match(**fields)
 
     def action(self) -> bytes:
-        """Some action that is right, but for its values perhaps."""
+        """Return an action of a valid form, whose values may be invalid."""
         kind = self.randrange(14)
         if kind in (0, 12, 13):
             return of.output(self.choice(OUTPUTS), self.choice((0, 64, 0xFFFF)))
@@ -71,12 +71,12 @@ class Noise(random.Random):
         return of.action(kind, body)
 
     def actions(self) -> bytes:
-        """Up to four actions; seldom broken ones."""
+        """Return up to four actions; a few of them are broken."""
         actions = b"".join(self.action() for _ in range(self.choice((0, 1, 1, 2, 2, 4))))
         return self.damage(actions) if actions and self.random() < 0.2 else actions
 
     def flow_mod(self) -> bytes:
-        """Some OFPT_FLOW_MOD."""
+        """Return an OFPT_FLOW_MOD."""
         return of.flow_mod(
             self.match(),
             self.actions(),
@@ -91,7 +91,7 @@ class Noise(random.Random):
         )
 
     def packet_out(self) -> bytes:
-        """Some OFPT_PACKET_OUT."""
+        """Return an OFPT_PACKET_OUT."""
         message = of.packet_out(
             self.randbytes(self.choice((0, 1, 13, 14, 60, 200))),
             self.actions(),
@@ -103,7 +103,7 @@ class Noise(random.Random):
         return message
 
     def stats_request(self) -> bytes:
-        """Some OFPT_STATS_REQUEST."""
+        """Return an OFPT_STATS_REQUEST."""
         kind = self.choice((0, 1, 1, 2, 3, 4, 5, 6, 13, 0xFFFF))
         body = {
             Stats.FLOW: lambda: of.flow_stats_body(self.match(), self.choice((0, 1, 0xFF))),
@@ -117,20 +117,20 @@ class Noise(random.Random):
         return of.stats_request(kind, body, self.choice((0, 0, 1, 0xFFFF)))
 
     def port_mod(self) -> bytes:
-        """Some OFPT_PORT_MOD, none that takes a port down."""
+        """Return an OFPT_PORT_MOD, but none that takes a port down."""
         number, port = self.choice(list(self.ports.items()))
         address = self.choice((port.hw_addr, port.hw_addr, "00:00:00:00:00:00"))
         bits = self.choice((0x10, 0x40, 0x50, 0xFFFFFF00))
         return of.port_mod(number, address, self.choice((0, bits)), bits)
 
     def simple(self) -> bytes:
-        """Some message without much of a body, of any type that there is or is not."""
+        """Return a message with a random body, of a known or an unknown type."""
         kind = self.choice((*Type, *Type, 22, 99, 255))
         size = self.choice((0, 0, 0, 4, 8, 24, 56, 80, self.randrange(300)))
         return of.message(kind, self.randbytes(size))
 
     def from_controller(self) -> bytes:
-        """Any message, right or nearly so, in a frame that is right."""
+        """Return any message from a controller, right or nearly right, with a correct length."""
         kind = self.random()
         if kind < 0.45:
             message = self.flow_mod()
@@ -155,9 +155,9 @@ class Noise(random.Random):
     # ---- from a switch ----
 
     def from_switch(self, xids: Sequence[int]) -> bytes:
-        """Any message from a switch, right or nearly so, in a frame that is right.
+        """Return any message from a switch, right or nearly right, with a correct length.
 
-        xids: of what it was asked, or has been.
+        xids: of the requests that the switch has got.
         """
         port = self.randbytes(48)
         if self.random() < 0.7:
@@ -228,7 +228,7 @@ class Noise(random.Random):
     # ---- either ----
 
     def damage(self, data: bytes) -> bytes:
-        """Break something: change, cut, repeat, insert, or write an extreme number."""
+        """Break some bytes: change, cut, repeat or insert, or write an extreme number."""
         damaged = bytearray(data)
         for _ in range(self.choice((1, 1, 1, 2, 5))):
             place = self.randrange(len(damaged) + 1)
@@ -249,13 +249,15 @@ class Noise(random.Random):
         return bytes(damaged)
 
     def framed(self, message: bytes, xid: int = 0) -> bytes:
-        """Return a message with the right length, and with the right version but for a few."""
+        """Return a message with the right length, and nearly always with the right version."""
         message = message[:0xFFFF].ljust(8, b"\0")
         version = of.VERSION if self.random() < 0.98 else self.choice((0, 2, 4, 6, 255))
         return struct.pack("!BBHI", version, message[1], len(message), xid) + message[8:]
 
     def badly_framed(self) -> bytes:
-        """Bytes whose lengths are wrong: below 8, beyond the end, or none at all."""
+        """Return bytes whose framing is wrong: a length below 8 or beyond the end, or no message at
+        all.
+        """
         good = b"".join(self.from_controller() for _ in range(self.randrange(4)))
         last = bytearray(self.from_controller())
         kind = self.randrange(5)

@@ -23,7 +23,9 @@ LISTEN = 6654
 
 
 def errors_of(switch, messages):
-    """Send messages (with xids from XID) in one piece; return the errors they cause, by number."""
+    """Send messages (with xids from XID) in one piece; return the names of the errors, by number of
+    the message.
+    """
     controller = switch.controller
     controller.send(*(of.with_xid(raw, XID + number) for number, raw in enumerate(messages)))
     controller.barrier(60)
@@ -36,7 +38,9 @@ def errors_of(switch, messages):
 
 
 def no_others_noticed(bed, connections=1):
-    """Nothing has failed, no switch was lost, and only so many controller connections came."""
+    """Fail if something failed, a switch was lost, or the controller connected more often than
+    `connections`.
+    """
     log = bed.aggregator.log()
     assert bed.aggregator.alive
     assert "lost" not in log and "Traceback" not in log and "ERROR:" not in log
@@ -45,14 +49,16 @@ def no_others_noticed(bed, connections=1):
 
 
 def empty(switch):
-    """No flows, default config, nothing left to read."""
+    """Delete all flows, reset the configuration, and drop all unread messages."""
     switch.controller.do(of.flow_mod(command=of.Command.DELETE))
     switch.controller.do(of.set_config())
     switch.controller.take()
 
 
 def means_the_same(message):
-    """Whether a message means the same to both: it names no LOCAL, no NORMAL, and no vendor."""
+    """Whether the plain bridge and the big switch give a message the same meaning: it names no
+    LOCAL, no NORMAL and no vendor.
+    """
     return not any(
         word in message
         for word in (b"\xff\xfe", b"\xff\xfa", b"\x00\x00\x23\x20", b"\x4f\x4e\x46\x00")
@@ -60,7 +66,7 @@ def means_the_same(message):
 
 
 def with_address(message, addresses):
-    """A port-mod with the right hw_addr of one switch has that of the other."""
+    """Replace the hw_addr of one switch's port in a port-mod by the other switch's."""
     for number, (ours, theirs) in addresses.items():
         right = number.to_bytes(2, "big") + ours
         if message[1] == Type.PORT_MOD and message[8:16] == right:
@@ -69,9 +75,9 @@ def with_address(message, addresses):
 
 
 def compare(plain, big, messages, addresses):
-    """Fail unless the same messages are refused by both, for the same reason.
+    """Fail unless both switches refuse the same messages for the same reasons.
 
-    addresses: those of each port of `big` and of `plain`
+    addresses: for each port its addresses on `big` and on `plain`.
     """
     expected = errors_of(plain, [with_address(message, addresses) for message in messages])
     got = errors_of(big, messages)
@@ -81,7 +87,7 @@ def compare(plain, big, messages, addresses):
         if expected.get(number) != got.get(number) and means_the_same(message)
     ]
     if different and not all(map(means_the_same, messages)):
-        # Flows that only one of them has may overlap with others.
+        # Flows that only one of the switches has may overlap with others.
         different = [
             number
             for number in different
@@ -94,9 +100,9 @@ def compare(plain, big, messages, addresses):
 
 
 def test_any_messages(bed, plain_switch, seed, volume):
-    """Whatever Open vSwitch refuses is refused, for the same reason; the rest is done.
+    """The big switch refuses what Open vSwitch refuses, for the same reason, and does the rest.
 
-    After each batch the real switches have exactly what they have to have.
+    After each batch the real switches must have exactly the flows of the big switch.
     """
     noise = Noise(seed)
     noise.ports = {
@@ -167,14 +173,16 @@ framed = st.builds(
 )
 @given(messages=st.lists(framed, min_size=1, max_size=20))
 def test_any_few_messages(bed, plain_switch, messages):
-    """The same, by hypothesis, which finds the shortest example."""
+    """The same with hypothesis, which finds the shortest example."""
     empty(plain_switch)
     empty(bed)
     compare(plain_switch, bed, messages, {})
 
 
 def hung_up_on(peers, timeout=10):
-    """Wait until all of these sockets are closed by the other side; return what came first."""
+    """Wait until the other side has closed all of these sockets; return the bytes that came
+    before.
+    """
     said = dict.fromkeys(peers, b"")
     deadline = time.monotonic() + timeout
     waiting = set(peers)
@@ -194,7 +202,9 @@ def hung_up_on(peers, timeout=10):
 
 
 def test_any_bytes(bed, seed):
-    """Lengths below 8 or beyond the end, cut off, or no OpenFlow at all: that connection ends."""
+    """A length below 8 or beyond the end, a cut message, or no OpenFlow at all ends that
+    connection.
+    """
     noise = Noise(seed)
     hello = of.message(Type.HELLO)
     resident = []
@@ -204,7 +214,7 @@ def test_any_bytes(bed, seed):
             peer = bed.network.outer.call(socket.create_connection, ("127.0.0.1", LISTEN), 5)
             peers.append(peer)
             first = noise.choice((hello, hello, hello, hello, b""))
-            with contextlib.suppress(ConnectionError):  # closed already, for what came first
+            with contextlib.suppress(ConnectionError):  # the far end may be closed
                 peer.sendall(first + noise.badly_framed())
                 peer.shutdown(socket.SHUT_WR)
         said = hung_up_on(peers)
@@ -222,7 +232,9 @@ def test_any_bytes(bed, seed):
 
 @pytest.mark.parametrize("length", range(8))
 def test_a_length_below_eight(bed, length):
-    """No way to go on from there: what came before is done, then the connection is closed."""
+    """The stream cannot be read beyond such a length. Earlier messages are answered, then the
+    connection is closed.
+    """
     hello = of.message(Type.HELLO)
     peer = bed.network.outer.call(socket.create_connection, ("127.0.0.1", LISTEN), 5)
     bad = struct.pack("!BBHI", 1, Type.ECHO_REQUEST, length, 2)
@@ -233,7 +245,7 @@ def test_a_length_below_eight(bed, length):
 
 
 def test_the_upstream_controller_itself(make_bed):
-    """It is hung up on as well, and connected again after a second; flows stay."""
+    """The aggregator closes the connection, and opens the next one after a second. Flows stay."""
     bed = make_bed(2, options=["--max_retry_delay=1"])
     bed.install_flows()
     endings = (b"\1\2\0\7\0\0\0\0", bytes(64), b"\1\x0e\0\x48" + bytes(30))

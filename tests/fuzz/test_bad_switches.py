@@ -1,4 +1,4 @@
-"""Bad bytes from switches: they cost that switch at most, and nobody else notices."""
+"""Bad bytes from switches: they cost at most that switch, and nobody else notices."""
 
 import contextlib
 import socket
@@ -24,7 +24,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def bed(root):
-    """Two real switches, and room for a third, which is the bad one."""
+    """Two real switches. The bad switch is the third."""
     bed = FaultBed(2, options=[f"--switch_timeout={SWITCH_TIMEOUT}"], level="INFO")
     bed.install_flows()
     yield bed
@@ -33,7 +33,7 @@ def bed(root):
 
 @pytest.fixture
 def others(bed):
-    """At the end: nothing lost between the real switches, which are as they have to be."""
+    """At the end no frame between the real switches was lost, and they have exactly their flows."""
     with Stream(bed.network, 1, [17], pace=0.01) as stream:
         stream.wait_for_frames()
         yield
@@ -61,14 +61,14 @@ def bad_switch(bed, **more):
 
 
 def ready(bed, **more):
-    """A third switch that has been brought up to date."""
+    """Return a third switch that has been brought up to date."""
     switch = bad_switch(bed, **more)
     bed.wait_for_link([33, 34], down=False)
     return switch
 
 
 def test_any_bytes_before_the_handshake(bed, others, seed):
-    """Whatever it says first; and nothing at all."""
+    """Whatever bytes a switch sends first; also none at all."""
     noise = Noise(seed)
     hello = of.message(Type.HELLO)
     for _ in range(20):
@@ -98,7 +98,7 @@ def test_any_bytes_before_the_handshake(bed, others, seed):
 
 
 def features(noise):
-    """A FEATURES_REPLY with some ports, that nobody may ever have asked for."""
+    """Return a FEATURES_REPLY with some ports. It may be unasked for."""
     ports = [
         phy_port(noise.choice((1, 2, 3, 3, 17, 0, 0xFF00, 0xFFFE)), noise.choice(("tun1", "x")))
         for _ in range(noise.randrange(5))
@@ -110,7 +110,8 @@ def features(noise):
 
 
 def test_connections_that_say_nothing_more(bed, others):
-    """Mute from the start, after the hello, in the middle of a message: given up in ten seconds.
+    """Connections that stay silent from the start, after the hello, or in the middle of a message
+    are closed within ten seconds.
 
     The real switches do not wait for that.
     """
@@ -133,7 +134,9 @@ def test_connections_that_say_nothing_more(bed, others):
 
 
 def may_cost_the_connection(message):
-    """Another version, another datapath, or "your lowest rules are gone"."""
+    """Whether the message has another version, names another datapath, or reports a miss rule as
+    gone.
+    """
     version, kind = message[:2]
     if kind == Type.FLOW_REMOVED and not any(message[48:58]):  # its cookie and priority
         return True
@@ -141,9 +144,10 @@ def may_cost_the_connection(message):
 
 
 def test_any_messages_of_a_switch(bed, others, seed, volume):
-    """A switch that is up and says anything: it lives on, or is hung up on and may come back.
+    """A switch that is up sends anything. It stays connected, or its connection is closed and it
+    may come back.
 
-    In every other batch, in which nothing is said that may cost the connection, it lives on.
+    Every other batch has no message that may cost the connection. Then it stays connected.
     """
     noise = Noise(seed)
     resident = []
@@ -151,7 +155,7 @@ def test_any_messages_of_a_switch(bed, others, seed, volume):
     for batch in range(volume // BATCH):
         asked = [message.xid for message in switch.take()] or [0]
         gentle = batch % 2 == 0
-        # Only otherwise are there wrong answers.
+        # A gentle batch answers no real request, so it has no wrong answers.
         messages = [noise.from_switch([0] if gentle else asked[-20:]) for _ in range(BATCH)]
         if gentle:
             messages = [each for each in messages if not may_cost_the_connection(each)]
@@ -159,7 +163,7 @@ def test_any_messages_of_a_switch(bed, others, seed, volume):
         with contextlib.suppress(OSError):
             switch.send(*messages)
             switch.send(of.message(Type.ECHO_REQUEST, b"still there?", 0x5EED))
-        with contextlib.suppress(AssertionError):  # closed
+        with contextlib.suppress(AssertionError):  # the connection was closed
             switch.expect(Type.ECHO_REPLY, where=lambda reply: reply.xid == 0x5EED)
         if switch.closed:
             assert not gentle, "not for every little thing"
@@ -175,7 +179,7 @@ def test_any_messages_of_a_switch(bed, others, seed, volume):
 
 
 def flow_entry(length, match_length=0, cookie=0, size=48):
-    """One nx_flow_stats with these lengths in it, and this size."""
+    """Return one nx_flow_stats with these length fields, of this size."""
     entry = struct.pack(
         "!HBxIIHHHHHHQQQ", length, 2, 0, 0, 1, 0, 0, match_length, 0, 0, cookie, 0, 0
     )
@@ -204,7 +208,7 @@ LIES = {
 
 
 def lying(lie):
-    """Answer every request for flows so."""
+    """Return a function that answers every request for flows with this lie."""
 
     def answer(request):
         if request.type == Type.STATS_REQUEST and request.body[:2] == b"\xff\xff":
@@ -216,7 +220,9 @@ def lying(lie):
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_lies_about_its_flows_when_it_comes(bed, others, lie):
-    """What it says of its flows makes no sense: it may be refused, or taken for empty."""
+    """The switch lies about its flows when it connects: it may be refused, or be treated as
+    empty.
+    """
     switch = bad_switch(bed, lie=lying(lie))
     until(lambda: switch.closed or any(m.type == Type.STATS_REQUEST for m in switch.inbox), "dump")
     bed.controller.barrier(SWITCH_TIMEOUT * 2 + 1)
@@ -225,7 +231,7 @@ def test_lies_about_its_flows_when_it_comes(bed, others, lie):
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_lies_about_its_flows_later(bed, others, lie):
-    """Counters that make no sense are left out; the controller gets its answer all the same."""
+    """Counters that make no sense are left out. The controller gets its answer all the same."""
     switch = ready(bed)
     switch.lie = lying(lie)
     started = time.monotonic()
@@ -239,7 +245,9 @@ def test_lies_about_its_flows_later(bed, others, lie):
 
 
 def test_lies_in_every_answer(bed, others, seed):
-    """Each answer damaged, of another type, or an error; while the controller asks for all."""
+    """Answers are damaged, of another type, or errors, while the controller sends requests of all
+    kinds.
+    """
     noise = Noise(seed)
     controller = bed.controller
     lies = 0
@@ -270,7 +278,7 @@ def test_lies_in_every_answer(bed, others, seed):
         switch = bad_switch(bed)
         switch.lie = lie
         for _ in range(5):
-            if switch.closed:  # hung up on for a lie
+            if switch.closed:  # closed because of a lie
                 break
             controller.send(
                 of.stats_request(Stats.FLOW, of.flow_stats_body(), xid=1),
@@ -289,7 +297,9 @@ def test_lies_in_every_answer(bed, others, seed):
 
 
 def test_ports_without_end(bed, others):
-    """Thousands of ports with numbers up to the last: those that have no number are left out."""
+    """A switch has thousands of ports, with numbers up to the last. Ports beyond the formula are
+    left out.
+    """
     ports = [phy_port(number, f"p{number}") for number in range(1, 1300)]
     switch = bad_switch(bed, ports=ports)
     bed.wait_for_link(range(33, 49), down=False)
@@ -305,7 +315,7 @@ def test_ports_without_end(bed, others):
 
 
 def test_foreign_probes_change_nothing(bed, others):
-    """A packet-in that claims to be a probe, with the tunnel IP of another switch."""
+    """A packet-in claims to be a probe, with the tunnel IP of another switch."""
     switch = ready(bed)
     address = int.from_bytes(bytes((172, 16, 0, 2)), "big")
     fields = struct.pack("!IH", 0x00000002, 3) + struct.pack(
@@ -323,7 +333,7 @@ def test_foreign_probes_change_nothing(bed, others):
 
 @pytest.mark.parametrize("direction", [NORTHWARD, SOUTHWARD])
 def test_a_line_that_changes_bytes(root, seed, direction):
-    """A real switch of which a tenth of the messages is damaged; then the line is repaired."""
+    """A tenth of a real switch's messages is damaged. Then the line is repaired."""
     noise = Noise(seed)
     bed = FaultBed(3, relays=[3], level="INFO", options=[f"--switch_timeout={SWITCH_TIMEOUT}"])
     try:

@@ -1,5 +1,5 @@
-"""How the big switch is operated: ovs-ofctl, several controllers, numbers, tunnels, its log.
+"""Operation of the big switch: ovs-ofctl, several controllers, port numbers, tunnels, its log.
 
-Where a plain Open vSwitch bridge has the same thing, its management port (ptcp:) for instance, both
-are told the same and required to answer the same (`Both` of the differential suite).
+Where a plain Open vSwitch bridge has the same thing, such as the management port (ptcp:), both
+switches are told the same and must answer the same (`Both` of the differential suite).
 """

@@ -22,7 +22,9 @@ def _managed(root):
 
 @pytest.fixture
 def managed(_managed):
-    """Both, as new: `controller`, one more in `others`, and ovs-ofctl's port (see ofctl.py)."""
+    """Both switches, as new. Each has `controller`, one more in `others`, and the management port
+    for ovs-ofctl (see ofctl.py).
+    """
     for bed in _managed:
         bed.reset()
     return Both(*_managed)

@@ -1,9 +1,9 @@
-"""A component for tests, beside edge.aggregator: finds the big switch as any POX datapath.
+"""A component for tests, beside edge.aggregator. It finds the big switch as any POX datapath.
 
-    ./pox.py edge.aggregator --ips=... operation.datapath_watch
+./pox.py edge.aggregator --ips=... operation.datapath_watch
 
-It logs each event of the big switch, and what the datapath with the dpid 1 looks like then: its
-ports, the ports of which it has statistics, and the priorities of its flows.
+It logs each event of the big switch, and the state of the datapath with dpid 1 at that moment: its
+ports, the ports that it has statistics of, and the priorities of its flows.
 """
 
 import logging
@@ -33,7 +33,7 @@ def _log(event: Event) -> None:
 
 
 def launch() -> None:
-    """Listen as soon as there is a big switch."""
+    """Listen to the big switch's events as soon as there is a big switch."""
 
     def ready() -> None:
         for name in ("SwitchUp", "SwitchLost", "TunnelFound"):

@@ -1,4 +1,4 @@
-"""ovs-ofctl against a management port, and what of its output can be compared."""
+"""ovs-ofctl against a management port, and the part of its output that can be compared."""
 
 import os
 import re
@@ -20,7 +20,7 @@ DEADLINE = 20
 
 
 class Result(NamedTuple):
-    """What a program left."""
+    """The exit status and the output of a program."""
 
     status: int
     out: str
@@ -28,9 +28,9 @@ class Result(NamedTuple):
 
 
 def start(bed: Bed, *arguments: str, rundir: str = "/nonexistent") -> subprocess.Popen:
-    """Start ovs-ofctl beside a bed.  "SW" among the arguments stands for the management port.
+    """Start ovs-ofctl beside a bed. "SW" among the arguments stands for the management port.
 
-    rundir: where it makes sockets of its own.
+    rundir: the directory for sockets that ovs-ofctl makes.
     """
     words = [TARGET if word == "SW" else word for word in arguments]
     return subprocess.Popen(
@@ -52,7 +52,7 @@ def finished(process: subprocess.Popen) -> Result:
 
 
 def run(bed: Bed, *arguments: str) -> Result:
-    """Run ovs-ofctl, see `start`, with OpenFlow 1.0."""
+    """Run ovs-ofctl with OpenFlow 1.0; see `start`."""
     return finished(start(bed, "-O", "OpenFlow10", *arguments))
 
 
@@ -64,14 +64,14 @@ def succeed(bed: Bed, *arguments: str) -> str:
 
 
 def comparable(text: str) -> list[str]:
-    """Return what can be compared of what ovs-ofctl printed: an entry each, in a fixed order.
+    """Return the part of ovs-ofctl's output that can be compared, as entries in a fixed order.
 
-    What differs by nature is left out: transaction ids, times, names and addresses of ports, and
-    all about OFPP_LOCAL, which the big switch has not.  The plain bridge serves flow statistics and
-    packet-ins in Nicira's formats as well, which ovs-ofctl then prefers; they say the same and
-    besides when a flow was last used.
+    Parts that always differ are left out: transaction ids, times, names and addresses of ports, and
+    everything about OFPP_LOCAL, which the big switch does not have. The plain bridge also serves
+    flow statistics and packet-ins in Nicira's formats, which ovs-ofctl prefers. They say the same,
+    and also when a flow was last used.
     """
-    text = re.sub(r"^\d{4}-\d\d-\d\dT\S+?Z\|\d+\|", "", text, flags=re.MULTILINE)  # logged
+    text = re.sub(r"^\d{4}-\d\d-\d\dT\S+?Z\|\d+\|", "", text, flags=re.MULTILINE)  # log prefix
     text = re.sub(r"xid=(0x)?[0-9a-f]+", "xid", text)
     text = re.sub(r" (duration|idle_age|hard_age)=[0-9.]+s?,", "", text)
     text = re.sub(r"\bduration[0-9.]+s", "duration", text)
@@ -93,13 +93,13 @@ def comparable(text: str) -> list[str]:
 
 
 def answer(bed: Bed, *arguments: str) -> tuple[int, Sequence[str], Sequence[str]]:
-    """Run ovs-ofctl and return all that can be compared."""
+    """Run ovs-ofctl and return everything that can be compared."""
     result = run(bed, *arguments)
     return result.status, comparable(result.out), comparable(result.err)
 
 
 class Monitor:
-    """`ovs-ofctl monitor` or `snoop` in the background, once it is connected."""
+    """`ovs-ofctl monitor` or `snoop` in the background. It is connected when the object is made."""
 
     def __init__(self, bed: Bed, *arguments: str) -> None:
         self.bed = bed
@@ -121,7 +121,9 @@ class Monitor:
         )
 
     def stop(self) -> list[str]:
-        """Let it print all that the switch has sent until now; return it as `comparable`."""
+        """Let it print everything that the switch has sent so far; return the output as
+        `comparable` does.
+        """
         self.bed.settle()
         assert self._control("ofctl/barrier").returncode == 0, "no barrier"
         self.process.send_signal(signal.SIGTERM)

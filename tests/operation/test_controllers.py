@@ -1,4 +1,4 @@
-"""Several controllers at once, with and without roles, as on a plain bridge that has two."""
+"""Several controllers at the same time, with and without roles, as on a plain bridge with two."""
 
 import struct
 
@@ -18,7 +18,10 @@ ROLES = ("other", "master", "slave")
 
 
 def role_request(role, body="!III"):
-    """An NXT_ROLE_REQUEST; body: with another length than it should have."""
+    """Build an NXT_ROLE_REQUEST.
+
+    body: its struct format, to give it a wrong length.
+    """
     fields = (of.NX_VENDOR, ROLE_REQUEST, role)[: body.count("I")]
     return of.message(Type.VENDOR, struct.pack(body, *fields))
 
@@ -31,14 +34,14 @@ def take_role(connection, role):
 
 
 def error_of(connection, message):
-    """The name of the error that a message is answered with, or None."""
+    """Return the name of the error that answers a message, or None."""
     error = connection.error_for(message)
     return error and error_name(error)
 
 
 @pytest.fixture
 def two(managed):
-    """Both beds, whose controllers have no roles any more at the end."""
+    """Both beds. At the end their controllers have the role "other" again."""
     yield managed
     for bed in managed.beds:
         for each in each_of(bed):
@@ -96,7 +99,9 @@ def test_both_change_the_same_table(two):
 
 
 def test_a_long_table_is_read_while_the_other_changes_it(two):
-    """Half of the flows are replaced and the others deleted; what stays is there, and once."""
+    """The other controller replaces half of the flows and deletes the rest. The reply has each flow
+    that stays exactly once.
+    """
     count = 3000
     match_of = {number: of.match(dl_src=frames.host_mac(number)) for number in range(count)}
 
@@ -132,7 +137,7 @@ def test_a_long_table_is_read_while_the_other_changes_it(two):
 
 
 def test_flows_that_are_replaced_while_a_long_table_is_read(two):
-    """Some are younger than the reply's first part; it comes to its end all the same."""
+    """Some flows are younger than the reply's first part. The reply ends all the same."""
     count, some = 6000, 100
     flow_mods = [
         of.flow_mod(of.match(dl_src=frames.host_mac(number)), of.output(2), cookie=number)
@@ -182,7 +187,7 @@ def test_a_port_mod_is_told_to_the_other(two, bit, asker):
 
     def ask(bed):
         told = []
-        for config in (mask, mask, 0):  # the second changes nothing
+        for config in (mask, mask, 0):  # the second port-mod changes nothing
             address = bed.controller.features().ports[17].hw_addr
             each_of(bed)[asker].do(of.port_mod(17, address, config, mask))
             bed.settle()
@@ -198,7 +203,9 @@ def test_a_port_mod_is_told_to_the_other(two, bit, asker):
 
 
 def test_a_port_that_is_shut_down_is_told_to_both(two):
-    """The device changes, too: who asked gets that message, the other one more."""
+    """The device goes down too. Both controllers get that port-status; the one that did not send
+    the port-mod gets another before it.
+    """
 
     def ask(bed):
         address = bed.controller.features().ports[17].hw_addr
@@ -217,7 +224,9 @@ def test_a_port_that_is_shut_down_is_told_to_both(two):
 
 
 def test_barriers_of_both_at_once(two):
-    """Each of the two has its answers, and behind them what it asked for."""
+    """Each controller gets its own barrier replies, and behind them the reply to its last
+    request.
+    """
 
     def ask(bed):
         for index, each in enumerate(each_of(bed)):
@@ -276,7 +285,7 @@ def test_roles_are_answered(two):
 @pytest.mark.parametrize("second", [OTHER, MASTER, SLAVE], ids=ROLES.__getitem__)
 @pytest.mark.parametrize("first", [OTHER, MASTER, SLAVE], ids=ROLES.__getitem__)
 def test_what_each_role_may_do_and_is_told(two, first, second):
-    """The first takes its role, then the second does.  Whatever they may, they do the same."""
+    """One controller takes its role, then the other does. Then both send the same messages."""
 
     def ask(bed):
         one, other = each_of(bed)
@@ -323,7 +332,7 @@ def test_what_each_role_may_do_and_is_told(two, first, second):
 
 
 def test_a_slave_is_told_of_a_wrong_length_first(two):
-    """What is in a message of the right length is not looked at."""
+    """A message of the right length is refused without a look at its content."""
     lengths = {
         Type.FLOW_MOD: (64, 65, 72),
         Type.PACKET_OUT: (0, 7, 8),
@@ -349,7 +358,7 @@ def test_a_slave_is_told_of_a_wrong_length_first(two):
 
 
 def test_a_role_ends_with_the_connection(two):
-    """Who comes back is no slave; when the master goes, slaves stay slaves."""
+    """A controller that reconnects has no role. When the master leaves, slaves stay slaves."""
 
     def ask(bed):
         first, second = each_of(bed)
@@ -394,11 +403,13 @@ def test_a_management_connection_may_be_master(two):
     assert told == [0, 1, 1, 0, 1, 0]
 
 
-# ---- one of them is not there ----
+# ---- a controller that is not there ----
 
 
 def test_one_that_is_down_does_not_matter_to_the_other(make_big_switch):
-    """It goes, the other goes on with everything; it comes back and sees what there is."""
+    """One controller goes, and the other goes on with everything. The first comes back and sees the
+    current state.
+    """
     bed = make_big_switch(controllers=3, options=["--max_retry_delay=1"])
     bed.others[1].close()
     first, second = bed.controller, bed.others[0]
@@ -423,7 +434,7 @@ def test_one_that_is_down_does_not_matter_to_the_other(make_big_switch):
 
 
 def test_each_is_connected_to_for_itself(make_big_switch):
-    """One that refuses connections and one that says nothing delay no other."""
+    """A controller that refuses connections and one that sends no hello delay no other."""
     bed = make_big_switch(controllers=3, ready=False)
     refusing, silent, third = bed.controller, *bed.others
     refusing.refuse()

@@ -1,4 +1,4 @@
-"""Other POX components find the big switch as a datapath, and are told of its switches."""
+"""Other POX components find the big switch as a datapath, and get events about its switches."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What the operator reads: a line for each event that matters, none for what comes by thousands."""
+"""The log: one line for each event that matters, and none for events that come by the thousand."""
 
 import re
 import socket
@@ -28,7 +28,7 @@ def _bed(root):
 
 
 class Lines:
-    """The lines of the log since the last look, without POX's own of its version."""
+    """The lines of the log since the last look."""
 
     def __init__(self, bed):
         self.bed = bed
@@ -42,7 +42,7 @@ class Lines:
         return data.decode(errors="replace").splitlines()
 
     def wait_for(self, pattern):
-        """Wait for a line; return all that are new then."""
+        """Wait for a line; return all lines that are new then."""
         self.bed.aggregator.wait_for_log(pattern, since=self.seen)
         return self.new()
 
@@ -74,7 +74,7 @@ def test_no_line_for_packets_and_flows(bed, lines):
         [of.message(Type.ECHO_REQUEST)] * MANY,
         [of.stats_request(of.Stats.PORT, struct.pack("!H6x", Port.NONE))] * 100,
         [of.message(Type.BARRIER_REQUEST)] * 100,
-        # What is refused is the controller's affair, who is told.
+        # Refusals are not logged: the controller is told.
         [of.flow_mod(command=9)] * MANY,
         [of.flow_mod(actions=[of.output(Port.NONE)])] * MANY,
         [of.flow_mod(actions=[SET_IP_OF_ANYTHING])] * 100,
@@ -110,7 +110,7 @@ def test_a_line_for_the_start_of_everything(bed):
 
 
 def test_lines_for_a_controller_that_goes_and_comes(bed, lines):
-    """However often it is tried meanwhile."""
+    """There is one line, however many attempts to connect fail."""
     controller = bed.controller
     name = f"controller 127.0.0.1:{controller.port}"
     controller.close()
@@ -127,7 +127,7 @@ def test_lines_for_a_controller_that_goes_and_comes(bed, lines):
 
 
 def test_lines_for_a_switch_that_goes_and_comes(bed, lines):
-    """That it is lost and why, and what was on it and what was not when it came back."""
+    """The lines say that the switch is lost and why, and how many of its flows had to be added."""
     for number in range(3):
         bed.controller.flow_mod(of.match(dl_vlan=number), [of.output(1)])
     switch = bed.network.switches[2]
@@ -158,7 +158,7 @@ def test_a_clean_end_is_not_an_alarm(make_big_switch):
 
 
 def test_what_was_translated_to_what(big_switch):
-    """At DEBUG: the controller's flow, and what it is on each switch."""
+    """At DEBUG the log has the controller's flow, and its translation for each switch."""
     lines = Lines(big_switch)
     big_switch.controller.flow_mod(
         of.match(dl_vlan=77, dl_type=0x800), [of.set_vlan_pcp(3), of.output(18)], priority=123
@@ -174,7 +174,7 @@ def test_what_was_translated_to_what(big_switch):
     assert [line for line in said if "output:17" in line], said
 
 
-# ---- no tracebacks for what the outside causes ----
+# ---- no tracebacks for faults from outside ----
 
 GARBAGE = {
     "http": b"GET / HTTP/1.0\r\n\r\n",
@@ -211,7 +211,9 @@ def test_no_traceback_for_garbage(bed, lines, port, kind):
 
 
 def test_no_traceback_for_what_is_no_open_vswitch(bed, lines):
-    """An OpenFlow switch that knows nothing of Nicira's extensions is named and left out."""
+    """An OpenFlow switch that does not know Nicira's extensions is named in the log and left
+    out.
+    """
     fake = Connection.open(bed.network.outer, OPENFLOW_PORT)
 
     def answer(kind, reply, body, where=lambda message: True):

@@ -1,7 +1,7 @@
-"""Connections to --listen: what they get, and that nobody else notices them.
+"""Connections to --listen: what they get, and that they disturb nobody else.
 
-Both beds have two controllers and a management port; what a plain bridge does with its own (ptcp:)
-the big switch does.
+Both beds have two controllers and a management port. The big switch does what a plain bridge does
+with its own management port (ptcp:).
 """
 
 import socket
@@ -21,7 +21,7 @@ from .told import each_of, flap, kinds
 
 @pytest.fixture
 def connect():
-    """Makes connections to a bed's management port."""
+    """Make connections to a bed's management port."""
     made = []
 
     def open_connection(bed):
@@ -35,7 +35,7 @@ def connect():
 
 
 def cause_everything(bed):
-    """One packet-in, one flow-removed and two port-statuses, seen by both controllers."""
+    """Cause one packet-in, one flow-removed and two port-statuses; both controllers see them."""
     bed.wires.send(18, frames.udp())
     bed.controller.flow_mod(of.match(in_port=2), [of.output(1)], flags=of.Flag.SEND_FLOW_REM)
     bed.controller.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
@@ -98,7 +98,7 @@ def test_replies_come_to_who_asked_though_all_use_the_same_xids(managed, connect
 
     def ask(bed):
         each = [*each_of(bed), *(connect(bed) for _ in range(4))]
-        # Each begins with another request, all in one go, again and again.
+        # Every connection sends the requests in another order, in one piece, five times.
         for _ in range(5):
             for shift, connection in enumerate(each):
                 order = requests[shift:] + requests[:shift]
@@ -133,7 +133,7 @@ def test_errors_come_to_who_has_made_the_mistake(managed, connect):
 
 
 def test_barriers_of_many_at_once(managed, connect):
-    """Each gets the answers to its own, after what it had asked for before."""
+    """Each connection gets the replies to its own barriers, in order."""
 
     def ask(bed):
         each = [*each_of(bed), *(connect(bed) for _ in range(4))]
@@ -176,14 +176,14 @@ def test_changes_made_there_hold_as_those_of_a_controller(managed, connect):
 
 
 def test_a_hundred_come_and_go(managed):
-    """None is left over, and the controllers are answered meanwhile."""
+    """No connection is left over, and the controllers are answered meanwhile."""
 
     def none_left():
         sizes = managed.big.inside("sizes")
         (connections,) = (
             count for name, count in sizes.items() if name.endswith(".ControllerConnection")
         )
-        # Two are the controllers', and the listening task may still know the last one.
+        # Two connections are the controllers'. The listening task may still hold the last one.
         return connections <= 3
 
     for bed in managed.beds:
@@ -206,7 +206,7 @@ def test_a_hundred_come_and_go(managed):
 
 
 def test_one_that_reads_nothing_holds_nobody_up(managed):
-    """It asks for megabytes and does not take them; all others are answered."""
+    """One connection requests megabytes and does not read them. All others are answered."""
     bed = managed.big
     for n in range(500):
         bed.controller.send(of.flow_mod(of.match(dl_vlan=n), [of.output(2)] * 100))
@@ -220,7 +220,7 @@ def test_one_that_reads_nothing_holds_nobody_up(managed):
 
     with bed.wires.outer.call(open_deaf) as deaf:
         request = of.stats_request(of.Stats.FLOW, of.flow_stats_body())
-        deaf.sendall(of.message(Type.HELLO) + 20 * request)  # for 9 MB
+        deaf.sendall(of.message(Type.HELLO) + 20 * request)  # they bring 9 MB of answers
         for _ in range(20):
             bed.controller.barrier()
             assert len(bed.controller.flow_stats(of.match(dl_vlan=7))) == 1
@@ -228,6 +228,6 @@ def test_one_that_reads_nothing_holds_nobody_up(managed):
 
 
 def test_off_by_default(big_switch):
-    """Without --listen nobody can connect, and the controllers' port is not ours."""
+    """Without --listen nobody can connect to the management port."""
     with pytest.raises(ConnectionRefusedError):
         Connection.open(big_switch.network.outer, PORT)

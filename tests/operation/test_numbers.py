@@ -1,4 +1,4 @@
-"""Networks that the formula does not fit: more ports or fewer, and switches numbered otherwise."""
+"""Networks that the formula does not fit: more ports or fewer, and switches with other indexes."""
 
 import json
 import re
@@ -12,16 +12,18 @@ from lab.openflow10 import Port
 
 TARGET = f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}"
 MACS = {1: 0x02AC10000001, 2: 0xFFEE02AC10000002, 3: 0x02AC10000003}
-"""Datapath-ids as Open vSwitch makes them of a MAC address, and larger."""
+"""Datapath-ids that Open vSwitch derives from a MAC address, and a larger one."""
 
 
 def warnings(bed):
-    """The warnings and errors that the aggregator has printed since it was started."""
+    """The warnings and errors that the aggregator has logged since its start."""
     return re.findall(r"^(?:WARNING|ERROR):edge.*", bed.aggregator.log(), re.MULTILINE)
 
 
 def check_that_all_reach_all(bed):
-    """Each port by its number, a flood, ALL, and the ingress port of packet-ins."""
+    """Every port reaches every other, by its number, by FLOOD and by ALL. Packet-ins name the right
+    ingress port.
+    """
     for ingress in bed.numbers:
         others = [number for number in bed.numbers if number != ingress]
         frame = frames.numbered(ingress)
@@ -54,7 +56,7 @@ def test_few_ports_for_each_switch(make_big_switch, max_ports):
 
 
 def test_as_many_ports_as_there_are_tunnel_keys(make_big_switch):
-    """Port 125 has the last key below 0x7e, which is ALL's."""
+    """Port 125 has the last key below 0x7e, the key of ALL."""
     bed = make_big_switch(max_ports=125, ready=False)
     for switch in bed.network.switches.values():
         switch.add_port(125)
@@ -69,9 +71,9 @@ def test_as_many_ports_as_there_are_tunnel_keys(make_big_switch):
 
 
 def test_the_largest_index_with_many_ports(make_big_switch, tmp_path):
-    """522 switches with 125 ports each reach up to OFPP_MAX; the 523rd is left out.
+    """522 switches with 125 ports each reach up to OFPP_MAX. The 523rd is left out.
 
-    So it is with a file of indexes that was made with a smaller --max_ports.
+    The file of indexes was written with a smaller --max_ports.
     """
     path = tmp_path / "switches.json"
     path.write_text('{"0x1": 1, "0x2": 522, "0x3": 523}')
@@ -92,7 +94,7 @@ def test_the_largest_index_with_many_ports(make_big_switch, tmp_path):
 
 
 class Later(BigSwitch):
-    """A big switch whose switches the test connects."""
+    """A big switch whose switches are connected by the test."""
 
     def __init__(self, switches=2, options=(), datapath_ids=MACS, **more):
         super().__init__(switches, options=options, datapath_ids=datapath_ids, ready=False, **more)
@@ -101,31 +103,31 @@ class Later(BigSwitch):
         pass
 
     def connect(self, *dpids):
-        """Connect switches, each when the one before is up."""
+        """Connect switches, one after the other: each when the one before is up."""
         for dpid in dpids:
             up = len(re.findall(": up, ", self.aggregator.log()))
             self.network.switches[dpid].connect(TARGET)
             self.aggregator.wait_for_log(rf"(?s)(: up, .*){{{up + 1}}}")
 
     def disconnect(self):
-        """Take the switches' controller away."""
+        """Take the controller away from all switches."""
         for switch in self.network.switches.values():
             switch.connect(None)
 
     def restart(self):
-        """Kill the aggregator, disconnect the switches, and start it again."""
+        """Kill the aggregator, disconnect the switches, and start the aggregator again."""
         self.aggregator.kill()
         self.disconnect()
         self.aggregator.start()
         self.aggregator.wait_until_listening(OPENFLOW_PORT)
 
     def names(self):
-        """The ports' names as the controller sees them, by number."""
+        """Return the ports' names as the controller sees them, by number."""
         self.controller.wait_until_connected()
         return {number: port.name for number, port in self.controller.features().ports.items()}
 
     def passes(self, ingress, egress):
-        """Fail if no frame gets from one port to another; both are (dpid, port)."""
+        """Fail if no frame gets from one port to the other; both are (dpid, port)."""
         numbers = {name[2:]: number for number, name in self.names().items()}
         into, out = (numbers[f"s{dpid}-eth{port}"] for dpid, port in (ingress, egress))
         self.controller.wait_until_connected()
@@ -151,7 +153,9 @@ def make_later(root):
 
 
 def test_switches_numbered_by_the_user(make_later):
-    """In any notation of a datapath-id; the switch that is not named is left out, once said so."""
+    """Datapath-ids may have any notation. A switch that is not named is left out, and the log says
+    so once.
+    """
     bed = make_later(3, ["--switches=ff:ee:02:ac:10:00:00:02=1,0x02ac10000001=7"])
     bed.connect(1, 2)
     bed.network.switches[3].connect(TARGET)
@@ -173,14 +177,14 @@ def test_switches_numbered_by_the_user(make_later):
 
 
 def kept(path):
-    """What is in the file, by dpid of the lab."""
+    """Return the indexes in the file, by the dpid that the lab uses."""
     with open(path) as file:
         content = {int(dpid, 16): index for dpid, index in json.load(file).items()}
     return {dpid: content[mac] for dpid, mac in MACS.items() if mac in content}
 
 
 def test_indexes_in_order_of_first_connection_survive_a_restart(make_later, tmp_path):
-    """The number of a switch that is not there stays its own, until the user takes it away."""
+    """An absent switch keeps its index until the user removes it from the file."""
     path = tmp_path / "new" / "switches.json"
     bed = make_later(3, ["--switches=auto", f"--switches_file={path}"])
     bed.connect(2, 1)
@@ -209,7 +213,7 @@ def test_indexes_in_order_of_first_connection_survive_a_restart(make_later, tmp_
 
 
 def test_a_file_that_cannot_be_written(make_later):
-    """One clear line; the numbers hold as long as the aggregator runs."""
+    """The log has one clear line. The indexes hold as long as the aggregator runs."""
     bed = make_later(options=["--switches=auto", "--switches_file=/proc/nowhere/switches.json"])
     bed.connect(2, 1)
     bed.passes((2, 1), (1, 1))
@@ -222,7 +226,7 @@ def test_a_file_that_cannot_be_written(make_later):
 
 
 def test_ordinary_dpids_are_numbered_alike(make_later, tmp_path):
-    """With auto the order of connection counts, whatever the dpid."""
+    """With auto the order of connection decides, whatever the dpid."""
     path = tmp_path / "switches.json"
     bed = make_later(
         options=["--switches=auto", f"--switches_file={path}"], datapath_ids={1: 2, 2: 1}

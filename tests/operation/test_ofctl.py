@@ -1,4 +1,4 @@
-"""ovs-ofctl against --listen does what it does against a bridge's management port."""
+"""ovs-ofctl against --listen works as against a bridge's management port."""
 
 import itertools
 import re
@@ -57,7 +57,9 @@ READING = [
 
 @pytest.mark.parametrize("command", READING)
 def test_what_it_shows(managed, tmp_path, command):
-    """Every command that only reads prints the same (see `comparable`) with the same status."""
+    """Every command that only reads prints the same (see `comparable`) and has the same exit
+    status.
+    """
     flows = tmp_path / "flows"
     flows.write_text("\n".join(FLOWS))
     managed.same(lambda bed: answer(bed, "add-flows", "SW", str(flows)))
@@ -76,7 +78,7 @@ def test_show_names_the_real_ports(managed):
 
 
 def test_description(managed):
-    """Here the two differ, and mean to."""
+    """Here the two switches differ on purpose."""
     assert "Software: 3." in succeed(managed.plain, "dump-desc", "SW")
     assert "Manufacturer: edge.aggregator" in succeed(managed.big, "dump-desc", "SW")
 
@@ -89,7 +91,7 @@ def test_durations_are_milliseconds(managed):
 
 
 def numbers(text):
-    """The numbers of each port's or table's entry."""
+    """Return the numbers of each port's or table's entry."""
     return {
         re.match(r" *(port +\w+|table +\w+)", entry)[0]: [
             int(n) for n in re.findall(r"=(\d+)", entry)
@@ -101,14 +103,14 @@ def numbers(text):
 
 @pytest.mark.parametrize("command", ["dump-ports SW", "dump-ports SW 17", "dump-tables SW"])
 def test_what_it_counts(managed, command):
-    """The counters of ports and tables: what has been added by some frames."""
+    """The counters of ports and tables: the difference that some frames make."""
 
     def count(bed):
         before = numbers(succeed(bed, *command.split()))
         succeed(bed, "add-flow", "SW", "in_port=1,actions=output:2,17")
         bed.wires.send(1, *[frames.numbered(n, 100) for n in range(5)])
         bed.wires.send(17, frames.numbered(6))
-        bed.wires.capture()  # a tap counts as sent what has been read
+        bed.wires.capture()  # a tap counts a frame as sent when it has been read
         after = numbers(succeed(bed, *command.split()))
         return {
             name: [now - then for now, then in zip(counters, before[name])]
@@ -154,7 +156,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_it_changes(managed, tmp_path, change):
-    """It says the same, and then there are the same flows."""
+    """ovs-ofctl prints the same, and the switches have the same flows afterwards."""
     flows = file_of(tmp_path, *FLOWS)
     managed.same(lambda bed: answer(bed, "add-flows", "SW", flows))
     before = managed.same(lambda bed: answer(bed, "dump-flows", "SW"))
@@ -165,7 +167,9 @@ def test_what_it_changes(managed, tmp_path, change):
 
 
 def test_errors_are_told_with_the_message(managed):
-    """ovs-ofctl shows the error and what was refused, which it can only if all of it comes back."""
+    """ovs-ofctl shows the error and the refused message. So the error has to contain the whole
+    message.
+    """
     for bed in managed.beds:
         succeed(bed, "add-flow", "SW", "in_port=1,actions=output:2")
         result = run(bed, "add-flow", "SW", "check_overlap,dl_vlan=5,actions=drop")
@@ -178,7 +182,7 @@ def test_errors_are_told_with_the_message(managed):
 
 
 def test_flows_from_a_file(managed, tmp_path):
-    """diff-flows and replace-flows: only what differs is changed."""
+    """diff-flows and replace-flows change only the flows that differ."""
     first = file_of(tmp_path, *FLOWS)
     second = file_of(tmp_path, *FLOWS[1:4], "in_port=1,actions=output:17", "arp,actions=flood")
     managed.same(lambda bed: answer(bed, "add-flows", "SW", first))
@@ -188,7 +192,7 @@ def test_flows_from_a_file(managed, tmp_path):
         "+in_port=1 actions=output:17" in difference
         and "-in_port=1 actions=output:18" in difference
     )
-    # Counters show what was touched.
+    # The counters show which flows were touched.
     managed.same(lambda bed: bed.controller.flow_mod(of.match(in_port=2), [of.output(1)]))
     for bed in managed.beds:
         bed.wires.send(17, frames.udp(dst="10.1.2.3"), frames.arp(vlan=7))
@@ -219,7 +223,7 @@ BITS = ["down", "no-stp", "no-receive", "no-receive-stp", "no-flood", "no-forwar
 
 @pytest.mark.parametrize("bit", BITS)
 def test_mod_port(managed, bit):
-    """It is shown, the controllers hear of it, and it is gone with the opposite."""
+    """The bit is shown, the controllers are told of it, and the opposite word clears it."""
     before = managed.same(lambda bed: answer(bed, "show", "SW"))
     managed.same(lambda bed: answer(bed, "mod-port", "SW", "17", bit))
 
@@ -240,12 +244,12 @@ def test_mod_port(managed, bit):
     assert after != before
     opposite = {"down": "up"}.get(bit, bit.replace("no-", ""))
     managed.same(lambda bed: answer(bed, "mod-port", "SW", "17", opposite))
-    if bit != "down":  # when the link is up again is the kernel's affair
+    if bit != "down":  # the kernel decides when the link is up again
         assert managed.same(lambda bed: answer(bed, "show", "SW")) == before
 
 
 def test_mod_port_by_name_has_its_effect(managed):
-    """A port is named as `show` names it; a flood leaves out what must not be flooded."""
+    """A port is named as `show` names it. A flood leaves out a port with no-flood."""
 
     def flood(bed):
         name = bed.controller.features().ports[17].name
@@ -275,7 +279,7 @@ def test_packet_out(managed):
 
 
 def test_fragments(managed):
-    """set-frags reaches all switches: with "drop", a fragment is dropped before the tables."""
+    """set-frags reaches all switches. With "drop", fragments are dropped before the tables."""
     fragment = frames.ethernet(payload=frames.ipv4(payload=bytes(32), fragment=0x2000))
     managed.same(lambda bed: answer(bed, "add-flow", "SW", "actions=output:2"))
 
@@ -304,7 +308,7 @@ def test_fragments(managed):
     ],
 )
 def test_monitor(managed, arguments):
-    """What a monitor prints, that of asynchronous messages only if it gives a miss_send_len."""
+    """A monitor prints asynchronous messages only if it gives a miss_send_len."""
 
     def watch(bed):
         monitor = Monitor(bed, *arguments.split())
@@ -330,7 +334,7 @@ def test_monitor(managed, arguments):
 
 
 def test_monitor_in_the_standard_format(managed):
-    """-P openflow10 asks for the packet-ins that are sent anyway."""
+    """-P openflow10 asks for the standard packet-ins, which the big switch sends in any case."""
 
     def watch(bed):
         monitor = Monitor(bed, "monitor", "-P", "openflow10", "SW", "128")
@@ -352,7 +356,9 @@ def test_monitor_in_the_standard_format(managed):
     ],
 )
 def test_what_needs_more_than_openflow_10_says_so(managed, command):
-    """Open vSwitch has extensions for these; ovs-ofctl finds out, says so, and nothing is done."""
+    """Open vSwitch has extensions for these commands. ovs-ofctl finds out that the big switch has
+    not, says so, and changes nothing.
+    """
     succeed(managed.big, "add-flow", "SW", "cookie=5,in_port=2,actions=output:1")
     before = answer(managed.big, "dump-flows", "SW")
     result = run(managed.big, *command.split())
@@ -361,12 +367,13 @@ def test_what_needs_more_than_openflow_10_says_so(managed, command):
     assert answer(managed.big, "dump-flows", "SW") == before
 
 
-# ---- several at once ----
+# ---- several processes at once ----
 
 
 def test_several_at_once(managed):
-    """Twelve processes that change the table, and others that read it, do not get in each other's
-    way, nor in the controllers'."""
+    """Twelve processes change the table and others read it. They disturb neither each other nor the
+    controllers.
+    """
 
     def work(bed):
         adding = [

@@ -13,7 +13,9 @@ from .ofctl import PORT
 IPS = "--ips=172.16.0.1,172.16.0.2"
 TAKEN = "127.0.0.3"
 FILE = "--switches=auto --switches_file="
-"""What follows is below the directory of the case, where a file "switches.json" has its content."""
+"""The name after this is below the case's own directory. There a file "switches.json" has the
+content that follows the name.
+"""
 
 CASES = {
     "--max_ports=0": "--max_ports.*1 to 125",
@@ -45,7 +47,7 @@ def namespace(root):
 
 @pytest.fixture(scope="module")
 def started(namespace, tmp_path_factory):
-    """A process for each case; all at once, since POX takes its time to end."""
+    """A process for each case. All run at the same time, since POX takes its time to end."""
     processes = {}
     with namespace.call(socket.create_server, (TAKEN, PORT)):
         try:
@@ -73,12 +75,12 @@ def test_one_clear_line(started, case):
     assert "Traceback" not in log, log
     (line,) = [line for line in log.splitlines() if re.match("ERROR|CRITICAL", line)]
     assert re.match(f"ERROR:edge[.]aggregator:{CASES[case]}", line), line
-    # A broken file is left as it is: the numbers of a network may depend on it.
+    # A broken file stays as it is: the port numbers of a network may depend on it.
     assert (directory / "switches.json").read_bytes() == content.encode("latin-1")
 
 
 def test_listen_at_an_address(namespace, tmp_path):
-    """There and nowhere else.  Without any switch the big switch has no ports."""
+    """The big switch listens at that address alone. Without any switch it has no ports."""
     path = tmp_path / "new" / "switches.json"
     options = [IPS, f"--listen=127.0.0.2:{PORT}", "--switches=auto", f"--switches_file={path}"]
     aggregator = Aggregator(namespace, str(tmp_path / "log"), options)
@@ -91,7 +93,7 @@ def test_listen_at_an_address(namespace, tmp_path):
         client.close()
         with pytest.raises(ConnectionRefusedError):
             Connection.open(namespace, PORT)
-        # And no file of indexes is made before there is anything to keep.
+        # No file of indexes is made before there is an index to keep.
         assert not path.parent.exists()
     finally:
         aggregator.stop()

@@ -1,4 +1,4 @@
-"""Tunnels of other types, and tunnel IPs that nobody had to name (--ips=auto)."""
+"""Tunnels of other types, and tunnel IPs that the user need not name (--ips=auto)."""
 
 import re
 
@@ -58,10 +58,10 @@ def test_frames_cross_byte_for_byte(bed, frame):
 
 @pytest.mark.parametrize("port", [Port.FLOOD, Port.ALL], ids=["FLOOD", "ALL"])
 def test_floods_cross(bed, port):
-    """With NO_FLOOD on a remote port, which only FLOOD minds."""
+    """A remote port has NO_FLOOD. Only FLOOD leaves it out."""
     address = bed.controller.features().ports[18].hw_addr
     bed.controller.do(of.port_mod(18, address, of.PortConfig.NO_FLOOD, of.PortConfig.NO_FLOOD))
-    bed.settle()  # Open vSwitch may answer a barrier before what a port-mod says takes effect
+    bed.settle()  # Open vSwitch may answer a barrier before a port-mod takes effect
     bed.controller.flow_mod(of.match(), [of.output(port)])
     frame = frames.udp()
     bed.wires.send(1, frame)
@@ -79,7 +79,7 @@ def test_many_outputs_with_changes_between_them(bed):
 
 
 def test_a_queue_of_a_remote_port(bed):
-    """Its key is 0x100 or more, beyond all ports' and those of FLOOD and ALL."""
+    """A queue's key is 0x100 or more, above the keys of ports, FLOOD and ALL."""
     bed.controller.flow_mod(of.match(in_port=1), [of.enqueue(17, 3), of.enqueue(18, 4)])
     frame = frames.udp()
     bed.wires.send(1, frame)
@@ -125,7 +125,7 @@ def auto(root):
 
 
 def reaches(bed, ingress, egress):
-    """Return when a frame gets from one port to another; what comes first may be lost."""
+    """Return when a frame gets from one port to the other. The first frames may be lost."""
     bed.controller.flow_mod(of.match(in_port=ingress), [of.output(egress)])
     frame = frames.numbered(ingress)
     for _ in range(200):
@@ -139,7 +139,9 @@ def reaches(bed, ingress, egress):
 
 
 def test_the_address_that_a_switch_connects_from_is_its_tunnel_ip(auto):
-    """Those that are there, one more that comes later, and one that comes back with another."""
+    """Two switches connect at the start. One more connects later, and one comes back from another
+    address.
+    """
     found = re.findall(r"switch (\d): tunnel IP is (\S+)", auto.aggregator.log())
     assert sorted(found) == [("1", "172.16.0.1"), ("2", "172.16.0.2")]
 
@@ -164,7 +166,7 @@ def test_the_address_that_a_switch_connects_from_is_its_tunnel_ip(auto):
 
 
 def test_addresses_that_lead_to_no_tunnel_are_named(make_big_switch):
-    """The switches connect by another network than that of the tunnels."""
+    """The switches connect through another network than the tunnels'."""
     bed = make_big_switch(options=["--ips=auto"], ready=False)
     bed.controller.wait_until_connected()
     bed.wait_for_ports([1, 2, 17, 18])

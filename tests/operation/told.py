@@ -1,4 +1,4 @@
-"""What the controllers of a bed are told."""
+"""Messages that the controllers of a bed get."""
 
 from lab import openflow10 as of
 from lab.bigswitch import Bed
@@ -12,13 +12,15 @@ def each_of(bed: Bed) -> list[Controller]:
 
 
 def kinds(connection: Connection) -> list[str]:
-    """Return what has come on a connection that nobody has asked for, and take it."""
+    """Take the messages on a connection that nobody has asked for; return their types."""
     connection.barrier()
     return sorted(of.type_name(message.type) for message in connection.take())
 
 
 def flap(bed: Bed, number: int) -> list[list[of.PortStatus]]:
-    """Shut a port's interface down and up again; return what each controller was told of it."""
+    """Set a port's interface down and up again; return the port-statuses that each controller
+    got.
+    """
     told: list[list[of.PortStatus]] = [[] for _ in each_of(bed)]
     for up in (False, True):
         bed.wires.ports[number].set_up(up)

@@ -1,8 +1,8 @@
 """Runs a scenario in a POX of its own, plain or repaired.
 
-A scenario is a function of a test module that gets a Pox and returns something that JSON can carry.
-It runs in the main thread of a new process, while POX's scheduler runs in its own thread: real POX
-code, real sockets on 127.0.0.1.
+A scenario is a function of a test module. It gets a Pox and returns something that JSON can carry.
+It runs in the main thread of a new process, while POX's scheduler runs in its own thread. Code and
+sockets (on 127.0.0.1) are real.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ import sys
 import time
 import traceback
 
-with contextlib.suppress(ModuleNotFoundError):  # the process of a scenario needs no lab
+with contextlib.suppress(ModuleNotFoundError):  # a scenario's process needs no lab
     from lab.aggregator import find_pox
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 DEADLINE = 60  # seconds for a scenario
-SOON = 10  # seconds in which what must happen has happened
-NEVER = 1  # seconds after which what has not happened counts as never
-PATIENCE = SOON  # seconds for what repaired POX does; plain POX, which should not, gets NEVER
+SOON = 10  # seconds in which an expected event must have happened
+NEVER = 1  # seconds after which an event counts as not happening
+PATIENCE = SOON  # seconds that repaired POX has to do something; plain POX has NEVER
 
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, VENDOR, FEATURES_REQUEST, FEATURES_REPLY = range(7)
 PACKET_IN, FLOW_REMOVED, PORT_STATUS, STATS_REPLY = 10, 11, 12, 17
@@ -34,7 +34,7 @@ BARRIER_REQUEST, BARRIER_REPLY = 18, 19
 
 
 class Outcome:
-    """What a scenario returned, and what POX logged meanwhile."""
+    """The result that a scenario returned, and the log that POX wrote meanwhile."""
 
     def __init__(self, process, name):
         out, self.log = process.communicate(timeout=DEADLINE)
@@ -51,9 +51,9 @@ def _environment(*places):
 
 
 def run_pox(arguments, quiet=False):
-    """A running ./pox.py, which finds the components in the directory of that name.
+    """Start ./pox.py, which finds the components in the directory "components".
 
-    quiet: throw away what it prints; else its stdout is a pipe.
+    quiet: throw its output away; otherwise its stdout is a pipe.
     """
     return subprocess.Popen(
         [sys.executable, "-u", os.path.join(find_pox(), "pox.py"), *arguments],
@@ -76,7 +76,7 @@ def _start(scenario, fixed, options):
 
 
 def on_both(scenario, **options):
-    """The outcomes on plain POX and on repaired POX. Options are for Pox."""
+    """Return the outcomes on plain POX and on repaired POX. Options are for Pox."""
     processes = [_start(scenario, fixed, options) for fixed in (False, True)]
     try:
         return [Outcome(process, scenario.__name__) for process in processes]
@@ -85,7 +85,7 @@ def on_both(scenario, **options):
 
 
 def on_fixed(scenario, **options):
-    """The outcome on repaired POX."""
+    """Return the outcome on repaired POX."""
     process = _start(scenario, True, options)
     try:
         return Outcome(process, scenario.__name__)
@@ -99,7 +99,7 @@ def _end(processes):
         process.communicate()
 
 
-# -- in the new process
+# -- in the scenario's process
 
 
 def message(msg_type, body=b"", xid=0, version=1):
@@ -110,7 +110,7 @@ def message(msg_type, body=b"", xid=0, version=1):
 class Pox:
     """POX in this process.
 
-    threaded, epoll: as --unthreaded-sh and --epoll-sh have it.
+    threaded, epoll: as the options --unthreaded-sh and --epoll-sh set them.
     install: False if the scenario calls install() itself.
     """
 
@@ -124,7 +124,7 @@ class Pox:
         pox.openflow._launch()
         self.events = queue.Queue()  # (name, dpid, connection)
         self.up = []  # connections, oldest first
-        self.switches = []  # so that they live as long as this
+        self.switches = []  # keeps them from being collected
         self.nexus = self.core.openflow
         self.nexus.addListenerByName("ConnectionUp", self._up)
         self.nexus.addListenerByName("ConnectionDown", self._down)
@@ -153,7 +153,10 @@ class Pox:
         self.core.raiseEvent(pox_event("GoingUpEvent"))
 
     def call(self, function, *arguments):
-        """Call it in POX's thread and return its result; queue.Empty if POX does not get to it."""
+        """Call a function in POX's thread; return its result.
+
+        Raise queue.Empty if POX does not get to it.
+        """
         results = queue.Queue()
         self.core.callLater(lambda: results.put(function(*arguments)))
         return results.get(timeout=SOON)
@@ -165,7 +168,10 @@ class Pox:
         return in_time(served) is True
 
     def event(self, timeout=SOON):
-        """The next connection event's name and dpid; queue.Empty if there is none in time."""
+        """Return the next connection event's name and dpid.
+
+        Raise queue.Empty if there is none in time.
+        """
         return list(self.events.get(timeout=timeout)[:2])
 
     def quiet(self):
@@ -176,7 +182,7 @@ class Pox:
             return True
 
     def lets_in(self, dpid=1, switch=None, **options):
-        """Whether a switch, by default a new one, gets to ConnectionUp."""
+        """Whether a switch, by default a new one, gets as far as ConnectionUp."""
         try:
             switch = switch or Switch(self.port, dpid, patience=PATIENCE, **options)
             switch.shake_hands(patience=PATIENCE)
@@ -188,7 +194,7 @@ class Pox:
             return False
 
     def switch(self, dpid=1, **options):
-        """A switch that is connected, ConnectionUp included; drops the events before that."""
+        """Return a connected switch, after its ConnectionUp. Drop earlier events."""
         switch = Switch(self.port, dpid, **options)
         switch.shake_hands()
         while self.event() != ["up", dpid]:
@@ -199,7 +205,7 @@ class Pox:
 
 
 def in_time(things):
-    """What comes out of a queue, None if nothing does."""
+    """Take the next item of a queue; None if there is none in time."""
     try:
         return things.get(timeout=PATIENCE)
     except queue.Empty:
@@ -207,7 +213,7 @@ def in_time(things):
 
 
 def free_port():
-    """A port that nobody listens on at this moment."""
+    """Return a port on which nobody listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -220,7 +226,7 @@ def pox_event(name):
 
 
 class Switch:
-    """The far end of a connection to of_01, by hand."""
+    """The switch's end of a connection to of_01, controlled by the test."""
 
     def __init__(self, port, dpid=1, receive_buffer=None, tls=None, patience=SOON):
         deadline = time.monotonic() + patience
@@ -232,7 +238,7 @@ class Switch:
             try:
                 self.sock.connect(("127.0.0.1", port))
                 break
-            except ConnectionRefusedError:  # POX's listener has not had its turn yet
+            except ConnectionRefusedError:  # POX's listener has not started yet
                 self.sock.close()
                 if time.monotonic() > deadline:
                     raise
@@ -250,7 +256,10 @@ class Switch:
         return struct.pack("!QLB3xLL", dpid, 256, 254, 0, 0xFFF)
 
     def receive(self, timeout=SOON):
-        """The next message as (type, xid, body); None if the connection is closed; TimeoutError."""
+        """Return the next message as (type, xid, body); None if the connection is closed.
+
+        Raise TimeoutError if neither happens in time.
+        """
         self.sock.settimeout(timeout)
         while len(self._buffer) < 8 or len(self._buffer) < self._length():
             try:
@@ -269,7 +278,10 @@ class Switch:
         return self._buffer[2] << 8 | self._buffer[3]
 
     def expect(self, msg_type, timeout=SOON):
-        """The next message of this type; EOFError if the connection is closed before."""
+        """Return the next message of this type.
+
+        Raise EOFError if the connection is closed before.
+        """
         while True:
             received = self.receive(timeout)
             if received is None:
@@ -312,10 +324,11 @@ class Switch:
 
 if __name__ == "__main__":
     answer_to = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what POX prints
+    os.dup2(2, 1)  # POX's own output goes to stderr
     module, name, is_fixed, pox_options = json.loads(sys.argv[1])
-    # Imported under its own name, so that scenarios and this file share the classes. POX first: it
-    # starts a core of its own (and a second scheduler) when it finds unittest, which pytest loads.
+    # This module is imported under its own name, so that the scenarios and this file share its
+    # classes. POX must be imported first: when it finds unittest, which pytest loads, it starts a
+    # core of its own and a second scheduler.
     harness = importlib.import_module("poxharness")
     harness.PATIENCE = SOON if is_fixed else NEVER
     the_pox = harness.Pox(is_fixed, **pox_options)

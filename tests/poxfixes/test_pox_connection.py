@@ -59,7 +59,7 @@ def test_an_unreadable_message_costs_a_line_in_the_log():
 
 
 def vendor_statistics(pox):
-    """What Open vSwitch answers to a Nicira flow stats request."""
+    """A switch sends Open vSwitch's answer to a Nicira flow stats request."""
     import pox.openflow.nicira as nicira
 
     nicira.launch()
@@ -115,7 +115,7 @@ def test_a_wrong_version_or_length_closes_the_connection_without_a_traceback():
 
 
 def hello_of_13(pox):
-    """Open vSwitch that may speak 1.0 to 1.5 says so in a bitmap."""
+    """An Open vSwitch that may speak 1.0 to 1.5 lists these versions in a bitmap."""
     pox.listen()
     switch = Switch(pox.port)
     switch.send(HELLO, struct.pack("!HHL", 1, 8, 0x7E), version=6)
@@ -130,7 +130,7 @@ def test_a_hello_with_a_higher_version_is_welcome():
 
 
 def handler_raises(pox):
-    """1,000 messages whose handler has a mistake; and what the log costs."""
+    """1,000 messages meet a handler with a mistake. The log must not grow with each."""
     pox.listen()
     switch = pox.switch()
 
@@ -180,7 +180,7 @@ def never_up(pox):
     switch.shake_hands(barrier=False)
     switch.expect(BARRIER_REQUEST)
     switch.close()
-    other = Switch(pox.port, 2)  # is read after the first one's end
+    other = Switch(pox.port, 2)  # POX reads its messages after the first one's end
     other.shake_hands()
     return pox.event()
 
@@ -287,7 +287,9 @@ def test_intercept_sees_whole_messages_before_pox_does():
 
 
 def in_pieces(pox):
-    """A byte at a time; several messages in one segment; the longest message; 20,000 in a row."""
+    """Messages arrive a byte at a time; two in one segment; the longest message; 20,000 in a
+    row.
+    """
     pox.listen()
     switch = pox.switch()
     switch.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -316,7 +318,9 @@ def test_messages_arrive_whole_however_they_are_cut():
 
 
 def a_flood_and_another(pox):
-    """Two switches' messages are there at once: after how many of the flood is the other read?"""
+    """Two switches' messages wait at the same time. Return after how many of the flood the other
+    switch's message is read.
+    """
     pox.listen()
     flooder, other = pox.switch(1), pox.switch(2)
     order = []
@@ -350,7 +354,7 @@ def test_a_flood_of_one_switch_does_not_hold_up_another():
 
 
 def urgent(pox):
-    """A byte out of band makes a socket exceptional until somebody reads it as such."""
+    """A byte out of band makes a socket exceptional until somebody reads it as out of band."""
     pox.listen()
     switch = pox.switch()
     switch.sock.send(b"!", socket.MSG_OOB)

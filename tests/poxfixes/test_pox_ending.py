@@ -1,12 +1,12 @@
-"""How POX ends: a scenario that takes plain POX ten seconds, and repaired POX no time."""
+"""The end of POX: a scenario that takes plain POX ten seconds, and repaired POX no time."""
 
 import time
 
 import pytest
 from poxharness import run_pox
 
-PROMPT = 5  # seconds: POX's start, on a busy machine, included
-WAIT = 10  # seconds, of POX's main thread
+PROMPT = 5  # seconds; they include POX's start on a busy machine
+WAIT = 10  # seconds that plain POX's main thread waits
 
 
 @pytest.mark.parametrize("options, repaired", [([], False), (["--repaired"], True)])

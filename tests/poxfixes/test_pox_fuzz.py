@@ -11,7 +11,7 @@ PLAUSIBLE = st.one_of(st.integers(0, 21).filter(lambda msg_type: msg_type != FEA
 
 @pytest.fixture(scope="module")
 def port():
-    """Of a POX that has our repairs."""
+    """The port of a POX that has our repairs."""
     port = free_port()
     process = run_pox(
         ["poxfixes_probe", "openflow.of_01", f"--port={port}", "--address=127.0.0.1"],
@@ -26,7 +26,7 @@ def port():
 
 @pytest.fixture(scope="module")
 def switch(port):
-    """A switch that is connected all the time."""
+    """A switch that stays connected."""
     switch = Switch(port, 1)
     switch.shake_hands()
     return switch

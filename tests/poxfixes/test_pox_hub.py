@@ -22,7 +22,7 @@ MODES = [
 
 
 def start(steps):
-    """Run a generator function as a recoco task; what it yields are its blocking operations."""
+    """Run a generator function as a recoco task. It yields its blocking operations."""
     from pox.lib.recoco import Task
 
     class Steps(Task):
@@ -41,7 +41,7 @@ def select(*arguments):
 
 
 def echo(sock):
-    """A task that sends back what it reads."""
+    """Start a task that sends back all that it reads."""
 
     def steps():
         while True:
@@ -64,7 +64,9 @@ def answers(sock, timeout=None):
 
 
 def serving(sock, serve, timeout=None):
-    """A task that serves a socket over and over; a queue gets what happens to the task."""
+    """Start a task that serves a socket over and over. Return a queue of the task's awakenings and
+    errors.
+    """
     from edge.poxfixes import Serve
 
     happened = queue.Queue()
@@ -82,7 +84,7 @@ def serving(sock, serve, timeout=None):
 
 
 def served(pox):
-    """An echo of all but "e", which ends the serving, and "r", which raises."""
+    """The server sends back every byte. "e" also ends the serving, and "r" raises instead."""
     near, far = socket.socketpair()
 
     def serve():
@@ -123,7 +125,7 @@ def test_serving_has_a_timeout():
 
 
 def served_and_closed(pox):
-    """One is closed before it is served, one meanwhile."""
+    """One socket is closed before it is served, another while it is served."""
     near, far = socket.socketpair()
     echo(near)
     met = queue.Queue()
@@ -150,7 +152,7 @@ def served_and_closed(pox):
 
         start(steps)
         if not before:
-            assert answers(far)  # so it is being served by now
+            assert answers(far)  # so it is being served now
             pox.core.callLater(sock.close)
     return [met.get(timeout=SOON), met.get(timeout=SOON), answers(far)]
 
@@ -160,7 +162,7 @@ def test_who_serves_a_closed_descriptor_meets_the_error_and_others_go_on():
 
 
 def served_and_written(pox):
-    """Another task waits until the same socket can be written."""
+    """Another task waits until it can write to the same socket."""
     near, far = socket.socketpair()
     near.setblocking(False)
     heard, written = queue.Queue(), queue.Queue()
@@ -198,7 +200,7 @@ def test_a_socket_is_served_while_another_task_waits_to_write_to_it():
     assert on_fixed(served_and_written).result == [["x", True], True, "y"]
 
 
-# ---- what breaks POX's ----
+# ---- what breaks POX's own hub ----
 
 
 def closed_descriptor(pox):
@@ -237,19 +239,21 @@ def closed_while_waiting(pox):
         got.put([len(things) for things in lists])
 
     start(steps)
-    assert answers(far)  # so the victim's task waits by now
+    assert answers(far)  # so the victim's task waits now
     pox.core.callLater(victim.close)
     lists = in_time(got)
     return {"lists": lists, "others": answers(far)}
 
 
 def test_a_descriptor_closed_while_its_task_waits_is_exceptional():
-    # Plain POX may die of it: it depends on whether its thread is in select() at that moment.
+    # Plain POX may die of it. That depends on whether its thread is in select() at that moment.
     assert on_fixed(closed_while_waiting).result == {"lists": [0, 0, 1], "others": True}
 
 
 def number_reused(pox):
-    """A descriptor is closed while a task waits for it, and the next socket gets its number."""
+    """A descriptor is closed while a task waits for it, and the next socket gets the same
+    number.
+    """
     victim, _peer = socket.socketpair()
     got = queue.Queue()
 
@@ -258,7 +262,7 @@ def number_reused(pox):
         got.put(True)
 
     start(steps)
-    pox.call(int)  # so the victim's task waits by now
+    pox.call(int)  # so the victim's task waits now
     pairs = []
 
     def replace():
@@ -297,7 +301,9 @@ def test_descriptors_above_1023_work(mode):
 
 
 def more_than_the_limit(pox):
-    """Bogus numbers, more than the process may have descriptors: poll() itself refuses them."""
+    """A task waits for more bogus numbers than the process may have descriptors. Then poll() itself
+    fails.
+    """
     near, far = socket.socketpair()
     echo(near)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -317,7 +323,7 @@ def test_poll_itself_failing_costs_only_the_task_to_blame():
 
 
 def waits_twice(pox):
-    """A task that is woken by other means while it waits, and waits again."""
+    """A task waits, something else wakes it, and it waits again."""
     near, far = socket.socketpair()
     turns = queue.Queue()
 
@@ -330,7 +336,7 @@ def waits_twice(pox):
     pox.call(int)
     pox.core.callLater(pox.core.scheduler.schedule, task)
     turns.get(timeout=SOON)
-    pox.alive()  # so it waits again by now
+    pox.alive()  # so it waits again now
     alive = pox.alive()
     far.send(b"x")
     return {"alive": alive, "served": in_time(turns)}
@@ -363,7 +369,9 @@ def test_a_hang_up_that_nobody_asked_about_is_no_error_with_epoll():
 
 
 def hang_up_of_other_kind(pox):
-    """poll() tells of a hang-up even to who waits for exceptions only; select() never does."""
+    """poll() reports a hang-up even to a task that waits for exceptions only. select() never
+    does.
+    """
     reading, writing = os.pipe()
     got = queue.Queue()
 
@@ -417,7 +425,7 @@ def test_a_task_that_yields_none_ends_alone():
 
 
 def clock_set_back(pox):
-    """An hour back, while a task sleeps."""
+    """The clock is set back by an hour while a task sleeps."""
     from pox.lib.recoco import Sleep
 
     woken = queue.Queue()
@@ -429,7 +437,7 @@ def clock_set_back(pox):
     near, far = socket.socketpair()
     echo(near)
     start(steps)
-    assert answers(far)  # so the sleeper sleeps by now
+    assert answers(far)  # so the sleeper sleeps now
     real = time.time
     time.time = lambda: real() - 3600
     assert answers(far)  # POX computes the remaining time anew after each event
@@ -443,7 +451,7 @@ def test_timers_fire_though_the_clock_is_set_back():
 
 
 def many_sleepers(pox):
-    """The median time of an echo while 3,000 tasks sleep, in seconds."""
+    """Return the median time of an echo while 3,000 tasks sleep, in seconds."""
     from pox.lib.recoco import Sleep
 
     def steps():
@@ -524,7 +532,7 @@ def taken_over(pox):
 
     start(sleeps)
     start(times_out)
-    assert answers(far)  # all of them wait in POX's hub by now
+    assert answers(far)  # all of them wait in POX's hub now
     pox.install()
     return [answers(far), woken.get(timeout=SOON), woken.get(timeout=SOON)]
 
@@ -536,7 +544,7 @@ def test_what_waits_in_poxs_hub_is_taken_over(mode):
 
 
 def after_its_death(pox):
-    """POX's hub has died already when ours comes."""
+    """POX's hub is already dead when our hub takes over."""
     near, far = socket.socketpair()
     echo(near)
     assert answers(far)

@@ -1,4 +1,4 @@
-"""I/O workers: one bad connection ends the I/O of all of POX's, and of one of ours."""
+"""I/O workers: one bad connection ends the I/O of all of POX's workers, and of one of ours."""
 
 import errno
 import gc
@@ -12,7 +12,7 @@ from poxharness import HELLO, NEVER, SOON, free_port, in_time, message, on_both,
 
 
 def io(pox):
-    """A running I/O loop, the class of workers for it, and that of servers."""
+    """Return a running I/O loop, the class of workers for it, and the class of servers."""
     if pox.fixed:
         from edge.poxfixes import ioworkers
 
@@ -26,7 +26,7 @@ def io(pox):
 
 
 def worker(pox, loop, kind, sock):
-    """A worker for a connected socket, made in POX's thread."""
+    """Return a worker for a connected socket, made in POX's thread."""
 
     def make():
         sock.setblocking(False)
@@ -40,7 +40,7 @@ def worker(pox, loop, kind, sock):
 
 
 def echoes(sock):
-    """Whether a worker answers."""
+    """Whether the worker at the far end echoes."""
     try:
         sock.settimeout(SOON if echoes.patient else NEVER)
         sock.sendall(b"ping")
@@ -54,7 +54,7 @@ def echo(made):
 
 
 def raises(pox):
-    """One worker's handler raises; is another one served?"""
+    """One worker's handler raises. Return whether each of two workers is still served."""
     echoes.patient = pox.fixed
     loop, kind, _ = io(pox)
     (bad, far_bad), (good, far_good) = socket.socketpair(), socket.socketpair()
@@ -146,7 +146,7 @@ def test_a_process_without_descriptors_accepts_later():
 
 
 def again(pox):
-    """Whether a connection lives on when there was nothing to read after all."""
+    """Whether recv() without data (EAGAIN) closes the connection."""
     loop, kind, _ = io(pox)
     near, far = socket.socketpair()
     made = worker(pox, loop, kind, near)
@@ -163,7 +163,7 @@ def test_nothing_to_read_is_no_end():
 
 
 def seconds_for(pox, count):
-    """Processor time of that many sends to a peer that reads nothing."""
+    """Return the processor time of `count` sends to a far end that reads nothing, in seconds."""
     loop, kind, _ = io(pox)
     near, far = socket.socketpair()
     made = worker(pox, loop, kind, near)
@@ -181,7 +181,7 @@ def seconds_for(pox, count):
 
 
 def grows(pox):
-    """How much more 8 times as many sends cost, the least of three times."""
+    """Return how many times more 8 times as many sends cost. Each cost is the least of three."""
     pairs = [(seconds_for(pox, 250), seconds_for(pox, 2000)) for _ in range(3)]
     return min(many for _, many in pairs) / min(few for few, _ in pairs)
 
@@ -193,7 +193,7 @@ def test_a_slow_peer_does_not_make_sending_quadratic():
 
 
 def dead(pox):
-    """What is kept of what is sent to a worker that is closed."""
+    """Return how many bytes a closed worker keeps of what is sent to it."""
     loop, kind, _ = io(pox)
     near, far = socket.socketpair()
     made = worker(pox, loop, kind, near)
@@ -234,7 +234,7 @@ def test_send_fast_sends():
 
 
 def closes(pox):
-    """Whether the close handler is called in the middle of what closes the worker."""
+    """Whether the close handler is called before the code that closes the worker is done."""
     loop, kind, _ = io(pox)
     near, far = socket.socketpair()
     made = worker(pox, loop, kind, near)
@@ -280,7 +280,9 @@ def test_shutdown_ends_the_connection():
 
 
 def frees(pox):
-    """Whether what a worker served is freed when it has ended, without a search for garbage."""
+    """Whether the owner of a worker is freed after its end without a run of the garbage
+    collector.
+    """
     gc.disable()
     loop, kind, _ = io(pox)
     near, far = socket.socketpair()
@@ -300,7 +302,7 @@ def frees(pox):
     del owner
     far.close()
     ended.get(timeout=SOON)
-    pox.alive()  # the worker's task has ended
+    pox.alive()  # by now the worker's task has ended
     return watched() is None
 
 
@@ -311,7 +313,7 @@ def test_what_a_worker_has_served_is_freed():
 
 
 def frees_connections(pox):
-    """The same of the connections of a datapath, those that it accepts and those that it opens."""
+    """The same for the connections of a datapath: one that it accepts and one that it opens."""
     from edge.north.datapath import Datapath
 
     gc.disable()
@@ -367,7 +369,7 @@ def backoff_worker(pox):
 
 
 def attempts(pox, count, addr, port, **options):
-    """The delays after so many attempts to connect there, and what begin() raised."""
+    """Make `count` attempts to connect. Return the delay after each, and what begin() raised."""
     kind = backoff_worker(pox)
     delays = queue.Queue()
 
@@ -399,7 +401,7 @@ def short_delays(pox):
 
 
 def test_delays_below_a_second_are_kept():
-    """Else it connects over and over without a pause."""
+    """Otherwise it would connect over and over without a pause."""
     plain, fixed = on_both(short_delays)
     assert plain.result[0][1:] == [0, 0, 0]
     assert fixed.result == [[0.3] * 4, None]
@@ -426,7 +428,7 @@ def hangs_up(pox):
 
 def test_a_far_end_that_hangs_up_at_once_is_no_success():
     plain, fixed = on_both(hangs_up)
-    assert set(plain.result) - {None} == {1}  # some come later than plain POX is waited for
+    assert set(plain.result) - {None} == {1}  # plain POX's later delays come too late for this test
     assert fixed.result == [1, 2, 2]
 
 
@@ -441,7 +443,7 @@ def test_an_unknown_host_is_tried_again():
 
 
 def slow_name(pox):
-    """Whether POX goes on while a name is looked up (which plain POX leaves to connect())."""
+    """Whether POX goes on while a name is looked up. Plain POX leaves the lookup to connect()."""
     answer = threading.Event()
 
     def look_up(_name):

@@ -27,7 +27,7 @@ from poxharness import (
 
 
 def aborted(pox):
-    """accept() reports a connection that is gone already (ECONNABORTED)."""
+    """accept() reports that a connection is already gone (ECONNABORTED)."""
     pox.listen()
     first = pox.switch(1)
     real = socket.socket.accept
@@ -51,14 +51,14 @@ def test_a_connection_aborted_before_accept_does_not_end_the_listener():
 
 
 def no_descriptors(pox):
-    """The process has no descriptor left, for a while."""
+    """For a while the process has no descriptor left."""
     pox.listen()
     first = pox.switch(1)
     late = socket.socket()
     late.settimeout(SOON)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 1, hard))
-    with contextlib.suppress(OSError):  # plain POX may have closed its listener at once
+    with contextlib.suppress(OSError):  # plain POX may already have closed its listener
         late.connect(("127.0.0.1", pox.port))
     meanwhile = first.answered()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -82,7 +82,7 @@ def test_running_out_of_descriptors_costs_nobody_a_connection():
 
 
 def resets(pox):
-    """A peer resets before the listener gets to it."""
+    """Five switches connect and reset before the listener accepts them."""
     pox.listen()
     with pox.core.scheduler.synchronized():
         for _ in range(5):
@@ -100,7 +100,7 @@ def test_peers_that_reset_at_once_are_nothing_special():
 
 
 def no_handshake(pox):
-    """One peer says nothing, one stops after its hello, one is up and then silent."""
+    """One connection stays silent, one stops after its hello, and one is up and then silent."""
     if pox.fixed:
         from edge.poxfixes import listener
 
@@ -141,7 +141,7 @@ def test_a_port_in_use_is_one_clear_line():
 
 
 def launched_before(pox):
-    """openflow.of_01 comes before us on the command line."""
+    """openflow.of_01 comes before the repairs on the command line."""
     real = pox.core.raiseEvent
 
     def install_first(event, *arguments):
@@ -149,7 +149,7 @@ def launched_before(pox):
         pox.install()
         return real(event, *arguments)
 
-    pox.core.raiseEvent = install_first  # of GoingUpEvent: when all components are launched
+    pox.core.raiseEvent = install_first  # at GoingUpEvent: all components are launched
     pox.listen()
     con = pox.switch().connection
     return type(con).__name__
@@ -209,7 +209,7 @@ def tls_client(with_certificate=False):
 
 
 def tls_silent_peer(pox):
-    """A peer connects and does not begin TLS; then a switch."""
+    """One connection does not begin TLS. Then a switch connects."""
     key, certificate = tls_files()
     pox.listen(private_key=key, certificate=certificate)
     silent = Switch(pox.port)
@@ -224,7 +224,7 @@ def test_a_peer_that_does_not_begin_tls_holds_up_nobody(certificate):
 
 
 def tls_bulk(pox):
-    """8 MB each way, and small messages after it."""
+    """8 MB go each way, and small messages after them."""
     key, certificate = tls_files()
     pox.listen(private_key=key, certificate=certificate)
     switch = pox.switch(1, tls=tls_client())
@@ -265,7 +265,7 @@ def test_tls_carries_bulk_both_ways(certificate):
 
 
 def tls_strangers(pox):
-    """With --ca_cert: no certificate, no TLS, and a good one."""
+    """With --ca_cert: a client without TLS, one without a certificate, and one with a good one."""
     key, certificate = tls_files()
     pox.listen(private_key=key, certificate=certificate, ca_cert=certificate)
     garbage = Switch(pox.port)

@@ -19,7 +19,7 @@ MEGABYTE = message(ECHO_REQUEST, bytes(65520)) * 16
 
 
 def stuck_switches(pox):
-    """Five switches that do not read are given up; a sixth is fine."""
+    """Five switches that do not read are given up. A sixth switch is not disturbed."""
     pox.listen()
     healthy = pox.switch(9)
     stuck = [pox.switch(dpid, receive_buffer=4096) for dpid in range(1, 6)]
@@ -34,7 +34,7 @@ def stuck_switches(pox):
     def give_up():
         for switch in stuck:
             switch.connection.close()
-            time.sleep(0.05)  # so that POX's threads meet the closed ones together with open ones
+            time.sleep(0.05)  # so that POX's threads meet closed and open ones together
 
     pox.call(give_up)
     return {"healthy": healthy.answered(), "newcomer": pox.lets_in(20)}
@@ -47,7 +47,7 @@ def test_stuck_switches_that_are_closed_do_not_silence_the_others():
 
 
 def slow_reader(pox):
-    """8 MB for a switch that reads only later, and meanwhile more messages, in order."""
+    """A switch reads 8 MB late. More messages follow meanwhile, and all arrive in order."""
     pox.listen()
     switch = pox.switch(receive_buffer=4096)
     other = pox.switch(2)
@@ -104,13 +104,13 @@ def too_slow(pox):
 
 def test_a_switch_that_takes_too_little_is_dropped():
     outcome = on_fixed(too_slow)
-    # Within the sender's turn it is only marked: ConnectionDown comes from its own task.
+    # In the sender's turn the connection is only marked. ConnectionDown comes from its own task.
     assert outcome.result == [True, False, 0, ["down", 1], True, False]
     assert outcome.log.count("does not take what we send") == 1
 
 
 class Counting:
-    """A socket that counts what it is asked to send."""
+    """A socket that counts the calls of send()."""
 
     def __init__(self, sock):
         self._sock = sock
@@ -125,7 +125,7 @@ class Counting:
 
 
 def a_thousand(pox):
-    """1,000 messages sent in one turn: how many system calls?"""
+    """1,000 messages are sent in one turn. Count the system calls."""
     pox.listen()
     switch = pox.switch()
     con = switch.connection
@@ -150,7 +150,9 @@ def test_a_thousand_messages_of_one_turn_are_a_few_system_calls():
 
 
 def end_of_turn(pox):
-    """What has left in the turn that sends, after flush(), and in the next task's turn."""
+    """Count the bytes that have left: in the turn that sends, after flush(), and in the next
+    turn.
+    """
     from pox.lib.recoco import Task
 
     pox.listen()
@@ -217,7 +219,7 @@ def test_what_was_sent_before_disconnect_arrives():
 
 
 def vanishes(pox):
-    """The switch resets while we send."""
+    """The switch resets its connection while we send."""
     pox.listen()
     switch = pox.switch()
     other = pox.switch(2)
@@ -238,7 +240,7 @@ def test_a_switch_that_vanishes_while_we_send_is_just_lost():
 
 
 def from_another_thread(pox):
-    """launch() runs in the main thread; what it sends must not wait for other events."""
+    """launch() runs in the main thread. A message that it sends must not wait for other events."""
     pox.listen()
     switch = pox.switch()
     switch.connection.send(message(ECHO_REQUEST, b"main"))
@@ -250,7 +252,7 @@ def test_what_another_thread_sends_leaves_at_once():
 
 
 def poxs_own_connection(pox):
-    """A connection of POX's class, of a component that has kept it, and its deferred sends."""
+    """A component has kept POX's own class of connections. Its deferred sends still work."""
     from pox.openflow import of_01
 
     original = of_01.Connection.__mro__[1]
@@ -268,7 +270,7 @@ def poxs_own_connection(pox):
     deferred = pox.call(send)
     switch = Switch.__new__(Switch)
     switch.sock, switch._buffer = far, bytearray()
-    switch.receive()  # its hello
+    switch.receive()  # skips its hello
     whole = all(switch.receive() == (ECHO_REPLY, number, body) for number in range(count))
     pox.call(int)
     return {"deferred": deferred, "whole": whole, "sending": of_01.deferredSender.sending}

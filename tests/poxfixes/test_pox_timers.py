@@ -1,4 +1,4 @@
-"""Timers: a mistake in a callback ends POX's, and not ours."""
+"""Timers: a mistake in a callback ends POX's timer, and not ours."""
 
 import queue
 import time

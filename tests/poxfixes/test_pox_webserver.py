@@ -1,4 +1,4 @@
-"""POX's web server: what a connection can do to plain POX, and not to ours."""
+"""POX's web server: what a connection can do to plain POX, but not to ours."""
 
 import contextlib
 import http.client
@@ -9,16 +9,16 @@ import threading
 
 from poxharness import NEVER, SOON, in_time, on_both, on_fixed, pox_event
 
-MOST = 64  # connections that ours has at a time
+MOST = 64  # connections that our server has at a time
 CONNECTIONS = MOST + 6
 BODY = b"an answer"
 
 
 def make_server(pox, serves=None, guarded=False):
-    """A web server, plain or ours, and its address; it does not serve yet.
+    """Return a web server, plain or ours. It does not serve yet.
 
-    serves(handler): sends the body of an answer
-    guarded: leave POX's cookieguard as it is on plain POX
+    serves(handler): sends the body of an answer.
+    guarded: whether plain POX keeps its cookieguard.
     """
     from pox.web import webcore
 
@@ -41,14 +41,14 @@ def make_server(pox, serves=None, guarded=False):
 
 
 def serve(pox, serves=None, guarded=False):
-    """The address of a web server that serves."""
+    """Return the address of a web server that serves."""
     server = make_server(pox, serves, guarded)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_address
 
 
 def get(address, method="GET", **headers):
-    """Status, headers and body of an answer, as JSON can carry them."""
+    """Return status, headers and body of an answer, in a form that JSON can carry."""
     connection = http.client.HTTPConnection(*address, timeout=SOON)
     connection.request(method, "/", headers=headers)
     answer = connection.getresponse()
@@ -56,7 +56,9 @@ def get(address, method="GET", **headers):
 
 
 def closes(sock, timeout):
-    """Whether the server closes this connection within that time, whatever it says before."""
+    """Whether the server closes this connection within `timeout` seconds, whatever it sends
+    before.
+    """
     sock.settimeout(timeout)
     try:
         while sock.recv(65536):
@@ -103,7 +105,7 @@ def many_connections(pox):
     if pox.fixed:
         from edge.poxfixes import webserver
 
-        webserver._Connection.timeout = 60  # none is closed since it says nothing
+        webserver._Connection.timeout = 60  # no connection is closed because it is silent
     address = serve(pox)
     connections = [socket.create_connection(address, SOON) for _ in range(CONNECTIONS)]
     closed = queue.Queue()
@@ -126,7 +128,7 @@ def test_there_are_only_so_many_connections_at_a_time():
 
 
 def comes_in_a_burst(pox):
-    """How many connections the kernel takes while the server has no time to accept them."""
+    """Return how many connections the kernel accepts while the server has no time to do so."""
     server = make_server(pox)
     connections = []
     with contextlib.suppress(socket.timeout):
@@ -188,7 +190,7 @@ def test_a_request_is_no_line_in_the_log():
 
 
 def tells_who_it_is(pox):
-    """The Server headers of an answer and of a refusal that no handler sees."""
+    """Return the Server headers of an answer, and of a refusal that no handler sees."""
     address = serve(pox)
     with socket.create_connection(address, SOON) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 300 + b"\r\n")  # too many fields
@@ -282,7 +284,7 @@ def test_ours_serves_from_when_pox_is_up_until_it_goes_down():
 
 
 def is_not_read(pox):
-    """How many threads keep POX from its end while somebody does not read an answer."""
+    """Whether a thread that writes an answer nobody reads keeps POX from ending."""
     writing = queue.Queue()
 
     def endless(handler):

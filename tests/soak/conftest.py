@@ -1,4 +1,4 @@
-"""What the soaks are made on."""
+"""Fixtures of the soak tests."""
 
 import pytest
 from lab.faultbed import FaultBed

@@ -1,4 +1,4 @@
-"""Everything at once: flow-mods, faults, traffic, at random; then all is as it has to be."""
+"""Flow-mods, faults and traffic, all at random. At the end everything must be right."""
 
 import contextlib
 import heapq
@@ -19,18 +19,18 @@ SECONDS = float(os.environ.get("EDGE_SOAK_SECONDS", "15"))
 SEED = int(os.environ.get("EDGE_SOAK_SEED", "1"))
 MEGABYTE = 1 << 20
 PROTECTED = 65535
-"""Priority of the flows of the streams, above all others'."""
+"""Priority of the flows for the streams of frames, above all other flows."""
 
 
 class Model:
-    """The table as it should be, kept by the simplest means: strict matches only."""
+    """The table as it should be, kept in the simplest way: by strict matches only."""
 
     def __init__(self, rng):
         self.rng = rng
         self.flows = {}
-        """(match, priority) -> (cookie, actions), for flows that stay."""
+        """(match, priority) -> (cookie, actions), for flows without a timeout."""
         self.mortal = set()
-        """Keys of flows with a timeout: they may be there, or not any more."""
+        """Keys of flows with a timeout: they may be there, or may have ended."""
         self.cookies = itertools.count(1)
         numbers = (1, 2, 17, 18, 33, 34)
         self.matches = [of.match(dl_dst=frames.host_mac(n)) for n in range(100, 160)]
@@ -45,7 +45,7 @@ class Model:
         self.outputs += [of.enqueue(17, 1), of.enqueue(34, 2), of.set_vlan_vid(7), of.strip_vlan()]
 
     def flow_mod(self):
-        """One change, noted here and returned for the switch."""
+        """Choose a flow-mod, apply it to the model, and return it."""
         rng = self.rng
         key = match, priority = rng.choice(self.matches), rng.choice((0, 1, 100, 0x8000))
         actions = b"".join(rng.choices(self.outputs, k=rng.randrange(4)))
@@ -65,16 +65,16 @@ class Model:
             if rng.random() < 0.2:
                 idle, hard = rng.choice(((1, 0), (0, 1), (2, 3)))
         if idle or hard or key in self.mortal:
-            self.mortal.add(key)  # modified, it is mortal still, if it is still there
+            self.mortal.add(key)  # a modified flow stays mortal if it is still there
             if command == Command.MODIFY_STRICT:
-                # Should it have ended it would be added anew, to stay: give that one an end too.
+                # If the flow has ended, the MODIFY adds it anew. Give the new flow timeouts too.
                 idle, hard = 1, 2
         else:
             self.flows[key] = cookie, actions
         return of.flow_mod(match, actions, command, priority, cookie, idle, hard, flags=flags)
 
     def all_add(self):
-        """The flow-mods that make a table like this one."""
+        """Return the flow-mods that make a table like this one."""
         return [
             of.flow_mod(match, actions, Command.ADD, priority, cookie)
             for (match, priority), (cookie, actions) in self.flows.items()
@@ -82,7 +82,7 @@ class Model:
 
 
 class Churn:
-    """What happens to the bed, and when it is undone."""
+    """The random events, and the times at which faults are mended."""
 
     def __init__(self, bed, rng):
         self.bed, self.rng = bed, rng
@@ -93,7 +93,7 @@ class Churn:
         self._broken = set()
 
     def step(self):
-        """Do one thing, or undo one whose time has come."""
+        """Do one random thing. First mend the faults whose time has come."""
         while self._mends and self._mends[0][0] <= time.monotonic():
             self._mend()
         happening = self.rng.choices(
@@ -121,24 +121,24 @@ class Churn:
         self._broken.discard(what)
 
     def _break(self, what, break_, mend, longest):
-        """Break something unless it is broken, and mend it after a while."""
+        """Break something unless it is broken, and mend it after at most `longest` seconds."""
         if what not in self._broken:
             self._broken.add(what)
             break_()
             due = time.monotonic() + self.rng.random() * longest
             heapq.heappush(self._mends, (due, next(self._serial), what, mend))
 
-    # ---- what can happen ----
+    # ---- the events ----
 
     def change(self):
-        """A burst of flow-mods."""
+        """Send a burst of flow-mods."""
         count = self.rng.choice((1, 1, 10, 200))
         self.bed.controller.send(*(self.model.flow_mod() for _ in range(count)))
         if self.rng.random() < 0.5:
             self.bed.controller.barrier(10)
 
     def ask(self):
-        """Everything that a controller can ask."""
+        """Send requests of all kinds."""
         controller = self.bed.controller
         match = self.rng.choice(self.model.matches)
         controller.send(
@@ -152,7 +152,7 @@ class Churn:
         controller.barrier(10)
 
     def packets(self):
-        """Frames into some ports, and packet-outs."""
+        """Send frames into some ports, and a packet-out."""
         for number in (17, 18, 34):
             port = self.bed.network.ports[number]
             if number not in self._broken:
@@ -164,20 +164,20 @@ class Churn:
         self.bed.controller.send(of.packet_out(frames.udp(), actions, in_port=17))
 
     def flap(self):
-        """A cable is pulled out and plugged in again, or an interface goes down and up."""
+        """Pull out a cable, or set an interface down; later undo that."""
         number = self.rng.choice((17, 18, 34))
         port = self.bed.network.ports[number]
         change = self.rng.choice((port.set_carrier, port.set_up))
         self._break(number, lambda: change(False), lambda: change(True), 1)
 
     def port(self):
-        """A port comes, and goes."""
+        """Add a port; later remove it."""
         switch = self.bed.network.switches[2]
         if "s2" not in self._broken:
             self._break("s2", lambda: switch.add_port(5), lambda: switch.remove_port(5), 1)
 
     def switch(self):
-        """A switch dies, hangs, or loses a connection."""
+        """Break a switch or its connection in one of several ways."""
         dpid = self.rng.choice((2, 3))
         switch, relay = self.bed.network.switches[dpid], self.bed.relays[dpid]
 
@@ -204,7 +204,7 @@ class Churn:
         self._break(f"s{dpid}", *kinds[kind], 4)
 
     def leave(self):
-        """The controller goes, when all that it wanted is done, and comes back."""
+        """Close the controller's connection after a barrier, and wait for the next one."""
         controller = self.bed.controller
         controller.barrier(10)
         count = len(controller.connections)
@@ -217,7 +217,7 @@ def descriptors(pid):
 
 
 def without_cookies(bed):
-    """What is on each switch, but for the cookies."""
+    """Return the flows of each switch, without their cookies."""
     return {
         dpid: {(*flow[:3], bool(flow.cookie), flow.actions) for flow in dump(switch)}
         for dpid, switch in bed.network.switches.items()
@@ -225,16 +225,19 @@ def without_cookies(bed):
 
 
 def empty(bed, protected):
-    """Delete all flows but the streams'."""
+    """Delete all flows but those of the streams."""
     bed.controller.send(of.flow_mod(command=Command.DELETE), *protected)
     bed.controller.barrier(10)
     bed.controller.take()
 
 
 def test_after_random_changes_faults_and_traffic_everything_is_right(bed):
-    """For EDGE_SOAK_SECONDS.  The table is what the controller made of it, every switch has
-    exactly its translation, nothing else is left over anywhere, and a new aggregator that is told
-    the same table makes the same of it."""
+    """Run for EDGE_SOAK_SECONDS.
+
+    Afterwards the table is what the controller made of it, and every switch has exactly its
+    translation. Nothing else is left over. A new aggregator that gets the same table puts the same
+    flows on the switches.
+    """
     rng = random.Random(SEED)
     churn = Churn(bed, rng)
     controller, model = bed.controller, churn.model
@@ -242,7 +245,8 @@ def test_after_random_changes_faults_and_traffic_everything_is_right(bed):
         of.flow_mod(of.match(dl_dst=frames.host_mac(n)), of.output(n), priority=PROTECTED)
         for n in (2, 33)
     ]
-    # Once all that is remembered for good: queues, priority 0, statistics of ports.
+    # Cause once everything that the aggregator remembers for good: queues, priority 0, statistics
+    # of ports.
     controller.send(*protected, of.flow_mod(of.match(), model.outputs[-4:], priority=0))
     bed.network.switches[2].add_port(5)
     churn.ask()
@@ -264,7 +268,7 @@ def test_after_random_changes_faults_and_traffic_everything_is_right(bed):
 
     until(lambda: up(bed) == bed.numbers, "all ports", 15, 0.1)
     controller.barrier(10)
-    with contextlib.suppress(AssertionError):  # whatever is left is shown below
+    with contextlib.suppress(AssertionError):  # if mortal flows are left, the test fails below
         until(
             lambda: not any(map(is_mortal, controller.flow_stats())), "end of the mortal", 10, 0.1
         )
@@ -302,6 +306,6 @@ def is_mortal(flow):
 
 
 def up(bed):
-    """The numbers of the big switch's ports whose links are up."""
+    """Return the numbers of the big switch's ports whose links are up."""
     ports = bed.controller.features().ports
     return sorted(number for number, port in ports.items() if not port.state & of.LINK_DOWN)

@@ -18,26 +18,28 @@ SEED = int(os.environ.get("EDGE_SOAK_SEED", "1"))
 ENTRIES, EXITS = (1, 17, 33), (2, 18, 34)
 FLOWS = 24
 FAULTS, IDLE_ENDS = SECONDS / 10, SECONDS / 5
-"""How many it must have been for the test to say anything."""
+"""The least number of faults and of idle ends for which the test has any meaning."""
 MILLISECOND = 0.001
-"""Seconds.  A flow-removed says how long a flow was there in whole ones."""
+"""Seconds. A flow-removed gives the duration in whole milliseconds."""
 PROMPT = 0.3
-"""Seconds that the aggregator may take for what has its time: it looks at it ten times a second."""
+"""Seconds that the aggregator may be late: it looks at its timers ten times a second."""
 OLD = 0.6
-"""Seconds: what switches have said of a flow is not taken for true for longer (member._STALL, and
-a tick of the aggregator)."""
+"""Seconds for which the aggregator may rely on a switch's answer about a flow (session._STALL and
+one tick of the aggregator).
+"""
 TOLD = 2.0 + PROMPT
-"""Seconds from a flow's end to its flow-removed: a switch that does not tell what it has counted
-is waited for (removals.PATIENCE)."""
+"""Seconds from a flow's end to its flow-removed. The aggregator waits so long for a switch that
+does not report its counters (removals.LONGEST_WAIT).
+"""
 
 
 class Flow:
-    """One flow after the other in the same place; each has an address of its own.
+    """A flow. When it ends, another Flow with another address takes its place.
 
-    The aggregator's clock for it began between `added` and `known`, when an echo request that was
-    sent after the flow had been answered.
+    The aggregator's clock for the flow started between `added` and `known`: at `known` the echo
+    request behind the flow-mod was answered.
 
-    uses: when frames were sent that have come out, and when they were seen there
+    uses: (sent, seen) for each frame that came out: when it was sent, and when it was seen.
     """
 
     numbers = itertools.count(1000)
@@ -54,7 +56,7 @@ class Flow:
         self.known = None
 
     def add(self, controller):
-        """Have it added."""
+        """Send the flow-mod, and an echo request behind it."""
         fields = {"dl_dst": self.address}
         if self.in_port:
             fields["in_port"] = self.in_port
@@ -71,30 +73,30 @@ class Flow:
 
 
 class Ways:
-    """How long frames and messages have been on their way: how busy the machine has been.
+    """How long frames and messages were on their way: a measure of how busy the machine is.
 
-    A switch, the aggregator or this test may have to wait for the processor; what they are late
-    for then is as late.
+    A switch, the aggregator or this test may have to wait for the processor. Everything that they
+    do then is late by as much.
     """
 
     def __init__(self):
         self._ended = collections.deque(maxlen=10000)
 
     def add(self, begin, end):
-        """Something that was on its way from `begin` on has come."""
+        """Note something that was on its way from `begin` to `end`."""
         self._ended.append((begin, end))
 
     def longest(self, since):
-        """The longest of those that have come since then."""
+        """Return the longest way that ended after `since`, in seconds."""
         return max((end - begin for begin, end in self._ended if end >= since), default=0)
 
 
 class Faults:
-    """Cuts off switches 2 and 3, each in one way at a time, and mends that.
+    """Cuts off switches 2 and 3, one fault at a time for each, and mends the faults.
 
-    None is frozen: when it goes on Open vSwitch by itself ends flows whose frames have waited.
+    No switch is frozen: after a freeze Open vSwitch itself ends flows whose frames have waited.
 
-    told: what was done, and when
+    told: (time, text) of each fault and each repair.
     """
 
     def __init__(self, bed, rng):
@@ -139,7 +141,7 @@ class Faults:
 
 
 class Soak:
-    """Flows, frames for them, and what becomes of both."""
+    """The flows, the frames for them, and what becomes of both."""
 
     def __init__(self, bed, rng):
         self.bed, self.rng = bed, rng
@@ -148,7 +150,7 @@ class Soak:
         self.ended = Counter()
         self.flows = {priority: Flow(rng, priority) for priority in range(1000, 1000 + FLOWS)}
         self.used = {priority: rng.choice(ENTRIES) for priority in self.flows}
-        """Where frames for each flow enter; None while there are none."""
+        """The port where frames for each flow enter; None while it gets no frames."""
         self._change = 0.0
         self._payloads = itertools.count()
         self._in_flight = {}
@@ -158,12 +160,12 @@ class Soak:
             flow.add(bed.controller)
 
     def done(self):
-        """Whether enough has happened."""
+        """Whether enough faults and idle ends have happened."""
         faults = sum(self.faults.done.values())
         return faults >= FAULTS and self.ended[RemovedReason.IDLE_TIMEOUT] >= IDLE_ENDS
 
     def step(self):
-        """Send some frames; look at what has come."""
+        """Send some frames; look at frames and messages that have come."""
         now = time.monotonic()
         self.faults.step(now)
         if now > self._change:
@@ -195,7 +197,7 @@ class Soak:
                     flow, sent = self._in_flight.pop(frame)
                     seen = time.monotonic()
                     flow.uses.append((sent, seen))
-                    if flow.in_port:  # others may go by the aggregator, and wait for a cut cable
+                    if flow.in_port:  # others may wait in the aggregator for a cut cable
                         self.ways.add(sent, seen)
 
     def _hear(self):
@@ -216,19 +218,18 @@ class Soak:
             assert message.type != Type.ERROR, message
 
     def _ask_for_echo(self):
-        """There is always one on its way."""
+        """Send an echo request. One is always on its way."""
         self._echo = time.monotonic()
         self.bed.controller.send(of.message(Type.ECHO_REQUEST))
 
     def _removed(self, removed, looked_at):
-        """
-        A flow has ended; fail if it should not have, or not then, or counts too much.
+        """Check a flow-removed: the flow may end, at this time, and with these counters.
 
-        looked_at: when we had not been told yet
+        looked_at: a time at which the flow-removed had not come yet.
         """
         flow = self.flows[removed.priority]
         assert removed.match["dl_dst"] == flow.address, "it has ended twice"
-        # Between these moments it has ended.
+        # The flow has ended between these two moments.
         earliest = flow.added + removed.duration
         latest = flow.known + removed.duration + MILLISECOND
         late = max(self.ways.longest(latest - OLD), time.monotonic() - self._echo)
@@ -238,8 +239,9 @@ class Soak:
             if removed.duration < flow.idle:
                 wrong.append("it was too young")
             asked = self._asked(flow)
-            # What the switches did not know when they were asked could not be taken into account,
-            # for as long as their answers were good; nor what came while they told unasked.
+            # The aggregator cannot know of a frame that a switch had not seen when it was asked.
+            # Nor can it know of later frames, for as long as the answers are valid, or while the
+            # switches report without being asked.
             before = earliest - late if asked is None else max(asked, earliest - OLD - late)
             for sent, seen in reversed(flow.uses):
                 if sent + flow.idle > latest and seen < before:
@@ -257,13 +259,13 @@ class Soak:
         self.ended[removed.reason] += 1
 
     def _asked(self, flow):
-        """When the switches were asked whether a flow was idle that has ended so, if they were."""
+        """Return when the switches were asked whether this flow was idle; None if they were not."""
         told = rf"dl_dst={flow.address}\b.*: idle on all switches; asked ([\d.]+) s after"
         found = re.search(told, self.bed.aggregator.log())
         return flow.added + float(found[1]) if found else None
 
     def _story(self, flow, removed, end, late):
-        """All that is known of a flow; times are relative to its end."""
+        """Describe the flow for a failure. Times are relative to its end."""
         lines = [
             f"in_port={flow.in_port} idle={flow.idle} hard={flow.hard} late={late:.3f} {removed}",
             f"added {flow.added - end:.3f} known {flow.known - end:.3f}",
@@ -275,7 +277,7 @@ class Soak:
 
 
 def test_no_flow_in_use_ends_while_switches_come_and_go(bed):
-    """For EDGE_SOAK_SECONDS: random frames, and control connections that are cut at random."""
+    """Random frames, and control connections that are cut at random, for EDGE_SOAK_SECONDS."""
     soak = Soak(bed, random.Random(SEED))
     begin = time.monotonic()
     while time.monotonic() < begin + SECONDS or not soak.done():

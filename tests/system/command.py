@@ -12,14 +12,14 @@ from lab.namespaces import Namespace
 
 PACKAGE = os.path.join(REPOSITORY, "pox_ext")
 PATIENCE = 30.0
-"""Seconds until a command that is to end has ended."""
+"""Seconds within which a command that ends by itself must have ended."""
 
 AT_ONCE = 8
-"""Commands that run at the same time."""
+"""How many commands run at the same time."""
 
 
 class Ended(NamedTuple):
-    """What a command left."""
+    """The exit status and the output of a command."""
 
     status: int
     output: str
@@ -32,9 +32,9 @@ def typed(
     python: str = sys.executable,
     pythonpath: Optional[str] = PACKAGE,
 ) -> Iterator[subprocess.Popen]:
-    """`python pox.py WORDS` in a network namespace, until the end of the block.
+    """Run `python pox.py WORDS` in a network namespace until the end of the block.
 
-    pythonpath: where it finds the component; None for nowhere but what `python` has.
+    pythonpath: where POX finds the component; None if it is installed for `python`.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -53,20 +53,20 @@ def typed(
     try:
         yield process
     finally:
-        # Not kill: the lines that coverage.py has counted are saved at an orderly end.
+        # Terminate, not kill: coverage.py saves its counts at an orderly end.
         process.terminate()
         process.communicate(timeout=PATIENCE)
 
 
 def ended(namespace: Namespace, *words: str, **how: Optional[str]) -> Ended:
-    """What `python pox.py WORDS` leaves when it has ended by itself; fails if it does not end."""
+    """Run `python pox.py WORDS`, which must end by itself; return its status and output."""
     with typed(namespace, *words, **how) as process:
         output, _ = process.communicate(timeout=PATIENCE)
     return Ended(process.returncode, output)
 
 
 def all_ended(namespace: Namespace, commands: Sequence[Sequence[str]]) -> list[Ended]:
-    """What each of these commands leaves, some of them running at the same time."""
+    """Run these commands, some at the same time; return their statuses and outputs."""
     found: list[Ended] = []
     for start in range(0, len(commands), AT_ONCE):
         with contextlib.ExitStack() as stack:

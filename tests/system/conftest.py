@@ -8,7 +8,9 @@ from .look import Snoop
 
 @pytest.fixture
 def make_prepared(root):
-    """Makes a big switch out of a network that the test has prepared before it is connected."""
+    """Make a big switch. A function of the test prepares its network before the switches
+    connect.
+    """
     made = []
 
     def make(prepare, **kwargs):

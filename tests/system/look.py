@@ -1,4 +1,4 @@
-"""What is on a switch, and what goes to it, as a user sees them: with ovs-ofctl."""
+"""The flows of a switch, and the messages to it, as a user sees them with ovs-ofctl."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from command import dying_with_parent
 
 
 class Flow(NamedTuple):
-    """A line of `ovs-ofctl dump-flows`.  `match` and `actions` are as they stand there."""
+    """A line of `ovs-ofctl dump-flows`. `match` and `actions` are in ovs-ofctl's words."""
 
     table: int
     priority: int
@@ -27,12 +27,12 @@ class Flow(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """What it does, in short."""
+        """The flow as one short line, without counters."""
         return f"table={self.table} priority={self.priority} {self.match}: {self.actions}"
 
 
 def dump(switch: Switch) -> list[Flow]:
-    """All flows of a switch."""
+    """Return all flows of a switch."""
     return [
         _flow(line)
         for line in switch.ovs.ofctl("dump-flows", switch.name, "--no-names").splitlines()
@@ -69,17 +69,17 @@ _SAID = {
 
 
 def rules(switch: Switch, *tables: int) -> set[str]:
-    """What the flows of a switch do (in these tables, or in all), in short."""
+    """Return the flows of a switch (in these tables, or in all) as short lines."""
     return {flow.rule for flow in dump(switch) if not tables or flow.table in tables}
 
 
 def of_the_controller(switch: Switch) -> list[Flow]:
-    """The flows that are not service rules."""
+    """Return all flows of a switch but the service rules."""
     return [flow for flow in dump(switch) if flow.cookie]
 
 
 def service_rules(ports: tuple[int, ...] = (1, 2), tunnel: int = 3) -> set[str]:
-    """The design's table, for a switch with these ports."""
+    """Return the design's service rules for a switch with these ports."""
     return {
         f"table=0 priority=32768 in_port={tunnel}: resubmit(,1)",
         "table=0 priority=0 any: resubmit(,2)",
@@ -94,7 +94,7 @@ def service_rules(ports: tuple[int, ...] = (1, 2), tunnel: int = 3) -> set[str]:
 class Snoop:
     """`ovs-ofctl snoop`: the OpenFlow messages between a switch and its controller.
 
-    bed: the big switch, which is asked for a packet-out where a mark is needed.
+    bed: the big switch. It sends a packet-out where a mark in the output is needed.
     """
 
     def __init__(self, bed, dpid: int) -> None:
@@ -114,7 +114,7 @@ class Snoop:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         deadline = time.monotonic() + 10
-        while not self._mark(0.1):  # it says nowhere that it listens
+        while not self._mark(0.1):  # ovs-ofctl does not say when it listens
             assert time.monotonic() < deadline, "ovs-ofctl snoop shows nothing"
         self.changes()
 
@@ -125,7 +125,9 @@ class Snoop:
                 self._more.notify_all()
 
     def _mark(self, timeout: float) -> bool:
-        """Have a packet-out sent that is the only one like it; True when it is in the lines."""
+        """Send a unique packet-out; return whether it appears in the output within `timeout`
+        seconds.
+        """
         self._marks += 1
         mark = "dl_src=" + frames.host_mac(0xFE0000000000 + self._marks)
         frame = frames.ethernet(src=mark[len("dl_src=") :], ethertype=0x88B5)
@@ -138,7 +140,7 @@ class Snoop:
             return self._more.wait_for(seen, timeout)
 
     def changes(self) -> list[str]:
-        """The flow-mods since the last time, without their xids."""
+        """Return the flow-mods since the last call, without their xids."""
         assert self._mark(10), "ovs-ofctl snoop shows nothing"
         with self._more:
             lines, self.lines = self.lines, []
@@ -149,7 +151,7 @@ class Snoop:
         ]
 
     def stop(self) -> None:
-        """End it."""
+        """End ovs-ofctl."""
         self._process.terminate()
         self._process.wait()
         self._reader.join()

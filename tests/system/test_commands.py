@@ -1,4 +1,4 @@
-"""What a user types, right and wrong."""
+"""Commands that a user types, right and wrong."""
 
 import glob
 import inspect
@@ -18,8 +18,8 @@ from .command import all_ended, ended, typed
 
 IPS = "--ips=172.16.0.1,172.16.0.2"
 
-# What is typed after `./pox.py edge.aggregator`, and what the line has to name.  More is wrong in
-# unit/test_options.py.
+# Each key follows `./pox.py edge.aggregator`; the error line must contain the value.
+# unit/test_options.py has more wrong options.
 WRONG = {
     "": "--ips",
     "--ips": "--ips",
@@ -59,7 +59,7 @@ def namespace(root):
 
 @pytest.fixture(scope="module")
 def left(namespace):
-    """What the wrong commands left, by what was typed."""
+    """The statuses and outputs of the wrong commands, by the words typed."""
     commands = [["edge.aggregator", *shlex.split(words)] for words in WRONG]
     return dict(zip(WRONG, all_ended(namespace, commands)))
 
@@ -89,7 +89,7 @@ def options():
 
 
 def pythons():
-    """An interpreter of each supported version, None where there is none, by version."""
+    """Return an interpreter of each supported version; None for a version that is missing here."""
     found = {}
     for version in ("3.9", "3.10", "3.11", "3.12"):
         places = glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}.*/bin/python3"))
@@ -99,7 +99,7 @@ def pythons():
 
 
 def usable(python):
-    """Whether it is one that runs: pyenv leaves commands behind that do not."""
+    """Whether this interpreter runs. pyenv leaves commands behind that do not."""
     return python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
 
 
@@ -116,7 +116,7 @@ def python(version):
 
 @every_python
 def test_help_explains_every_option(namespace, python):
-    """`./pox.py help`, which needs help itself: inspect.getargspec() is gone since Python 3.11."""
+    """`./pox.py help` needs a repair itself: inspect.getargspec() was removed in Python 3.11."""
     status, output = ended(namespace, "help", "--edge.aggregator", python=python)
     assert status == 0 and "Traceback" not in output
     for option in options():
@@ -129,7 +129,9 @@ def test_help_explains_every_option(namespace, python):
 
 
 def answers(namespace, controller):
-    """Whether the aggregator is there: upstream it has connected, and switches are taken."""
+    """Wait until the aggregator has connected upstream and accepts switches; return its
+    features.
+    """
     features = controller.wait_until_connected() and controller.features()
     switch = Connection.open(namespace, 6633)
     switch.wait_for_hello()
@@ -139,7 +141,7 @@ def answers(namespace, controller):
 
 @every_python
 def test_it_passes_traffic_on_every_python(make_big_switch, python):
-    """A BigSwitch is ready when every switch has sent a frame to every other."""
+    """make_big_switch returns when every switch has sent a frame to every other."""
     from lab import frames
     from lab import openflow10 as of
 
@@ -165,7 +167,7 @@ def test_the_big_switch_has_the_datapath_id_that_it_is_given(text, dpid):
 
 
 def test_the_documented_command_finds_the_documented_controller():
-    """`./pox.py log.level --DEBUG edge.aggregator --ips=...`: 127.0.0.1, port 7744."""
+    """`./pox.py log.level --DEBUG edge.aggregator --ips=...` connects to 127.0.0.1, port 7744."""
     with Namespace() as namespace, Controller(namespace, port=7744) as controller:
         words = ("log.level", "--DEBUG", "edge.aggregator", IPS)
         with typed(namespace, *words):
@@ -178,7 +180,7 @@ def test_the_documented_command_finds_the_documented_controller():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The python of a fresh virtual environment into which the project has been installed."""
+    """The python of a new virtual environment in which the project is installed."""
     place = tmp_path_factory.mktemp("source")
     for name in ("setup.py", "MANIFEST.in", "README.md", "LICENSE", "requirements-test.txt"):
         shutil.copy(os.path.join(REPOSITORY, name), place)
@@ -193,7 +195,7 @@ def installed(tmp_path_factory):
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     if subprocess.run([*pip, "--retries=1", "setuptools", "wheel"]).returncode:
         pytest.skip("needs PyPI, for setuptools and wheel")
-    # Nothing else comes from PyPI.
+    # Nothing else may come from PyPI.
     subprocess.run([*pip, "--no-index", "--no-build-isolation", "."], cwd=place, check=True)
     return python
 
@@ -206,7 +208,9 @@ def test_an_installed_component_is_found_by_pox(installed):
 
 
 def test_an_uninstalled_one_is_not(namespace, tmp_path):
-    """So that the test above says something."""
+    """Without the installation POX does not find the component, so the test above means
+    something.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
     python = str(tmp_path / "bin" / "python3")
     status, output = ended(namespace, "edge.aggregator", IPS, python=python, pythonpath=None)

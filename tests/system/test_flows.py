@@ -1,4 +1,4 @@
-"""How the controller's flows are on the switches: where, how many, and what touches them."""
+"""The controller's flows on the switches: where they are, how many, and what changes them."""
 
 import pytest
 from lab import frames
@@ -17,7 +17,9 @@ def on(big_switch, dpid):
 
 
 def tunnel_counts(big_switch, dpid):
-    """Frames that came out of a switch's tunnel, by key; discovery's left out."""
+    """Return how many frames came out of a switch's tunnel, by key. Discovery's frames are left
+    out.
+    """
     return {
         flow.match: flow.packets
         for flow in dump(big_switch.network.switches[dpid])
@@ -71,7 +73,7 @@ def test_a_local_frame_crosses_no_tunnel(big_switch):
 
 
 def test_a_frame_is_looked_up_once_where_it_enters(big_switch):
-    """Behind the tunnel only table 1 sees it: the flow's copy there counts nothing."""
+    """Behind the tunnel only table 1 sees the frame. The flow's copy there counts nothing."""
     big_switch.controller.flow_mod(of.match(), of.output(18))
     big_switch.wires.send(1, A_FRAME)
     big_switch.expect({18: [A_FRAME]})
@@ -111,7 +113,9 @@ def test_outputs_one_after_the_other(bed, actions, expected):
 
 @pytest.mark.parametrize("other", [18, 2, Port.FLOOD], ids=["remote", "local", "flood"])
 def test_an_output_after_a_look_into_the_table(bed, other):
-    """What the flow that is found there does to the packet, it does to what comes after, too."""
+    """The flow that OFPP_TABLE finds also loads the tunnel's fields. The output after it must load
+    its own.
+    """
     bed.controller.flow_mod(of.match(in_port=1), of.output(other))
     bed.controller.packet_out(
         A_FRAME, [of.output(17), of.output(Port.TABLE), of.output(17)], in_port=1
@@ -123,7 +127,9 @@ def test_an_output_after_a_look_into_the_table(bed, other):
 
 
 def test_keys_of_queues_lead_where_they_did_and_are_given_back(make_big_switch):
-    """Right behind the end of the last flow, too; when nothing can use them, their rules go."""
+    """A key keeps its rule for packets behind the end of the last flow. When nothing can use the
+    key any more, its rule is removed.
+    """
     big_switch = make_big_switch(3)
     controller, s2 = big_switch.controller, big_switch.network.switches[2]
     from_s1 = of.packet_out(A_FRAME, of.enqueue(17, 2), 1)
@@ -172,7 +178,9 @@ def test_a_flow_without_in_port_is_on_every_switch(big_switch):
 
 @pytest.mark.parametrize("in_port", [3, 16, 33, 4000, 0, Port.LOCAL, Port.CONTROLLER])
 def test_a_flow_for_a_port_that_is_not_there_can_be_read_back_and_deleted(big_switch, in_port):
-    """As on an Open vSwitch bridge.  It must not match what comes out of a tunnel: 3 is one."""
+    """An Open vSwitch bridge does the same. A flow for in_port 3, a tunnel port's number, must not
+    match frames out of the tunnel.
+    """
     big_switch.controller.flow_mod(of.match(in_port=in_port), of.output(18), cookie=9)
     (flow,) = big_switch.controller.flow_stats()
     assert flow.match == {"in_port": in_port} and flow.cookie == 9
@@ -216,7 +224,7 @@ def test_port_stats_have_the_big_switch_s_numbers(big_switch):
 
 
 def history(flow: Flow):
-    """What a flow loses when it is deleted and added again."""
+    """What a flow would lose if it were deleted and added again."""
     return flow.rule, flow.cookie, flow.packets, flow.octets
 
 
@@ -234,7 +242,9 @@ def history(flow: Flow):
     ids=["ADD", "ADD above", "ADD flood", "ADD drop", "DELETE", "MODIFY", "ADD priority 0"],
 )
 def test_a_second_flow_mod_leaves_the_first_flow_alone(big_switch, second):
-    """Its counters, its duration and its cookie on the switches, and what the controller reads."""
+    """The first flow keeps its counters, duration and cookie on the switches, and for the
+    controller.
+    """
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(18), cookie=5, priority=50)
     big_switch.wires.send(1, A_FRAME)
     big_switch.expect({18: [A_FRAME]})
@@ -348,7 +358,7 @@ def test_the_cost_of_a_change_does_not_depend_on_the_table(big_switch, snoops, c
 
 
 def test_what_changes_nothing_sends_nothing(big_switch, snoops):
-    """Reading, and flow-mods that hit nothing or are refused."""
+    """Statistics requests, and flow-mods that match nothing or are refused, send no flow-mods."""
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(2))
     snoops[1].changes(), snoops[2].changes()
     big_switch.controller.flow_mod(of.match(in_port=2), command=of.Command.DELETE)
@@ -358,15 +368,17 @@ def test_what_changes_nothing_sends_nothing(big_switch, snoops):
     assert snoops[1].changes() == [] and snoops[2].changes() == []
 
 
-# ---- as long as a message can be ----
+# ---- the longest messages ----
 
 MOST = (65535 - 72) // 8
-"""Outputs that a flow-mod has room for."""
+"""How many outputs a flow-mod has room for."""
 
 
 @pytest.mark.parametrize("count", [8179, 8180, MOST])
 def test_a_flow_with_as_many_actions_as_there_can_be(big_switch, count):
-    """From 8180 on it does not fit into a statistics reply, and Open vSwitch leaves it out."""
+    """A flow with 8180 actions or more does not fit into a statistics reply. Open vSwitch leaves it
+    out.
+    """
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(2) * count)
     big_switch.controller.flow_mod(of.match(in_port=2), of.output(1), cookie=5)
     counts = sorted(len(f.actions) // 8 for f in big_switch.controller.flow_stats())
@@ -378,7 +390,7 @@ def test_a_flow_with_as_many_actions_as_there_can_be(big_switch, count):
 
 @pytest.mark.parametrize("count", [2000, 8000])
 def test_many_outputs_to_a_remote_port(big_switch, count):
-    """They need little more room in the switch's flow-mod than in the controller's."""
+    """Such outputs need little more room in the switch's flow-mod than in the controller's."""
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(17) * count, cookie=5)
     (flow,) = big_switch.controller.flow_stats()
     assert (flow.cookie, len(flow.actions)) == (5, 8 * count)
@@ -386,7 +398,7 @@ def test_many_outputs_to_a_remote_port(big_switch, count):
 
 
 def test_a_flow_that_no_message_to_the_switch_has_room_for_is_refused_and_on_none(big_switch):
-    """OFPBAC_TOO_MANY; and what was there before stays."""
+    """The error is OFPBAC_TOO_MANY, and the old flow stays."""
     big_switch.controller.flow_mod(of.match(), of.output(2), cookie=5)
     actions = (of.set_vlan_vid(1) + of.output(17) + of.output(18)) * (MOST // 3)
     error = big_switch.controller.error_for(of.flow_mod(of.match(), actions, cookie=6))

@@ -1,4 +1,4 @@
-"""What is on every switch whatever the controller does: the design's table."""
+"""The service rules, which are on every switch whatever the controller does."""
 
 import re
 
@@ -12,7 +12,7 @@ from .look import dump, of_the_controller, rules, service_rules
 
 @pytest.fixture(scope="module")
 def fresh(root):
-    """A big switch that no test has asked for anything yet."""
+    """A big switch that no test has used yet."""
     big_switch = BigSwitch()
     yield big_switch
     big_switch.stop()
@@ -36,7 +36,7 @@ def test_what_the_controller_adds_is_in_table_2_alone(fresh):
 
 
 def test_the_tunnel_port_takes_no_part_in_floods(fresh):
-    """And so does LOCAL, which the big switch has not."""
+    """Nor does LOCAL, which the big switch does not have."""
     for switch in fresh.network.switches.values():
         shown = switch.ovs.ofctl("show", switch.name)
         config = dict(re.findall(r"^ \S+\((\S+)\): .*\n +config: +(.*)$", shown, re.MULTILINE))
@@ -53,7 +53,7 @@ def test_with_three_ports_there_is_a_rule_for_each(make_big_switch):
     assert rules(big_switch.network.switches[1]) == service_rules((1, 2, 3), tunnel=4)
 
 
-# ---- flows of priority 0, which is the table-miss rule's ----
+# ---- flows of priority 0, which the table-miss rule has too ----
 
 A_FRAME = frames.udp()
 
@@ -68,7 +68,7 @@ def test_a_flow_of_priority_0_beats_the_miss_rule(big_switch):
 
 @pytest.mark.parametrize("actions, expected", [(of.output(18), {18: [A_FRAME]}), (b"", {})])
 def test_an_all_wildcard_flow_of_priority_0_takes_every_frame(big_switch, actions, expected):
-    """It has the miss rule's match and priority, and neither overwrites the other."""
+    """The flow has the miss rule's match and priority. Neither overwrites the other."""
     big_switch.controller.flow_mod(of.match(), actions, priority=0, cookie=7)
     for port in (1, 2, 17):
         big_switch.wires.send(port, A_FRAME)
@@ -89,7 +89,7 @@ def test_every_other_priority_is_above_0(big_switch):
 
 
 def test_two_flows_of_priority_0(big_switch):
-    """One more narrow than the other and both above the miss: Open vSwitch takes either."""
+    """Flows for different ports: both are above the miss rule."""
     big_switch.controller.flow_mod(of.match(in_port=1), of.output(2), priority=0)
     big_switch.controller.flow_mod(of.match(in_port=17), of.output(18), priority=0)
     big_switch.wires.send(1, A_FRAME)

@@ -1,4 +1,4 @@
-"""Switches, ports and tunnels that come later, are missing, or cannot be numbered."""
+"""Switches, ports and tunnels that appear later, are missing, or cannot be numbered."""
 
 import re
 import time
@@ -17,12 +17,12 @@ TARGET = f"tcp:{CONTROL_ADDRESS}:{OPENFLOW_PORT}"
 
 
 def warnings(big_switch):
-    """What the operator has been warned of."""
+    """Return the warnings and errors in the log."""
     return re.findall(r"^(?:WARNING|ERROR):edge[^:]*:(.*)$", big_switch.aggregator.log(), re.M)
 
 
 def passes(big_switch, source, target):
-    """Whether a frame gets from one port to the other, and nowhere else."""
+    """Fail unless a frame gets from one port to the other, and nowhere else."""
     match = of.match(in_port=source)
     big_switch.controller.flow_mod(match, of.output(target))
     big_switch.wires.send(source, A_FRAME)
@@ -32,7 +32,7 @@ def passes(big_switch, source, target):
 
 
 def wait_until_it_passes(big_switch, source, target):
-    """Tunnels are found in the end; nothing that this side could see says when."""
+    """Send frames until one arrives. The source's side cannot see when its tunnel is discovered."""
     frame = frames.numbered(source)
     big_switch.controller.flow_mod(of.match(in_port=source), of.output(target))
     deadline = time.monotonic() + 20
@@ -44,17 +44,17 @@ def wait_until_it_passes(big_switch, source, target):
 
 
 def floods_to(big_switch, source, port=Port.FLOOD):
-    """The ports where a flooded frame comes out."""
+    """Return the ports where a flooded frame comes out."""
     big_switch.controller.packet_out(A_FRAME, of.output(port), in_port=source)
     return sorted(big_switch.wires.capture())
 
 
-# ---- what comes later ----
+# ---- switches and ports that appear later ----
 
 
 @pytest.fixture
 def half(make_prepared):
-    """A big switch over s1; s2 is there, but has not connected."""
+    """A big switch over s1. s2 exists, but has not connected."""
 
     def only_s1(network):
         network.switches[2].connect = lambda target: None
@@ -95,7 +95,9 @@ def test_flows_that_name_ports_of_a_switch_that_connects_later(half):
 
 
 def test_a_flow_that_grows_too_long_when_a_switch_connects_costs_only_itself(half):
-    """What names a switch that is not there needs no room; later it does not fit any more."""
+    """Outputs to a switch that is not there take no room in the translation. Once it is there they
+    take too much.
+    """
     long = (of.set_vlan_vid(1) + of.output(17) + of.output(18)) * 2700
     half.controller.flow_mod(of.match(dl_type=0x88B5), long, cookie=1)
     half.controller.flow_mod(of.match(in_port=1), of.output(17), cookie=2, priority=9)
@@ -119,7 +121,7 @@ def test_floods_reach_a_switch_from_when_it_connects(half):
 
 
 def test_what_no_switch_holds_is_deleted_with_all_others(half):
-    """Its timeouts, which run here, end with it."""
+    """The timeouts of such a flow run in the aggregator, and end with it."""
     removed = {"flags": of.Flag.SEND_FLOW_REM, "idle_timeout": 1, "hard_timeout": 1}
     half.controller.flow_mod(of.match(in_port=18), of.output(1), cookie=1, **removed)
     half.controller.flow_mod(of.match(in_port=17), of.output(1), cookie=2, idle_timeout=1)
@@ -129,12 +131,12 @@ def test_what_no_switch_holds_is_deleted_with_all_others(half):
     flow = of.unpack_flow_removed(message.body)
     assert (flow.cookie, flow.reason) == (1, of.RemovedReason.DELETE)
     with pytest.raises(AssertionError):
-        half.controller.expect(of.Type.FLOW_REMOVED, 2)  # none when their time would be up
+        half.controller.expect(of.Type.FLOW_REMOVED, 2)  # the timeouts bring none
     assert "Timer" not in half.aggregator.log()
 
 
 def test_a_packet_out_like_one_before_goes_where_the_switches_are_now(half):
-    """What has been found out about one is remembered for the next, as long as it holds."""
+    """How a packet-out is done is remembered for equal ones, as long as it holds."""
     alone, together = ([2], [1, 2]), ([2, 17, 18], [1, 2, 18])
     second = half.network.switches[2]
 
@@ -197,12 +199,12 @@ def test_a_flow_that_names_a_port_that_is_added_later(make_big_switch):
     assert floods_to(big_switch, 17, Port.ALL) == [1, 2, 5, 18, 21]
 
 
-# ---- what cannot be ----
+# ---- what cannot be numbered or reached ----
 
 
 @pytest.fixture
 def extra_ports():
-    """Makes ports beside those of the lab; their cables end here."""
+    """Make ports beside the lab's. The test holds the other end of their cables."""
     made = []
 
     def add(switch, name, number):
@@ -219,7 +221,7 @@ def extra_ports():
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_port_above_the_formula_is_left_out_and_named(make_prepared, extra_ports, when):
-    """It could be taken for a port of another switch: 20 is port 4 of s2."""
+    """It could be taken for another switch's port: 20 is port 4 of s2."""
     left_out = []
 
     def add(network):
@@ -229,12 +231,12 @@ def test_a_port_above_the_formula_is_left_out_and_named(make_prepared, extra_por
     if when == "after":
         add(big_switch.network)
     big_switch.aggregator.wait_for_log("s1-big")
-    # What has been sent to the switch because of it is in force behind a barrier.
+    # A barrier: then all that was sent to the switch because of the port is in force.
     big_switch.controller.barrier()
     (warning,) = warnings(big_switch)
     assert re.search(r"switch 1\b.*port 20 \(s1-big\).*left out.*--max_ports", warning)
     assert sorted(big_switch.controller.features().ports) == [1, 2, 17, 18]
-    # Nothing goes there, and nothing comes from there.
+    # No frame goes to that port, and no frame comes from it.
     assert floods_to(big_switch, 1) == [2, 17, 18]
     assert floods_to(big_switch, 17, Port.ALL) == [1, 2, 18]
     big_switch.controller.flow_mod(of.match(), of.output(Port.ALL))
@@ -279,7 +281,7 @@ def test_a_switch_without_tunnel_port_is_named_and_its_own_ports_work(make_prepa
     big_switch.expect({}, [of.PacketIn(of.NO_BUFFER, 60, 17, 0, A_FRAME)])
     (warning,) = [text for text in warnings(big_switch) if "tunnel IP" not in text]
     assert re.search(r"switch 2\b.*no tunnel port.*tunN", warning)
-    # And when it gets one it is part of the whole.
+    # When it gets a tunnel port, it can reach the others and be reached.
     second = big_switch.network.switches[2]
     second.ovs.add_tunnel("s2", "tun2", second.tunnel_ip)
     wait_until_it_passes(big_switch, 1, 17)
@@ -287,7 +289,7 @@ def test_a_switch_without_tunnel_port_is_named_and_its_own_ports_work(make_prepa
 
 
 def test_a_switch_with_two_tunnel_ports_is_named_and_its_own_ports_work(make_prepared):
-    """Neither is used: nothing says which one the others reach."""
+    """Neither is used: the aggregator cannot know which of them the other switches reach."""
 
     def double(network):
         network.switches[2].ovs.add_tunnel("s2", "tun22", "172.16.0.22")
@@ -316,7 +318,7 @@ def test_an_ip_that_no_switch_answers_for_is_named(make_big_switch):
 
 
 def test_a_switch_whose_ip_is_not_named_keeps_its_own_ports(make_big_switch):
-    """The others do not know where to send."""
+    """The other switches do not know its address."""
     big_switch = make_big_switch(switches=3, ready=False, options=["--ips=172.16.0.1,172.16.0.3"])
     big_switch.controller.wait_until_connected()
     big_switch.wait_for_ports([1, 2, 17, 18, 33, 34])
@@ -330,7 +332,7 @@ def test_a_switch_whose_ip_is_not_named_keeps_its_own_ports(make_big_switch):
 
 
 def test_two_switches_with_one_datapath_id(make_prepared):
-    """The first stays, the second is refused and named."""
+    """The first one stays. The second is refused and named in the log."""
     later = []
 
     def not_s3(network):

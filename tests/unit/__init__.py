@@ -1,1 +1,1 @@
-"""Pure tests: no switch, no POX that runs, no network."""
+"""Pure tests: no switch, no running POX, no network."""

@@ -1,4 +1,4 @@
-"""POX's core, which modules of POX want when they are imported; it never goes up here."""
+"""Creates POX's core, which modules of POX need when they are imported. It never goes up here."""
 
 import pox.core
 

@@ -1,4 +1,4 @@
-"""What unit tests put in the place of the things around the one that they test."""
+"""Stand-ins for the things around the one that a unit test tests."""
 
 import struct
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ PORTS = [phy_port(1, "s1-eth1"), phy_port(2, "s1-eth2"), phy_port(TUNNEL, "tun1"
 
 
 class Connection:
-    """A switch's connection: keeps what is sent."""
+    """A switch's connection. It keeps what is sent."""
 
     def __init__(self):
         self.sent = b""
@@ -41,7 +41,7 @@ class Connection:
         self.closed = self.reason = reason
 
     def take(self):
-        """The messages sent since the last time."""
+        """Return the messages sent since the last call."""
         messages = []
         while self.sent:
             length = int.from_bytes(self.sent[2:4], "big")
@@ -51,7 +51,7 @@ class Connection:
 
 
 class Flow(NamedTuple):
-    """A flow of the big switch, as far as it is needed to bring a switch up to date."""
+    """A flow of the big switch, as far as Resync needs it."""
 
     cookie: int
     actions: act.Actions
@@ -61,7 +61,7 @@ class Flow(NamedTuple):
 
 
 class Flows:
-    """The Flows of a big switch that Resync sees: all of them have to be on the switch."""
+    """The Flows of a big switch as Resync sees it. Every flow must be on the switch."""
 
     def __init__(self, flows):
         self.flows = {flow.cookie: flow for flow in flows}
@@ -78,22 +78,22 @@ class Flows:
         member.session.send(flowmods.modify_flow(1, 2, flow.cookie, actions))
 
     def keys_for(self, actions, members):
-        """No flow has a queue."""
+        """Does nothing: no flow has a queue."""
 
     def lacks(self, member, flows):
-        """Not asked for again."""
+        """Does nothing: no test reads what a switch lacks."""
 
     def sends(self, member, flow):
-        """Not asked for again."""
+        """Does nothing: no test reads what a switch lacks."""
 
     def complete(self, member):
-        """Not asked for again."""
+        """Does nothing: no test reads what a switch lacks."""
 
 
 class Events:
-    """MemberEvents that keeps the names of what it is told, and brings the switch up to date.
+    """MemberEvents that notes the names of its calls, and brings the switch up to date.
 
-    wanted: the flows that the switch has to have.
+    wanted: the flows that the switch must have.
     """
 
     def __init__(self, wanted=()):
@@ -132,7 +132,7 @@ class Events:
 
 
 class BigSwitchEvents:
-    """The BigSwitchEvents of a big switch, kept: (name, arguments) of each."""
+    """The BigSwitchEvents of a big switch, noted as (name, arguments)."""
 
     def __init__(self):
         self.told = []
@@ -157,7 +157,7 @@ class BigSwitchEvents:
 
 
 def nx_flow(table, priority, match, actions, cookie=0, packets=0):
-    """A flow in an NXST_FLOW reply (struct nx_flow_stats)."""
+    """Build a flow of an NXST_FLOW reply (struct nx_flow_stats)."""
     rest = match + bytes(-len(match) % 8) + actions
     head = (48 + len(rest), table, 0, 0, priority, 0, 0, len(match), 0, 0, cookie, packets, 0)
     return struct.pack("!HBxIIHHHHHHQQQ", *head) + rest

@@ -1,8 +1,7 @@
-"""
-What Open vSwitch 3.1 reports of the matches that it is sent.
+"""How Open vSwitch 3.1 reports the matches that it gets.
 
-Each was sent to a plain bridge in a flow-mod and read back with flow statistics.  They show which
-bits it ignores, which it brings to one form, and that it refuses none.
+Each match was sent to a plain bridge in a flow-mod and read back with flow statistics. The pairs
+show which bits Open vSwitch ignores, and which it normalises. It refuses none of them.
 """
 
 import ipaddress
@@ -29,7 +28,7 @@ def ofp(
     tp_src: int = 0,
     tp_dst: int = 0,
 ) -> bytes:
-    """An ofp_match with exactly these values, whatever its wildcards say."""
+    """Return an ofp_match with exactly these values, whatever its wildcards say."""
     return _MATCH.pack(
         wildcards,
         in_port,
@@ -59,7 +58,7 @@ EXACT = {
     "tp_dst": 2,
 }
 
-# What it is about, as sent, as reported.
+# For each pair: what it is about, the match as sent, the match as reported.
 PAIRS = [
     ("all wild 0x3fffff", ofp(0x3FFFFF), ofp(0x3820FF)),
     ("all wild 0xffffffff", ofp(0xFFFFFFFF), ofp(0x3820FF)),

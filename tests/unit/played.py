@@ -1,4 +1,4 @@
-"""The big switch as it is, over connections whose far ends do what they are sent when told to."""
+"""A real big switch over played connections: their far ends do their work when the test says so."""
 
 import struct
 from collections import deque
@@ -12,7 +12,7 @@ from edge.switch.indexes import Indexes
 from edge.switch.ports import PortNumbers
 
 from .fakes import phy_port
-from .test_upstream import HELLO, Socket, connect
+from .test_connections import HELLO, Socket, connect
 
 BARRIER = of.message(Type.BARRIER_REQUEST)
 THROUGH_TABLE = of.packet_out(bytes(60), of.output(Port.TABLE), 1)
@@ -30,11 +30,11 @@ def split(data):
 
 
 class Switch:
-    """The far end of a connection: it answers what it is sent when work() is called.
+    """The switch's end of a connection. It does and answers what it was sent when work() is called.
 
-    refuses: is asked about each message that changes something; it is refused if that is true.
-    flows: what the flows with a cookie do (their packed actions).
-    did: the types of what it has done since the last time, but for requests.
+    refuses: a function of a message that changes something; if true, the switch refuses it.
+    flows: the packed actions of the flows with a cookie, by cookie.
+    did: the types of the messages done since the last clearing, requests left out.
     """
 
     def __init__(self, dpid):
@@ -43,7 +43,7 @@ class Switch:
         self.dpid = dpid
         self.refuses = lambda raw: False
         self.flows = {}
-        self._places = {}  # (match, table, priority) -> cookie of the flow that is there
+        self._places = {}  # (match, table, priority) -> cookie of the flow there
         self.did = []
         self.stuck = self.unacknowledged = 0
         self.reason = ""
@@ -54,7 +54,7 @@ class Switch:
         self.waiting.extend(split(data))
 
     def work(self):
-        """Do all that it has been sent."""
+        """Do everything that was sent."""
         while self.waiting:
             raw = self.waiting.popleft()
             message = of.unpack(raw)
@@ -102,7 +102,7 @@ class Switch:
 class Bed:
     """A big switch over two switches, and its controller.
 
-    turns: what is to be done at the ends of turns.
+    turns: the callbacks for the ends of turns.
     """
 
     def __init__(self, turns, learn_ips=False):
@@ -116,7 +116,7 @@ class Bed:
         self.connection = connect(self.socket, datapath.rx_message)
         datapath.set_connection(self.connection)
         self.send(HELLO)
-        # How the packet-out is done has to be known before one need not wait.
+        # A packet-out can bypass a barrier only when it is known how the switch handles it.
         self.send(THROUGH_TABLE, BARRIER)
         self.settle()
         assert self.told() == [Type.HELLO, Type.BARRIER_REPLY]
@@ -145,7 +145,7 @@ class Bed:
         self.connection.io_worker._do_recv()
 
     def told(self):
-        """The types of what the controller has been told since the last time."""
+        """Return the types of the messages that the controller has got since the last call."""
         outbox = self.connection.io_worker.outbox
         told, outbox.data = outbox.data, b""
         return [message[1] for message in split(told)]

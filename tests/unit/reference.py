@@ -1,5 +1,4 @@
-"""
-OpenFlow 1.0 matches once more, field by field: what edge.match is compared with.
+"""OpenFlow 1.0 matches once more, field by field: edge.openflow.match is compared with this.
 
 normalise() has been checked against Open vSwitch 3.1 with all pairs of match_pairs.py.
 """
@@ -14,10 +13,10 @@ _BITS = VLAN | SRC | DST | TYPE | PROTO | TPS | TPD | PCP | TOS
 
 
 def normalise(raw: bytes) -> tuple[bytes, bool]:
-    """
-    The 40 bytes that flow statistics show, and whether the match is one of Ethernet frames.
+    """Return the 40 bytes that flow statistics show, and whether the match is one of Ethernet
+    frames.
 
-    The second is part of a match's identity, though no OpenFlow 1.0 message shows it.
+    The second value is part of a match's identity, though no OpenFlow 1.0 message shows it.
     """
     (w, in_port, src, dst, vlan, pcp, _, dl_type, tos, proto, _, nw_src, nw_dst, tps, tpd) = (
         struct.unpack(FORMAT, raw)
@@ -76,14 +75,14 @@ def normalise(raw: bytes) -> tuple[bytes, bool]:
 
 
 class Field(NamedTuple):
-    """What a match wants of one field: these bits of this value."""
+    """The bits of one field that a match compares (mask), and their values."""
 
     value: int
     mask: int
 
 
 def fields(raw: bytes) -> dict[str, Field]:
-    """The fields that a match names, by name."""
+    """Return the fields that a match names, by name."""
     wire, ethernet = normalise(raw)
     (w, in_port, src, dst, vlan, pcp, _, dl_type, tos, proto, _, nw_src, nw_dst, tps, tpd) = (
         struct.unpack(FORMAT, wire)
@@ -118,7 +117,7 @@ def fields(raw: bytes) -> dict[str, Field]:
 
 
 def covers(general: bytes, special: bytes) -> bool:
-    """Whether the first names nothing that the second does not name alike."""
+    """Whether `special` names all that `general` names, with the same values."""
     theirs = fields(special)
     return all(
         name in theirs
@@ -129,7 +128,7 @@ def covers(general: bytes, special: bytes) -> bool:
 
 
 def overlaps(one: bytes, other: bytes) -> bool:
-    """Whether they contradict each other in no field."""
+    """Whether the two matches contradict each other in no field."""
     theirs = fields(other)
     return all(
         not (field.value ^ theirs[name].value) & field.mask & theirs[name].mask
@@ -139,7 +138,10 @@ def overlaps(one: bytes, other: bytes) -> bool:
 
 
 def hits(raw: bytes, packet: dict[str, int]) -> bool:
-    """Whether a match is one for a packet, of which the fields that are not 0 are given."""
+    """Whether a match matches a packet.
+
+    packet: its fields that are not 0.
+    """
     return all(
         not (field.value ^ packet.get(name, 0)) & field.mask
         for name, field in fields(raw).items()

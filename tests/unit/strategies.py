@@ -1,4 +1,4 @@
-"""Matches and frames for hypothesis, from few values, so that they meet each other often."""
+"""Matches and frames for hypothesis. Few values are used, so that matches often hit frames."""
 
 import struct
 
@@ -53,7 +53,7 @@ def any_match(draw):
 
 @st.composite
 def wider_match(draw, raw):
-    """A match that names some of the fields of another, and no others."""
+    """A match that names only fields of another match, and perhaps not all of them."""
     wildcards = int.from_bytes(raw[:4], "big") & 0x3FFFFF
     for bit in (IN_PORT, VLAN, SRC, DST, TYPE, PROTO, TPS, TPD, PCP, TOS):
         if draw(st.integers(0, 2)) == 0:
@@ -67,10 +67,9 @@ def wider_match(draw, raw):
 
 @st.composite
 def frame_and_fields(draw):
-    """
-    A well-formed frame, and the fields that a match can find in it (see reference.hits).
+    """A well-formed frame, and the fields that a match can find in it (see reference.hits).
 
-    Fields that a frame has not, or whose value is 0, are left out.
+    Fields that the frame does not have, or whose value is 0, are left out.
     """
     src, dst = draw(mac), draw(mac)
     found = {"dl_src": int.from_bytes(frames.mac(src), "big")}
@@ -95,10 +94,10 @@ def frame_and_fields(draw):
         payload = bytes(30)
     found["dl_type"] = kind
     if kind == 0x05FF:
-        # An 802.3 length and an LLC header.
+        # A frame with an 802.3 length and an LLC header.
         kind, payload = len(payload) + 3, b"\x42\x42\x03" + payload
     elif draw(st.integers(0, 4)) == 0:
-        # The same with an 802.3 length and an LLC/SNAP header that has the type.
+        # The type stands behind an 802.3 length, in an LLC/SNAP header.
         header = b"\xaa\xaa\x03\0\0\0" + kind.to_bytes(2, "big")
         kind, payload = min(len(payload) + 8, 1500), header + payload
     frame = frames.ethernet(ethertype=kind, payload=payload, **ether)
@@ -126,9 +125,9 @@ def _transport(draw, protocol, found):
 @st.composite
 def _ipv4(draw, found):
     src, dst, tos = draw(address), draw(address), draw(st.sampled_from((0, 4, 7, 0xB8)))
-    # 58 is ICMPv6: over IPv4 it has no type and code.
+    # 58 is ICMPv6. Over IPv4 it has no type and code.
     protocol = draw(st.sampled_from((0, 1, 2, 6, 17, 47, 132)))
-    # Not a fragment (twice: one may not be made), the first one, a later one.
+    # No fragment (the second has "don't fragment" set), the first fragment, two later fragments.
     fragment = draw(st.sampled_from((0, 0x4000, 0x2000, 0x2010, 0x0001)))
     transport_fields = {}
     payload = draw(_transport(protocol, transport_fields))
@@ -137,7 +136,7 @@ def _ipv4(draw, found):
     found.update(nw_src=_number(src), nw_dst=_number(dst), nw_tos=tos & 0xFC, nw_proto=protocol)
     packet = frames.ipv4(src, dst, protocol, payload, tos=tos, fragment=fragment)
     if draw(st.integers(0, 3)) == 0:
-        # Options, which only move what follows.
+        # IP options only move the payload.
         options = b"\x01" * 4
         length = len(packet) + 4
         packet = b"\x46" + packet[1:2] + length.to_bytes(2, "big") + packet[4:20] + options
@@ -156,8 +155,9 @@ def _ipv6(draw, found):
         protocol = 47
     header, payload = protocol, draw(_transport(protocol, found))
     for extension in draw(st.lists(st.sampled_from((0, 43, 60, 51)), max_size=2)):
-        # Hop-by-hop options, routing, destination options: length in units of 8 beyond the first;
-        # authentication: in units of 4 beyond the second.
+        # Hop-by-hop options, routing and destination options give their length in units of 8 bytes
+        # beyond the first 8. The authentication header gives it in units of 4 bytes beyond the
+        # second 4.
         length = 0 if extension != 51 else 2
         rest = bytes(6) if extension != 51 else bytes(14)
         payload = bytes([header, length]) + rest + payload

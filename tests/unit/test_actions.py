@@ -1,4 +1,4 @@
-"""Actions of a controller: what is refused, and as what the others are reported."""
+"""Actions of a controller: which are refused, and how the others are reported."""
 
 import struct
 
@@ -53,7 +53,7 @@ TOO_LONG = struct.pack("!HHI", 0, 16, 0)
         (of.output(0xFF00), BAD_OUT_PORT),
         (of.output(0xFFF7), BAD_OUT_PORT),
         (of.output(NONE), BAD_OUT_PORT),
-        # What an Open vSwitch bridge has, and the big switch has not.
+        # An Open vSwitch bridge has these ports, and the big switch does not.
         (of.output(LOCAL), BAD_OUT_PORT),
         (of.output(NORMAL), BAD_OUT_PORT),
         (of.enqueue(LOCAL, 1), BAD_OUT_PORT),
@@ -75,12 +75,12 @@ TOO_LONG = struct.pack("!HHI", 0, 16, 0)
 )
 def test_what_is_wrong_is_refused_as_open_vswitch_does(actions, code):
     assert error(actions) == (BAD_ACTION, code)
-    # Whatever comes after the first wrong one, and before it.
+    # The first wrong action decides, whatever stands before or behind it.
     assert error(of.output(1) + actions + of.output(0xFFFF)) == (BAD_ACTION, code)
 
 
 def test_a_nicira_action_that_ends_before_its_subtype():
-    """Open vSwitch takes the subtype from whatever comes next."""
+    """Open vSwitch reads the subtype from the bytes behind the action."""
     assert error(of.vendor_action(b"")) == (BAD_ACTION, BAD_LEN)
     assert error(of.vendor_action(b"") + of.output(2)) == (BAD_ACTION, BAD_VENDOR_TYPE)
 
@@ -120,7 +120,7 @@ def test_no_action_gets_at_the_tunnel_s_fields_another_way(subtype, field):
     place = 6 if subtype == 33 else 2
     body = (bytes(place) + struct.pack("!I", field)).ljust(14, b"\0")
     assert error(nicira(subtype, body)) == (BAD_ACTION, BAD_ARGUMENT)
-    # A register is nobody's business.
+    # The same action on a register is accepted.
     own = body.replace(struct.pack("!I", field), struct.pack("!I", 0x00010004))
     assert act.parse(nicira(subtype, own)).wire == nicira(subtype, own)
 
@@ -129,7 +129,7 @@ FIXED = {
     **dict.fromkeys((17, 18, 20, 23, 24, 25, 26, 30, 31), 16),
     **dict.fromkeys((7, 27, 28), 24),
 }
-"""Nicira actions of one length: subtype -> the whole length (nicira-ext.h)."""
+"""Nicira actions of a fixed length: subtype -> the whole length (nicira-ext.h)."""
 
 
 @pytest.mark.parametrize("subtype, length", FIXED.items())
@@ -221,5 +221,5 @@ def test_what_an_out_port_filter_finds(actions, ports):
 
 
 def test_service_actions():
-    """resubmit(,2) and resubmit(,1), which `ovs-ofctl dump-flows` shows so."""
+    """The bytes of resubmit(,2) and resubmit(,1), as `ovs-ofctl dump-flows` shows them."""
     assert act.resubmit(2) == bytes.fromhex("ffff0010 00002320 000e fff8 02 000000")

@@ -1,6 +1,6 @@
-"""Changes that a switch refuses: what is on the switches, and what is known, after they are undone.
+"""Changes that a switch refuses: the switches and the big switch's own state after they are undone.
 
-The big switch as it is, over two connections whose far ends refuse what the test says.
+The big switch is real. Its two switches are played: they refuse what the test says.
 """
 
 import struct
@@ -36,7 +36,10 @@ def bed(turns):
 
 
 def refuse(switch, *numbers, kind=Type.VENDOR):
-    """Have a switch refuse the messages of this type with these numbers, the first being 0."""
+    """Have a switch refuse some of the messages of this type.
+
+    numbers: which messages of the type, counted from 0.
+    """
     seen = []
 
     def refuses(raw):
@@ -49,7 +52,9 @@ def refuse(switch, *numbers, kind=Type.VENDOR):
 
 
 def settle(bed):
-    """Have everything done, and undone, that has been asked for; return what the controller got."""
+    """Let everything be done, and refused changes be undone; return the types of the messages that
+    the controller got.
+    """
     bed.send(BARRIER)
     told = []
     while Type.BARRIER_REPLY not in told:
@@ -64,7 +69,7 @@ def modify(port):
 
 
 def outputs(bed):
-    """Where the one flow outputs to: as the big switch knows it, and on each of the switches."""
+    """Return the ports that the one flow outputs to: in the big switch, and on each switch."""
     (entry,) = bed.big.flows.table
     north = of.unpack_actions(entry.actions.wire)
     assert [set(switch.flows) for switch in bed.switches] == [
@@ -86,7 +91,9 @@ def test_a_modify_that_one_switch_refuses_is_undone_on_all(bed):
 
 
 def test_undoing_a_refused_modify_leaves_a_later_one_alone(bed):
-    """output:1; MODIFY to 2, which one switch refuses; MODIFY to 17, which all accept."""
+    """The flow outputs to 1. A MODIFY to 2 is refused by one switch. A MODIFY to 17 is accepted by
+    all.
+    """
     bed.send(of.flow_mod(MATCH, of.output(1)))
     settle(bed)
     refuse(bed.switches[0], 0)
@@ -114,7 +121,7 @@ def test_a_modify_that_is_refused_after_one_that_was_accepted_goes_back_to_that(
 
 
 def test_what_a_refused_add_had_replaced_comes_back_as_it_was_before_a_refused_modify(bed):
-    """MODIFY, then ADD in its place; both are refused."""
+    """An ADD replaces the flow behind a MODIFY of it. Both are refused."""
     bed.send(of.flow_mod(MATCH, of.output(1)))
     settle(bed)
     modifies, adds = [], []
@@ -152,12 +159,12 @@ def port_mod(config, mask):
 
 
 def config(bed):
-    """The bits of port 1, as the controllers see them."""
+    """Return the bits of port 1 as the controllers see them."""
     return bed.big.portlist.ports[1].config
 
 
 def sent_again(bed):
-    """The bits that port 1 is told when its switch comes back."""
+    """Return the PORT_MODs (bits, mask) that port 1 gets when its switch comes back."""
     told = []
     switch = Switch(1)
     switch.refuses = lambda raw: told.append(raw) if raw[1] == Type.PORT_MOD else False
@@ -177,7 +184,9 @@ def test_a_refused_port_mod_is_forgotten(bed):
 
 
 def test_a_refused_port_mod_takes_back_no_bits_but_its_own(bed):
-    """NO_FLOOD is set; then NO_RECV and NO_FLOOD are refused; then NO_RECV is set after all."""
+    """NO_FLOOD is set. Then one PORT_MOD, which clears NO_FLOOD and sets NO_RECV, is refused. Then
+    NO_RECV is set alone.
+    """
     bed.send(port_mod(0x10, 0x10))
     settle(bed)
     refuse(bed.switches[0], 0, kind=Type.PORT_MOD)
@@ -195,7 +204,7 @@ def test_of_two_refused_port_mods_neither_stays(bed):
     assert sent_again(bed) == []
 
 
-# ---- switches that are lost, or refused ----
+# ---- switches that are lost or refused ----
 
 
 def test_what_a_switch_lacked_is_forgotten_when_it_is_lost_while_it_is_brought_up_to_date(bed):
@@ -214,7 +223,7 @@ def test_what_a_switch_lacked_is_forgotten_when_it_is_lost_while_it_is_brought_u
 
 
 def addressed(dpid, address):
-    """A switch that connects from this address."""
+    """Return a switch that connects from this address."""
     switch = Switch(dpid)
     switch.sock = SimpleNamespace(getpeername=lambda: (address, 50000))
     switch.ports = [phy_port(3, f"tun{dpid}")]
@@ -223,7 +232,7 @@ def addressed(dpid, address):
 
 @pytest.fixture
 def auto(turns, monkeypatch):
-    """A big switch with --ips=auto whose switches have connected from 172.16.0.1 and .2."""
+    """A big switch with --ips=auto. Its switches have connected from 172.16.0.1 and .2."""
     monkeypatch.setattr(poxfixes, "after", lambda *_: None)
     monkeypatch.setattr(Bed, "connect", lambda bed, dpid, switch=None: connect(bed, dpid, switch))
     return Bed(turns, learn_ips=True)
@@ -245,7 +254,7 @@ def test_the_address_of_a_switch_that_is_refused_is_no_candidate(auto):
     second = addressed(2, "172.16.0.9")
     second.disconnect = lambda reason: None
     auto.big.connected(2, second)
-    auto.settle()  # the first one still answers, so these are two switches
+    auto.settle()  # the first switch still answers, so there are two switches
     assert candidates(auto) == [1, 2]
 
 

@@ -13,7 +13,7 @@ TCP_RTO_MAX_MS = 44  # linux/tcp.h, since Linux 6.15
 
 @pytest.fixture
 def ends(monkeypatch):
-    """A TCP connection: our end and the switch's."""
+    """A TCP connection: our socket and the switch's."""
     hub = core.scheduler._selectHub
     monkeypatch.setattr(hub, "end_of_turn", lambda function: None, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -29,7 +29,7 @@ def test_small_messages_leave_at_once(ends):
 
 
 def test_what_is_lost_on_a_cut_line_is_sent_again_every_second(ends):
-    """Not after pauses that double, up to two minutes."""
+    """Without this, TCP doubles its pauses up to two minutes."""
     ours, theirs = ends
     EdgeConnection(ours)
     try:
@@ -40,7 +40,7 @@ def test_what_is_lost_on_a_cut_line_is_sent_again_every_second(ends):
 
 
 def test_what_the_switch_has_not_acknowledged_is_known(ends):
-    """Its kernel acknowledges, whatever its process does."""
+    """The switch's kernel acknowledges, even if its process does nothing."""
     ours, theirs = ends
     connection = EdgeConnection(ours)
     connection.send(b"x" * 1000)
@@ -51,5 +51,5 @@ def test_what_the_switch_has_not_acknowledged_is_known(ends):
     ours.setblocking(False)
     with pytest.raises(BlockingIOError):
         while True:
-            ours.send(bytes(1 << 20))  # until there is no room for more
+            ours.send(bytes(1 << 20))  # until the socket's buffer is full
     assert connection.unacknowledged > 1000

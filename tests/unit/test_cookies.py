@@ -1,4 +1,4 @@
-"""The cookies that flow entries bear on the switches."""
+"""The cookies of the flow entries on the switches."""
 
 import itertools
 
@@ -64,7 +64,7 @@ def test_all_cookies_of_a_run_share_their_upper_half_and_no_two_runs_do():
 
 
 def test_no_cookie_is_that_of_the_service_rules_or_one_that_means_something():
-    """0 is what everybody else uses; all ones is "leave as it is" to Open vSwitch."""
+    """Everybody else uses 0. To Open vSwitch all ones means "leave the cookie as it is"."""
     assert SERVICE == 0
     for _ in range(50):
         cookies = Cookies()

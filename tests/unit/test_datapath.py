@@ -1,4 +1,4 @@
-"""The big switch as a POX datapath: what other POX components find, and what goes through it."""
+"""The big switch as a POX datapath: how other POX components find it and use it."""
 
 import struct
 import time
@@ -17,7 +17,7 @@ from edge.north.datapath import Datapath, SwitchLost, SwitchUp, TunnelFound
 from edge.openflow import nicira as nx
 from edge.openflow.messages import PhyPort
 
-from .test_upstream import HELLO, Socket, connect, no_turns  # noqa: F401
+from .test_connections import HELLO, Socket, connect, no_turns  # noqa: F401
 
 SLAVE, MASTER = nx.NX_ROLE_SLAVE, nx.NX_ROLE_MASTER
 
@@ -33,7 +33,7 @@ def datapath(switch):
 
 
 class Controller:
-    """A connection to a controller, and what it has been told."""
+    """A connection to a controller, with the messages that it gets."""
 
     def __init__(self, datapath, service=False):
         self.socket = Socket()
@@ -62,7 +62,7 @@ class Controller:
 
 @pytest.fixture
 def components(monkeypatch):
-    """POX's components, to be changed."""
+    """POX's components; the test may change them."""
     monkeypatch.setattr(core, "components", dict(core.components))
     core.components.pop("datapaths", None)
     core.components.pop("aggregator", None)
@@ -91,7 +91,7 @@ def test_it_announces_what_open_vswitch_does(datapath):
 
 
 def test_the_framework_finds_the_handlers(datapath):
-    """What only switches send, and errors, have none: the default refuses them."""
+    """Errors and messages that only switches send have no handler. The default refuses them."""
     assert set(datapath.ofp_handlers) == {
         Type.HELLO,
         Type.ECHO_REQUEST,
@@ -210,7 +210,7 @@ def test_a_message_for_one_controller_goes_to_that_one(datapath):
 
 
 def test_message_objects_of_pox_are_sent_too(datapath):
-    """As other components, and methods of the framework, hand them in."""
+    """Other components and the framework's own methods pass such objects."""
     controller = Controller(datapath)
     datapath.send(of10.ofp_echo_reply(xid=7, body=b"a"), controller.connection)
     datapath.send_packet_in(1, packet=b"frame")

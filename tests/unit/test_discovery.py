@@ -1,4 +1,4 @@
-"""Which tunnel IP belongs to which switch: found by probes, played here over tunnels of paper."""
+"""Discovery of tunnel IPs: which belongs to which switch. The tunnels are simulated."""
 
 import struct
 from collections import Counter
@@ -19,7 +19,7 @@ def ip(number):
 
 
 class Switch:
-    """A Member as Discovery sees it.  local_ip: what its tunnel port really has."""
+    """A Member as Discovery sees it. local_ip: the real address of its tunnel port."""
 
     def __init__(self, network, index, tunnel_port=3):
         self.network = network
@@ -34,7 +34,7 @@ class Switch:
         return f"switch {self.index}"
 
     def send(self, data, changes=True):
-        """A packet-out into the tunnel: it comes out where its destination is."""
+        """Take a packet-out into the tunnel. The frame will come out at its destination."""
         assert not changes, "nothing has to wait for it"
         body = of.unpack(data).body
         _, in_port, length = struct.unpack_from("!IHH", body)
@@ -49,14 +49,14 @@ class Switch:
 
 
 class Network:
-    """Switches whose tunnels reach each other, but for those that are cut off."""
+    """Switches whose tunnels reach each other, except those that are cut off."""
 
     def __init__(self, switches, ips=None):
         self.switches = [Switch(self, index) for index in range(1, switches + 1)]
         self.found = []
         self.cut_off = set()
-        self.under_way = []  # frames: they arrive after the tick that sends them
-        self.sender = None  # of the frame that is delivered
+        self.under_way = []  # frames, which arrive after the tick that sends them
+        self.sender = None  # the sender of the frame that is being delivered
         self.now = 1000.0
         given = [ip(n) for n in range(1, switches + 1)] if ips is None else ips
         self.discovery = Discovery(given, lambda: self.switches, self._found)
@@ -85,7 +85,7 @@ class Network:
                 self.deliver(destination, frame)
 
     def probes(self, seconds):
-        """How many probes are sent in so many seconds."""
+        """Return how many probes are sent in this many seconds."""
         before = sum(switch.sent for switch in self.switches)
         self.run(seconds)
         return sum(switch.sent for switch in self.switches) - before
@@ -118,7 +118,7 @@ def test_every_tunnel_is_tried_until_a_probe_has_come_through(count):
 
 @pytest.mark.parametrize("count", [2, 10, 50])
 def test_then_there_is_one_probe_for_each_ip_in_ten_seconds(count):
-    """Not one for each pair of switches."""
+    """There is not one probe for each pair of switches."""
     network = Network(count)
     network.run(60)
     assert network.probes(100) <= 11 * count
@@ -195,7 +195,7 @@ def test_a_switch_that_has_another_ip_now():
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_two_switches_that_swap_their_ips_are_told_apart(count):
-    """Nobody says so: the probes that make sure find it out."""
+    """Nobody tells the aggregator. The regular probes find it out."""
     network = Network(count)
     network.run(5)
     one, other = network.switches[:2]
@@ -216,7 +216,7 @@ def test_a_switch_that_takes_the_ip_of_one_that_is_gone(count):
 
 
 def unreached(network):
-    """From which switches each IP that has an owner is not reached."""
+    """Return for each switch with a tunnel IP the switches that do not reach it."""
     return {
         switch.index: sorted(m.index for m in network.discovery.unreached(switch.tunnel_ip))
         for switch in network.switches
@@ -225,7 +225,7 @@ def unreached(network):
 
 @pytest.mark.parametrize("count", [2, 3, 10, 50])
 def test_what_is_not_reached_any_more_is_told_and_what_is_again(count):
-    """A switch that no frames get to, or from; the tunnels between the others stay."""
+    """Switch 2 gets no frames. The other switches still reach each other."""
     network = Network(count)
     network.run(5)
     everyone = set(range(1, count + 1))
@@ -242,7 +242,7 @@ def test_what_is_not_reached_any_more_is_told_and_what_is_again(count):
 
 @pytest.mark.parametrize("count", [3, 10])
 def test_one_tunnel_that_is_broken_is_told(count):
-    """From switch 1 to switch 2, and no other."""
+    """Only the tunnel from switch 1 to switch 2 is broken."""
     network = Network(count)
     network.run(5)
     deliver = network.deliver
@@ -257,7 +257,7 @@ def test_one_tunnel_that_is_broken_is_told(count):
 
 
 def test_single_probes_that_are_lost_change_nothing():
-    """A tunnel's neighbour may have to be resolved."""
+    """A tunnel may lose probes, for example while its neighbour's address is resolved."""
     network = Network(3)
     network.run(5)
     deliver, probes = network.deliver, Counter()
@@ -276,7 +276,9 @@ def test_single_probes_that_are_lost_change_nothing():
 
 @pytest.mark.parametrize("count", [2, 10, 50])
 def test_a_broken_underlay_costs_few_probes_for_each_switch(count):
-    """Two for each IP in ten seconds, and one of its owner; not one for each pair."""
+    """In ten seconds each IP gets two probes, and one from its owner. There is not one probe for
+    each pair.
+    """
     network = Network(count)
     network.run(5)
     network.cut_off = set(range(1, count + 1))
@@ -311,7 +313,7 @@ def test_one_switch_for_one_ip_is_all_there_is(caplog):
 
 
 def test_a_foreign_probe_is_no_answer():
-    """Another aggregator's, or this one's of another run."""
+    """The probe comes from another aggregator, or from another run."""
     network, foreign = Network(2), Network(2)
     for switch in foreign.switches:
         switch.network = network

@@ -21,7 +21,7 @@ def test_an_error_for_another_version_is_of_that_version():
 
 
 def test_what_only_nicira_has_a_number_for_is_a_vendor_error():
-    """nicira-ext.h: struct nx_vendor_error."""
+    """The layout is nicira-ext.h's struct nx_vendor_error."""
     error = of.unpack_error(of.unpack(NiciraError(3, 258).reply(REQUEST)).body)
     assert error == of.Error(0xB0C2, 0, struct.pack("!IHH", of.NX_VENDOR, 3, 258) + REQUEST)
 

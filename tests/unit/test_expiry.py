@@ -1,4 +1,4 @@
-"""When flows come to their end by themselves, with switches that say what the test wants."""
+"""The ends of flows by timeout. The switches are played: they answer as the test says."""
 
 import struct
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ class Switch:
         self.asked.append((answer, lost))
 
     def says(self, packets=0, idle_age=T, there=True):
-        """Answer the oldest question: what its copy has counted, and its idle age."""
+        """Answer the oldest question about a copy with its packet count and its idle age."""
         flow = struct.pack(
             "!HBxIIHHHHHHQQQ", 48, 2, 0, 0, 1, T, 0, 0, idle_age + 1, 0, 7, packets, 0
         )
@@ -58,7 +58,7 @@ class Switch:
 
 
 class Bed:
-    """Flows on three switches; `ended` is what has been told of them."""
+    """A flow table over three switches. `ended` has the reasons of the ends that were reported."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -87,7 +87,7 @@ class Bed:
         return entry
 
     def idle(self, index, packets=5):
-        """A switch tells that its copy has been idle for its time."""
+        """A switch reports that its copy has idled out."""
         (entry,) = self.table
         self.expiry.copy_idle(self.switches[index - 1], entry, packets)
 
@@ -113,7 +113,7 @@ def test_what_is_idle_everywhere_ends(bed):
 
 @pytest.mark.parametrize("user", [1, 2, 3])
 def test_what_one_switch_uses_stays(bed, user):
-    """Also if it is the one that has just told: what was put back there is in use already."""
+    """The user may also be the switch that has just reported: its new copy is already in use."""
     bed.idle(2)
     for switch in bed.switches:
         used = switch.index == user
@@ -129,7 +129,7 @@ def test_a_copy_that_was_put_back_is_young_and_not_in_use(bed):
 
 
 def test_answers_that_have_waited_for_one_that_hung_do_not_count(bed, clock):
-    """The others' copies may have been used since."""
+    """The copies on the other switches may have been used meanwhile."""
     bed.idle(2)
     for switch in bed.switches[:2]:
         switch.says()
@@ -190,7 +190,7 @@ def test_it_was_added_while_a_switch_was_lost_so_it_is_not_there(clock):
 
 
 def test_a_copy_falls_idle_before_its_time(clock):
-    """It has inherited the age of a flow of the same match that was there before."""
+    """The copy has inherited the age of an earlier flow of the same match."""
     bed = Bed(clock)
     bed.add()
     clock.now += 1
@@ -207,7 +207,7 @@ def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):
 
 
 def test_what_a_switch_has_no_more_when_its_time_is_up_was_not_idle_there(clock):
-    """The switch tells that it is back before we have looked at the time."""
+    """The switch comes back before the aggregator has looked at its timers."""
     bed = Bed(clock)
     entry = bed.add(hard=3 * T)
     clock.now += 3 * T
@@ -218,7 +218,9 @@ def test_what_a_switch_has_no_more_when_its_time_is_up_was_not_idle_there(clock)
 
 
 def test_its_time_was_up_on_a_switch_that_did_not_hear_of_the_change(clock):
-    """A MODIFY has the hard timeout begin anew; so the copy may have been in use at its end."""
+    """A MODIFY restarts the hard timeout, but that switch did not get it. So its copy may have been
+    in use when it ended.
+    """
     bed = Bed(clock)
     entry = bed.add(hard=3 * T)
     entry.modified += 2 * T

@@ -43,7 +43,7 @@ def test_a_flow_is_modified_by_its_cookie(xid, table, cookie):
     given_cookie, command, idle, hard, priority, buffer_id, out_port, flags, match_len = (
         struct.unpack_from("!QHHHHIHHH6x", body)
     )
-    # MODIFY takes over the cookie too: it must be the one that the flow has.
+    # MODIFY sets the cookie too, so it must be the flow's own.
     assert given_cookie == cookie
     assert command == table << 8 | of.Command.MODIFY
     assert (idle, hard, priority, flags) == (0, 0, 0, 0)
@@ -86,7 +86,7 @@ def test_service_matches():
 
 
 def test_a_match_goes_to_a_switch_as_it_came():
-    """Port 18 of the big switch is port 2 of switch 2; nothing else changes."""
+    """Port 18 of the big switch is port 2 of switch 2. Nothing else changes."""
     match = matches.parse(of.match(in_port=18, dl_type=0x0800, nw_proto=6, tp_dst=80))
     sent = of.unpack(
         flowmods.add_flow(1, 2, matches.with_in_port(match.south, 2), 5, 0, 0, 9, 0, b"")

@@ -1,4 +1,4 @@
-"""The flow table, against a model that is a plain list."""
+"""The flow table, compared with a model that is a plain list."""
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +38,8 @@ class AgainstAList(RuleBasedStateMachine):
     @initialize(data=st.data())
     def start(self, data):
         self.table, self.model = FlowTable(), []
-        # A few matches are used again and again: some wider than others, some of the same fields.
+        # A few matches are used again and again. Some are wider than others, and some name the same
+        # fields.
         first = data.draw(st.lists(any_match(), min_size=1, max_size=3))
         wider = [data.draw(wider_match(data.draw(st.sampled_from(first)))) for _ in range(3)]
         alike = [data.draw(st.sampled_from(first))[:4] + data.draw(any_match())[4:] for _ in "1234"]
@@ -154,7 +155,9 @@ def test_the_same_match_with_another_priority_is_another_flow():
 
 
 def test_an_overlap_is_one_of_the_same_priority_with_another_match():
-    """OpenFlow 1.0.0, 4.6; that an identical flow is none, but is replaced, is Open vSwitch's."""
+    """OpenFlow 1.0.0, 4.6. An ADD of an identical flow is no overlap, but replaces it, as in Open
+    vSwitch.
+    """
     table = table_of(entry(of.match(in_port=1), priority=5))
     assert table.overlapped(matches.parse(of.match(dl_dst="00:00:00:00:00:01")), 5)
     assert table.overlapped(matches.ANY, 5)
@@ -188,7 +191,7 @@ def test_a_flow_that_goes_leaves_those_of_the_same_fields():
 
 @given(st.integers(0, 40))
 def test_looking_at_one_flow_looks_at_no_other(count):
-    """An entry with the same mask and priority is found, put and removed through dictionaries."""
+    """A flow with the same mask and priority is found, put and removed through dictionaries."""
     table = table_of(*(entry(of.match(in_port=port), cookie=port) for port in range(1, count + 1)))
     for port in range(1, count + 1):
         (found,) = table.covered(matches.parse(of.match(in_port=port)))
@@ -200,18 +203,18 @@ def test_looking_at_one_flow_looks_at_no_other(count):
 
 
 def covers(one, other):
-    """True if a loose command with one is about a flow with the other."""
+    """Whether a loose command with `one` concerns a flow with `other`."""
     return bool(table_of(entry(other)).covered(matches.parse(one)))
 
 
 def overlaps(one, other):
-    """True if an ADD with one, which checks for overlaps, is refused because of the other."""
+    """Whether an ADD with `one` and CHECK_OVERLAP is refused because of a flow with `other`."""
     return table_of(entry(other)).overlapped(matches.parse(one), 1)
 
 
 @st.composite
 def two_matches(draw):
-    """Two matches, one of them often wider than the other."""
+    """Two matches. One of them is often wider than the other."""
     one = draw(any_match())
     other = draw(st.one_of(any_match(), wider_match(one)))
     return (one, other) if draw(st.booleans()) else (other, one)

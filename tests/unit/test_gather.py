@@ -1,4 +1,4 @@
-"""One request to many switches, one answer."""
+"""Gathering: one request to many switches, and one answer."""
 
 from edge.south.gather import Gather
 
@@ -37,7 +37,7 @@ def test_answers_that_come_again_or_from_others_do_not_count():
 
 
 def test_it_is_done_once_though_all_answer_before_it_is_started():
-    """A switch that is lost in the moment it is asked answers inside the asking."""
+    """A switch that is lost while it is asked counts as answered before the start."""
     gather, done = gathering("a")
     gather.answered("a")
     gather.start()

@@ -1,4 +1,4 @@
-"""The in_ports of packets, between the big switch and one of its switches."""
+"""The in_ports of packets: the big switch's numbers and a switch's own."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def inports():
 
 
 def member(index):
-    """A switch with ports 1 and 2 and the tunnel's."""
+    """Return a switch with ports 1 and 2 and a tunnel port."""
     switch = Member(Events(), index, index, 16)
     switch.ports.read(PORTS)
     assert switch.ports.tunnel == TUNNEL

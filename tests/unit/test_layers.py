@@ -1,4 +1,4 @@
-"""What the source says of the layers beyond the contracts of import-linter (pyproject.toml)."""
+"""Rules for the source that the contracts of import-linter (pyproject.toml) cannot express."""
 
 import ast
 import graphlib
@@ -20,10 +20,10 @@ PURE = {"collections", "enum", "functools", "ipaddress", "itertools", "math", "s
 """Modules of the standard library that do no I/O and know no time."""
 
 SENDERS = {"edge.south.session", "edge.north.connections", "edge.north.workers"}
-"""Modules outside of poxfixes that have connections."""
+"""Modules outside of poxfixes that hold connections."""
 
 ADDRESSES = {"edge.switch.arrivals"}
-"""Modules that ask a socket for the address of its peer, and nothing else."""
+"""Modules that ask a socket for the address of its far end, and nothing else."""
 
 
 def parsed(module: str) -> ast.Module:
@@ -31,9 +31,9 @@ def parsed(module: str) -> ast.Module:
 
 
 def imports(module: str) -> Iterator[str]:
-    """What a module imports, be it at its top, in a function or for type checkers only.
+    """Yield what a module imports: at its top, in a function, or for type checkers only.
 
-    `from a import b` is a.b if that is a module of edge or not of edge at all, else a.
+    `from a import b` gives a.b if that is a module of edge, or if a is not; otherwise a.
     """
     path = FILES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -58,7 +58,7 @@ def outermost(name: str) -> str:
 
 
 def test_imports_are_found():
-    """By their whole name, by a relative one, and of what a package itself defines."""
+    """Absolute imports, relative imports, and names that a package itself defines."""
     assert "edge.openflow.messages" in GRAPH["edge.south.session"]
     assert "edge.poxfixes.hub" in GRAPH["edge.poxfixes.listener"]
     assert "edge.poxfixes" in GRAPH["edge.south.session"]
@@ -85,7 +85,7 @@ def test_openflow_is_bytes_and_nothing_else(module):
 
 
 def test_nothing_but_what_has_connections_knows_sockets():
-    """What is imported elsewhere cannot send: sockets are written by poxfixes alone."""
+    """Only poxfixes writes to sockets. So a module that imports none of these cannot send."""
     low = {"asyncio", "fcntl", "http", "select", "selectors", "socket", "socketserver", "ssl"}
     knows_sockets = {
         module
@@ -98,7 +98,7 @@ def test_nothing_but_what_has_connections_knows_sockets():
 
 
 def test_messages_leave_where_connections_are():
-    """Other modules hand what they have decided to these: to a member, to a peer."""
+    """Other modules hand their messages to a member or to a controller's connection."""
     found = {
         (module, node.func.value.attr)
         for module in FILES
@@ -119,7 +119,7 @@ def test_messages_leave_where_connections_are():
 
 
 def test_the_state_machine_of_a_switch_is_told_the_time_and_does_no_io():
-    """Liveness uses the module's constants and states, math, and nothing that it was not given."""
+    """Liveness uses constants and states of its module, and math. All else it gets as arguments."""
     (liveness,) = (
         node
         for node in parsed(session.__name__).body

@@ -1,4 +1,4 @@
-"""Whether a switch is there: the states, and what has to be done about it, told the time."""
+"""The states of a switch's liveness. The test gives the time."""
 
 import math
 
@@ -17,7 +17,7 @@ def liveness():
 
 
 def up(now=100.0):
-    """A switch that is up, and has answered at this time."""
+    """Return the liveness of a switch that is up and has answered at this time."""
     liveness = Liveness()
     liveness.connected()
     liveness.asked(now)
@@ -69,7 +69,7 @@ def test_a_switch_is_given_up_when_it_owes_an_answer_for_the_whole_time():
 
 
 def test_nobody_is_given_up_who_was_not_asked():
-    """However long nobody has looked."""
+    """It does not matter how long the switch has been silent."""
     assert watch(up(), 1000.0, owes=False) is Verdict.ASK
 
 

@@ -1,4 +1,4 @@
-"""Matches in the one form that Open vSwitch brings them to."""
+"""Matches in the normal form of Open vSwitch."""
 
 import re
 import shutil
@@ -19,11 +19,11 @@ from .strategies import any_match, frame_and_fields
 
 
 def identity(match):
-    """What tells two flows of one priority apart."""
+    """What distinguishes two flows of one priority."""
     return match.value, match.mask
 
 
-# ---- the one form ----
+# ---- the normal form ----
 
 
 @pytest.mark.parametrize("sent, reported", [pair[1:] for pair in PAIRS], ids=[p[0] for p in PAIRS])
@@ -33,7 +33,7 @@ def test_a_match_is_reported_as_open_vswitch_reports_it(sent, reported):
 
 @pytest.mark.parametrize("sent", [pair[1] for pair in PAIRS], ids=[p[0] for p in PAIRS])
 def test_the_reference_is_what_open_vswitch_does(sent):
-    """So that the tests below compare with something true."""
+    """Check the reference itself, since the tests below compare with it."""
     reported = {pair[1]: pair[2] for pair in PAIRS}[sent]
     assert reference.normalise(sent)[0].hex() == reported.hex()
 
@@ -51,7 +51,7 @@ def test_every_match_is_brought_to_the_reference_s_form(raw):
 def test_bringing_it_there_again_changes_nothing(raw):
     match = matches.parse(raw)
     assert matches.parse(match.wire).wire == match.wire
-    # What goes to the switches is the whole of it, the hidden part included.
+    # A match for a switch is complete; it includes the part that is not reported.
     assert matches.parse(match.south) == match
 
 
@@ -59,14 +59,14 @@ def test_bringing_it_there_again_changes_nothing(raw):
 @settings(max_examples=300)
 def test_two_matches_are_one_exactly_if_their_forms_are(one, other, data):
     if data.draw(st.booleans()):
-        # Otherwise random matches are hardly ever the same.
+        # Without this, random matches are hardly ever the same.
         other = data.draw(st.sampled_from((one[:4] + bytes(36), one, matches.parse(one).wire)))
     same = reference.normalise(one) == reference.normalise(other)
     assert (identity(matches.parse(one)) == identity(matches.parse(other))) == same
 
 
 def test_a_match_that_names_an_impossible_field_is_another_than_one_that_names_none():
-    """Both are reported alike and match every frame; to Open vSwitch they are two flows."""
+    """Both are reported alike and match every frame, but Open vSwitch treats them as two flows."""
     nothing, impossible = matches.parse(of.match()), matches.parse(of.match(tp_dst=80))
     assert nothing.wire == impossible.wire
     assert identity(nothing) != identity(impossible)
@@ -97,7 +97,7 @@ def test_a_frame_meets_the_matches_that_name_its_fields(drawn, raw, in_port):
 
 
 def exact_match(found, in_port, **changed):
-    """The match that names all fields of a frame, some of them changed."""
+    """Return the match that names all fields of a frame, some of them changed."""
     values = dict(found, in_port=in_port, **changed)
     tag = values.get("vid", 0) if values.get("tagged") else of.VLAN_NONE
     return ofp(
@@ -127,7 +127,7 @@ def test_a_frame_meets_the_match_of_all_its_fields_and_none_with_one_changed(dra
     if name == "tagged":
         changed = {"tagged": 0}
     else:
-        # The lowest bit that counts.
+        # Change the lowest bit that counts.
         changed = {name: found[name] ^ (4 if name == "nw_tos" else 1)}
     assert not meets(exact_match({**found, **changed}, 2), frame, 2)
 
@@ -205,7 +205,7 @@ def test_a_frame_that_is_cut_short_is_read_as_far_as_it_goes(frame):
     whole = matches.of_frame(frame, 1)
     for length in range(14, len(frame)):
         cut = matches.of_frame(frame[:length], 1)
-        # Addresses, and the port, are there from 14 bytes on.
+        # From 14 bytes on a frame has its addresses; the port is known in any case.
         kept = matches.parse(ofp(0x3FFFFF & ~0xD)).mask
         assert cut & kept == whole & kept
 
@@ -223,7 +223,9 @@ KINDS = {
 
 
 def open_vswitch_reads(sent, path):
-    """The fields of frames as flow_extract() in OVS finds them: `ovs-ofctl parse-pcap`."""
+    """Return the fields of frames as Open vSwitch's flow_extract() finds them: `ovs-ofctl
+    parse-pcap`.
+    """
     with open(path, "wb") as file:
         file.write(struct.pack("=IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         for frame in sent:
@@ -266,14 +268,14 @@ def _packet(line):
         packet[name] = int(said[name].replace(":", ""), 16)
     packet["tagged"] = int("dl_vlan" in said)
     if said.get("nw_frag", "no") != "no":
-        # OFPC_FRAG_NORMAL: of a fragment, the first included, no ports are seen.
+        # OFPC_FRAG_NORMAL: fragments have no ports, not even the first one.
         packet.update(tp_src=0, tp_dst=0)
     return {name: value for name, value in packet.items() if value}
 
 
 @st.composite
 def damaged_frames(draw):
-    """Frames with some bytes changed, or cut short; at most one tag (see the test)."""
+    """Frames with some bytes changed, or cut short. They have at most one tag (see the test)."""
     frame, _ = draw(frame_and_fields())
     damaged = bytearray(frame)
     for _ in range(draw(st.integers(0, 3))):
@@ -290,7 +292,7 @@ def damaged_frames(draw):
 @given(st.lists(damaged_frames(), min_size=1, max_size=30))
 @settings(max_examples=100)
 def test_any_frame_is_read_as_open_vswitch_reads_it(tmp_path_factory, sent):
-    """But for double tags: parse-pcap looks behind both, a bridge by default behind one."""
+    """Double tags are left out: parse-pcap looks behind both, a bridge by default behind one."""
     path = str(tmp_path_factory.mktemp("frames") / "frames.pcap")
     packets = open_vswitch_reads(sent, path)
     assert len(packets) == len(sent)

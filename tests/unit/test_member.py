@@ -1,4 +1,4 @@
-"""One real switch: the rules that it has in any case, and how they change."""
+"""One real switch: its service rules, and how they change."""
 
 import struct
 import time
@@ -25,7 +25,7 @@ OUTPUTS = {
 
 
 def text(rules):
-    """Rules as `ovs-ofctl dump-flows` shows them, as a set."""
+    """Return rules as a set of texts, as `ovs-ofctl dump-flows` shows them."""
     return {
         f"table={rule.table} priority={rule.priority} {_match(rule.match)}: {_actions(actions)}"
         for rule, actions in rules.items()
@@ -50,7 +50,7 @@ def _action(kind, body):
     if kind == of.ActionType.OUTPUT:
         port, max_len = struct.unpack("!HH", body)
         if port == of.Port.CONTROLLER:
-            # A packet-in comes whole.
+            # A packet-in has the whole frame.
             assert max_len == 0xFFFF
         return OUTPUTS.get(port, f"output:{port}")
     if kind == of.ActionType.ENQUEUE:
@@ -80,7 +80,7 @@ DEMO = EVERY_SWITCH | {
 
 
 def test_the_service_rules_of_the_demo():
-    """The design's table, for s1 and s2 alike: ports 1 and 2, and the tunnel port after them."""
+    """The design's table for ports 1 and 2 and tunnel port 3. It is the same for s1 and s2."""
     assert rules() == DEMO
 
 
@@ -97,7 +97,9 @@ def test_without_a_tunnel_port_there_is_no_remote_table():
 
 
 def test_nothing_comes_in_from_a_port_that_is_left_out_or_goes_to_it():
-    """ALL would be every port of the switch; so KEY_ALL names those of the big switch."""
+    """The action ALL would output to every port of the switch. So KEY_ALL's rule names the ports of
+    the big switch.
+    """
     assert rules(3, (1, 2), left_out=(17, 20)) == DEMO - {
         "table=1 priority=32768 tun_id=0x7e: ALL"
     } | {
@@ -144,18 +146,20 @@ def test_a_queue_of_a_port_has_a_key_of_its_own():
     st.booleans(),
 )
 def test_no_rule_of_the_ingress_tables_sends_anywhere_by_itself(tunnel, ports, left_out, lowest):
-    """Only the remote table outputs: what enters at a port does what the controller says."""
+    """Only the remote table outputs. A frame that enters at a port is handled as the controller
+    says.
+    """
     for rule, actions in service_rules(tunnel, ports, left_out, {}, lowest).items():
         if rule.table != 1:
             outputs = _actions(actions)
             assert outputs in ("CONTROLLER", "drop") or outputs.startswith("resubmit")
 
 
-# ---- a switch that says what it has ----
+# ---- a switch that answers requests ----
 
 
 class Switch:
-    """The far end of a Member: answers its requests as the test says."""
+    """The switch's end of a Member's connection. It answers as the test says."""
 
     def __init__(self, ports=PORTS, flows=(), wanted=()):
         self.events = Events(wanted)
@@ -166,7 +170,7 @@ class Switch:
         self.flows = list(flows)
 
     def answer(self):
-        """Answer features and flow requests until there are none; return all other messages."""
+        """Answer features and flow requests until there are no more; return all other messages."""
         others = []
         while True:
             messages = self.connection.take()
@@ -192,7 +196,7 @@ class Switch:
 
 
 def changes(messages):
-    """Flow-mods of service rules and of flows, as text, in their order."""
+    """Return the flow-mods among the messages as texts, in their order."""
     found = []
     for message in messages:
         if message.type == of.Type.FLOW_MOD:
@@ -222,7 +226,7 @@ def up(**kwargs):
 
 
 def no_flood(messages):
-    """The ports that are told not to take part in floods."""
+    """Return the ports that are told to take no part in floods."""
     mods = [message.body for message in messages if message.type == of.Type.PORT_MOD]
     for body in mods:
         assert struct.unpack_from("!II", body, 8) == (0x10, 0x10)
@@ -237,7 +241,7 @@ def test_an_empty_switch_gets_its_service_rules_and_then_is_ready():
 
 
 def test_the_deepest_table_is_filled_first():
-    """A rule must not send packets to a table where nothing is ready for them."""
+    """A rule must not resubmit packets to a table that is not filled yet."""
     _, messages = up()
     tables = [line.split()[1] for line in changes(messages)]
     assert tables == sorted(tables, reverse=True)
@@ -280,7 +284,9 @@ def test_what_somebody_else_has_put_there_is_removed():
 
 
 def test_a_foreign_flow_in_the_place_of_a_service_rule_gives_way():
-    """The ADD takes its place; the deletion is by its cookie, which is gone by then."""
+    """The ADD replaces the foreign flow. The deletion names the foreign cookie, so it no longer
+    matches anything.
+    """
     place = Rule(2, 0, b"")
     others = dump({rule: actions for rule, actions in SERVICE.items() if rule != place})
     foreign = nx_flow(*place, SERVICE[place], cookie=0x77)
@@ -379,7 +385,7 @@ def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     assert heard == ["first", "second"]
     switch.reply(of.Type.BARRIER_REPLY, second, b"")
     assert heard == ["first", "second"]
-    # Now there is nobody to ask.
+    # By now there is no switch to ask.
     switch.member.session.barrier(lambda: heard.append("third"))
     assert heard[-1] == "third"
 
@@ -393,7 +399,7 @@ def test_a_request_is_answered_by_its_xid_and_lost_with_the_connection():
     ids=["a port", "fragments"],
 )
 def test_a_barrier_behind_a_new_configuration_is_asked_for_twice(configure):
-    """The first answer may come before packets are treated by it."""
+    """The switch may send the first answer before the configuration holds for packets."""
     switch, _ = up()
     heard = []
     configure(switch.member)
@@ -458,7 +464,7 @@ def test_a_switch_is_configuring_until_it_goes_by_its_new_configuration():
 
 
 def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
-    """Switches answer in order; nobody waits for ever for one that leaves something out."""
+    """Switches answer in order. If one leaves out an answer, nobody waits for it for ever."""
     switch, _ = up()
     heard = []
     for name in ("first", "second", "third"):
@@ -497,7 +503,7 @@ def test_a_reply_of_several_parts_is_answered_by_the_last():
     assert len(parts) == 3 and lost == []
 
 
-# ---- what the operator is told ----
+# ---- what the log says ----
 
 
 def warnings(caplog):
@@ -527,7 +533,7 @@ def test_a_port_above_the_formula_is_named_once_and_left_out(caplog, number):
     (warning,) = warnings(caplog)
     assert all(word in warning for word in ("switch 1", str(number), "big", "--max_ports"))
     assert sorted(switch.member.ports.own()) == [1, 2]
-    # On the switch it takes no part in floods, as the tunnel does not.
+    # On the switch itself the port takes no part in floods; nor does the tunnel port.
     assert sorted(no_flood(messages)) == [3, number]
 
 
@@ -546,7 +552,9 @@ def test_the_tunnel_port_may_have_any_number():
 
 
 def test_a_switch_that_lets_us_wait_has_stood_still(monkeypatch):
-    """Not one that has much to say before it answers, and not one that was not asked."""
+    """A switch that sends much before it answers has not stood still; nor has one that was not
+    asked.
+    """
     switch, _ = up()
     clock = [time.monotonic()]
     monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
@@ -570,10 +578,12 @@ def test_a_switch_that_lets_us_wait_has_stood_still(monkeypatch):
 
 
 def silent():
-    """A switch that is lost, since it has not answered an echo request; and when that was."""
+    """Return a switch that is lost because it has not answered an echo request, and the time of the
+    loss.
+    """
     switch, _ = up()
     now = time.monotonic() + 10
-    switch.member.watch(now, 5)  # asked
+    switch.member.watch(now, 5)  # this sends the echo request
     (echo,) = switch.connection.take()
     assert echo.type == of.Type.ECHO_REQUEST
     switch.member.watch(now + 5.1, 5)
@@ -632,7 +642,7 @@ def test_a_silent_connection_is_closed_in_the_end():
 
 
 def test_one_that_takes_nothing_is_closed_at_once():
-    """What waits for it would have to be kept."""
+    """Otherwise the aggregator would have to keep all that waits for it."""
     switch, _ = up()
     now = time.monotonic() + 10
     switch.member.watch(now, 5)
@@ -642,7 +652,9 @@ def test_one_that_takes_nothing_is_closed_at_once():
 
 
 def test_one_whose_line_is_mended_and_that_does_not_answer_is_closed():
-    """It has lost something too, and its kernel sends that again when it wants."""
+    """Such a switch has lost messages too, and its kernel sends them again after pauses of
+    its own.
+    """
     switch, now = silent()
     switch.connection.unacknowledged = 8
     for tick in range(1, 50):

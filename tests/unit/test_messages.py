@@ -1,4 +1,4 @@
-"""Messages to the switches and back, byte by byte as OpenFlow 1.0 and nicira-ext.h lay them out."""
+"""Messages to and from switches, byte by byte as OpenFlow 1.0 and nicira-ext.h lay them out."""
 
 import struct
 
@@ -42,7 +42,7 @@ def test_plain_messages():
 
 
 def nx_packet_in(data, entries=b"", reason=1, table=1, cookie=COOKIE, total_len=None):
-    """struct nx_packet_in."""
+    """Build a packet-in (struct nx_packet_in)."""
     body = struct.pack("!II", of.NX_VENDOR, NX_PACKET_IN)
     body += struct.pack(
         "!IHBBQH6x",
@@ -61,7 +61,7 @@ def test_a_packet_in_is_read(data, in_port, key, ip):
     entries = (
         struct.pack("!IH", 0x00000002, in_port)
         + struct.pack("!IQ", 0x00012008, key)
-        + struct.pack("!II", 0x00013E04, 0x01020304)  # tun_ipv4_src, which nobody asks for
+        + struct.pack("!II", 0x00013E04, 0x01020304)  # tun_ipv4_src, an unused field
         + struct.pack("!II", 0x00014004, ip)
     )
     packet = messages.parse_packet_in(nx_packet_in(data, entries))
@@ -70,7 +70,7 @@ def test_a_packet_in_is_read(data, in_port, key, ip):
 
 @pytest.mark.parametrize("in_port", [1, 2, 0xFFFD, 0xFFFF])
 def test_a_packet_in_without_tunnel_is_read(in_port):
-    """Open vSwitch leaves out what is 0, such as the key of discovery."""
+    """Open vSwitch leaves out fields that are 0, such as the tunnel key of discovery."""
     packet = messages.parse_packet_in(
         nx_packet_in(b"frame", struct.pack("!IH", 2, in_port), 0, 2, 0)
     )

@@ -1,4 +1,4 @@
-"""The component's options: what they mean, and that what makes no sense is refused by name."""
+"""The component's options: their meaning, and that invalid values are refused by name."""
 
 import inspect
 import json
@@ -12,11 +12,11 @@ from edge.options import BadOption, parse_dpid, parse_given
 from edge.switch.indexes import GivenIndexes, KeptIndexes
 from edge.switch.ports import PortNumbers, Unnumbered
 
-# What launch() gets for an option that stands there without a value.
+# What POX passes to launch() for an option without a value.
 BARE = True
 
-# What Python takes for the number 5 or 10, and a person may not: signs, spaces, underscores, digits
-# of other scripts, other bases, leading zeros.
+# Python's int() reads these as 5 or 10, but a user may not write them: signs, spaces, underscores,
+# digits of other scripts, other bases, leading zeros.
 MISSPELT = [
     "+5",
     " 5",
@@ -266,7 +266,7 @@ def test_controllers_that_are_none(text):
         options.upstreams(text, "127.0.0.1", "7744")
 
 
-# A space beside a comma is the list's, not the number's.
+# A space beside a comma belongs to the list, not to the number.
 @pytest.mark.parametrize("text", [text for text in MISSPELT if text != "5 "])
 def test_the_port_of_a_controller_has_one_spelling(text):
     with pytest.raises(BadOption, match="(?s)--controllers.* 1 to 65535, decimal"):
@@ -291,7 +291,7 @@ def test_where_not_to_listen(text):
         options.listen(text)
 
 
-# ---- which switch has which numbers ----
+# ---- the indexes of switches ----
 
 
 def test_switches_that_are_given_their_index():
@@ -358,7 +358,7 @@ def test_a_file_of_indexes_that_is_none_is_refused_by_name(tmp_path, content):
         options.indexes(PortNumbers(), "auto", str(path))
 
 
-# ---- what the help says ----
+# ---- the help ----
 
 
 def test_every_option_is_explained():

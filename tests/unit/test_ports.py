@@ -17,14 +17,14 @@ sizes = st.integers(1, ports.LARGEST_MAX_PORTS)
     [(1, 1, 1), (1, 2, 2), (1, 16, 16), (2, 1, 17), (2, 2, 18), (3, 1, 33), (4079, 16, 65264)],
 )
 def test_the_formula(dpid, port, number):
-    """aggregator port = switch port + 16 * (switch dpid - 1)"""
+    """The formula: aggregator port = switch port + 16 * (switch dpid - 1)."""
     numbers = PortNumbers()
     assert numbers.number(dpid, port) == number
     assert numbers.locate(number) == (dpid, port)
 
 
 def test_what_is_left_below_the_reserved_numbers_is_no_port():
-    """A switch 4080 would have 15 numbers; it gets none."""
+    """There would be 15 numbers left for switch 4080. It gets none."""
     numbers = PortNumbers()
     assert numbers.locate(65264) == (4079, 16)
     assert all(numbers.locate(number) is None for number in range(65265, 0x10000))
@@ -35,7 +35,7 @@ def test_every_number_has_one_port_or_none(max_ports, number):
     numbers = PortNumbers(max_ports)
     where = numbers.locate(number)
     if where is None:
-        # Not numbered: reserved numbers, 0, and what is left of a switch that would pass them.
+        # 0, the reserved numbers, and the numbers of a switch that would reach into these.
         assert number == 0 or number > numbers.number(numbers.last_index, max_ports)
     else:
         assert numbers.number(*where) == number
@@ -79,7 +79,7 @@ def test_a_number_of_ports_that_would_meet_the_tunnel_keys_is_refused(max_ports)
 
 
 def test_tunnel_keys_are_told_apart():
-    """A port's key is its number; none of the others may be a number that a port can have."""
+    """A port's key is its number. The other keys are above every number that a port can have."""
     assert (rules.KEY_DISCOVERY, rules.KEY_ALL, rules.KEY_FLOOD) == (0, 0x7E, 0x7F)
     assert min(rules.KEY_ALL, rules.KEY_FLOOD, rules.KEY_QUEUES) > ports.LARGEST_MAX_PORTS
     assert max(rules.KEY_ALL, rules.KEY_FLOOD) < rules.KEY_QUEUES

@@ -1,4 +1,4 @@
-"""Tunnel keys that stand for queues of other switches' ports."""
+"""Tunnel keys for queues of other switches' ports."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from .fakes import Events
 
 
 class Bed:
-    """Three switches, of which the third has not connected yet."""
+    """Three switches. The third has not connected yet."""
 
     def __init__(self):
         self.members = {index: Member(Events(), index, index, 16) for index in (1, 2)}
@@ -29,7 +29,7 @@ class Bed:
         self.keys.give_out(actions, [self.members[index] for index in ingress])
 
     def has(self, index):
-        """The keys of which a switch knows."""
+        """Return the keys of queues that a switch has been told, by (port, queue)."""
         return self.members[index]._queue_keys
 
 

@@ -1,4 +1,4 @@
-"""What a switch that has come (back) lacks, has wrong, and has too much."""
+"""Reconciliation: what a switch that connects lacks, has wrong, and has too much."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Statistics: replies in parts, and what the switches are asked for."""
+"""Statistics: replies in parts, and the requests to the switches."""
 
 import struct
 
@@ -15,7 +15,7 @@ LONGEST = 65535
 
 
 def unpacked(messages):
-    """(body, flags) of each part, whose headers have to be right."""
+    """Yield (body, flags) of each part. Check the headers."""
     for raw in messages:
         if not raw:
             continue  # a pause
@@ -45,7 +45,7 @@ def test_nothing_is_one_part_with_nothing_in_it():
     ],
 )
 def test_a_part_is_full_before_the_next_begins(count, sizes):
-    """682 flows with one action, as Open vSwitch has it."""
+    """Open vSwitch also puts 682 flows with one action into a part."""
     got = reply([bytes(96)] * count)
     assert [len(body) for body, _ in got] == sizes
     assert [flags for _, flags in got] == [1] * (len(sizes) - 1) + [0]
@@ -62,7 +62,7 @@ def test_nothing_is_lost_or_cut_whatever_the_sizes_are(sizes):
     got = reply(iter(entries))
     assert b"".join(body for body, _ in got) == b"".join(entries)
     assert [flags for _, flags in got] == [1] * (len(got) - 1) + [0]
-    # No entry is in two parts.
+    # No entry is split over two parts.
     ends = {sum(sizes[: number + 1]) for number in range(len(sizes))} | {0}
     seen = 0
     for body, _ in got:
@@ -70,15 +70,15 @@ def test_nothing_is_lost_or_cut_whatever_the_sizes_are(sizes):
         assert seen in ends
 
 
-# ---- how the switches are asked for flows ----
+# ---- requests for flows to the switches ----
 
 ALL = "all"
 
 
 class Asked:
-    """A connection to a switch that notes what the switch is asked for, and answers when told to.
+    """A connection to a switch. It notes requests for flows, and answers when answer() is called.
 
-    requests: for each NXST_FLOW request the cookie that it asks for, or ALL.
+    requests: for each NXST_FLOW request the cookie that it names, or ALL.
     """
 
     disconnected = False
@@ -100,7 +100,7 @@ class Asked:
         self._xids.append(message.xid)
 
     def answer(self, counters):
-        """Answer everything, as if these flows ({cookie: (packets, octets)}) were on the switch."""
+        """Answer all requests as if the switch had these flows: {cookie: (packets, octets)}."""
         requests, self.requests = self.requests, []
         xids, self._xids = self._xids, []
         for asked, xid in zip(requests, xids):
@@ -114,7 +114,7 @@ class Asked:
 
 
 class Bed:
-    """A big switch over switches with `flows` flows, of which some have an in_port."""
+    """A big switch over switches with `flows` flows, and one more flow for each of `in_ports`."""
 
     def __init__(self, flows, switches=2, in_ports=()):
         self.switch = model.big_switch(switches)
@@ -132,7 +132,7 @@ class Bed:
         return [self.switch.flows.cookies.cookie(flow) for flow in flows]
 
     def refresh(self, flows):
-        """Return what each switch is asked for."""
+        """Refresh the counters of these flows; return the requests to each switch."""
         statistics.refresh(self.switch, flows, lambda: self.done.append(True))
         return [asked.requests for asked in self.asked]
 
@@ -161,7 +161,7 @@ def test_a_switch_without_any_of_the_flows_is_not_asked():
 
 
 def test_each_switch_is_asked_in_the_way_that_is_cheaper_for_it():
-    """One holds many of the flows, the other few."""
+    """One switch holds many of the flows, the other few."""
     bed = Bed(100, in_ports=[*range(1, 17), 17])
     wanted = bed.flows[100:]
     assert bed.refresh(wanted) == [[ALL], bed.cookies(wanted[-1:])]

@@ -40,7 +40,7 @@ def test_all_tables_are_asked_for_if_none_is_named():
 
 
 def nx_flow(cookie, packets, octets, match=b"", actions=b"", table=2, priority=9, idle_age=0):
-    """struct nx_flow_stats."""
+    """Build a flow of an NXST_FLOW reply (struct nx_flow_stats)."""
     rest = padded(match) + actions
     return (
         struct.pack(
@@ -96,6 +96,6 @@ def test_counters_are_read(values):
 
 @pytest.mark.parametrize("sent, seconds", [(0, 0), (1, 0), (2, 1), (61, 60)])
 def test_the_idle_age_is_sent_plus_one(sent, seconds):
-    """nicira-ext.h: "Seconds since last packet, plus one", 0 if that is not known."""
+    """nicira-ext.h: "Seconds since last packet, plus one"; 0 means that the age is unknown."""
     (flow,) = stats.parse_flows(nx_flows(nx_flow(1, 2, 3, idle_age=sent)))
     assert flow.idle_age == seconds

@@ -1,4 +1,4 @@
-"""Actions, from the big switch's ports to those of one real switch."""
+"""Translation of actions from the big switch's ports to those of one real switch."""
 
 import itertools
 import struct
@@ -34,7 +34,9 @@ def to(ip):
 
 
 def s1(**changed):
-    """What switch 1 of three knows: its ports 1 and 2, its tunnel port 3, both others connected."""
+    """Return the state of switch 1 of three: ports 1 and 2, tunnel port 3, both others
+    connected.
+    """
     numbers = PortNumbers()
     ingress = translate.Ingress(
         own=1,
@@ -52,7 +54,7 @@ def translated(actions, ingress=None):
     return translate.translate(act.parse(of.joined(actions)), ingress or s1())
 
 
-# ---- what is the same on every switch ----
+# ---- actions that are the same on every switch ----
 
 
 @pytest.mark.parametrize("action", SET_FIELDS + ALIKE_EVERYWHERE, ids=bytes.hex)
@@ -74,7 +76,7 @@ def test_any_actions_that_are_taken_can_be_translated(raw):
     translate.translate(actions, s1())
 
 
-# ---- where they lead ----
+# ---- outputs ----
 
 
 def test_a_port_of_the_switch_itself_is_that_port():
@@ -97,7 +99,7 @@ def test_flood_is_flood_here_and_mflood_there():
 
 
 def test_all_is_every_port_here_and_mall_there():
-    """ALL on the switch would send into the tunnel as well."""
+    """ALL on the switch would also output into the tunnel."""
     assert translated(of.output(ALL)) == (
         of.output(1) + of.output(2) + key(0x7E) + to(IP2) + to(IP3)
     )
@@ -129,7 +131,9 @@ def test_enqueue_is_the_queue_here_and_a_key_of_its_own_there():
 
 
 def test_set_fields_hold_for_what_follows_them_only():
-    """The order is kept, so the switch does that by itself, in the tunnel and out of it."""
+    """The order of actions is kept. So the switch applies them rightly, into the tunnel and
+    elsewhere.
+    """
     vid, source = of.set_vlan_vid(5), of.set_dl_src("00:00:00:00:00:09")
     tunnel = of.output(TUNNEL)
     assert translated([of.output(17), vid, of.output(18), source, of.output(2)]) == (
@@ -138,7 +142,9 @@ def test_set_fields_hold_for_what_follows_them_only():
 
 
 def test_key_and_destination_are_loaded_again_only_if_they_are_others():
-    """Two switches, the same port number; two ports of one switch; one port twice."""
+    """Outputs to two switches with the same port number; to two ports of one switch; to one port
+    twice.
+    """
     tunnel = of.output(TUNNEL)
     assert translated([of.output(17), of.output(33)]) == key(1) + to(IP2) + to(IP3)
     assert translated([of.output(17), of.output(18), of.output(17)]) == (
@@ -148,7 +154,7 @@ def test_key_and_destination_are_loaded_again_only_if_they_are_others():
 
 
 def test_after_a_look_into_the_table_key_and_destination_are_loaded_again():
-    """The flow that is found there may have loaded others."""
+    """The flow that the table lookup finds may have loaded others."""
     assert translated([of.output(17), of.output(TABLE), of.output(17)]) == (
         key(1) + to(IP2) + of.output(TABLE) + key(1) + to(IP2)
     )
@@ -161,7 +167,7 @@ def test_a_number_that_no_port_has_is_no_output(port):
 
 
 def test_a_port_of_the_switch_that_may_come_is_left_to_it():
-    """Open vSwitch drops what it is to output to a port that is not there."""
+    """Open vSwitch drops an output to a port that does not exist."""
     assert translated(of.output(16)) == of.output(16)
 
 
@@ -182,7 +188,7 @@ def test_without_a_tunnel_port_only_the_own_ports_are_reached():
 
 
 def test_the_tunnel_port_is_no_port_of_the_big_switch():
-    """Its number would be one: switch 1 has it as port 3."""
+    """Switch 1 has the tunnel at port 3, which would be a valid number."""
     assert translated([of.output(TUNNEL), of.enqueue(TUNNEL, 1), of.output(2)]) == of.output(2)
 
 
@@ -203,7 +209,7 @@ STEPS = {
 
 @given(st.lists(st.sampled_from(list(STEPS)), max_size=8))
 def test_each_output_leaves_with_its_own_key_and_destination(actions):
-    """Played back: key and destination are as the loads before each tunnel output leave them."""
+    """Play the actions: at each tunnel output, key and destination are those of the last loads."""
     sent, tunnel_key, tunnel_ip = [], None, None
     for kind, body in of.unpack_actions(translated(actions)):
         action = of.action(kind, body)
@@ -221,7 +227,7 @@ def test_each_output_leaves_with_its_own_key_and_destination(actions):
 
 
 def test_all_pairs_of_switches_agree_on_the_key():
-    """Whichever switch a frame enters: the egress port's number on its own switch."""
+    """Whatever switch a frame enters, the key is the egress port's number on its own switch."""
     numbers = PortNumbers()
     ips = {1: 0xAC100001, 2: IP2, 3: IP3}
     for source, target in itertools.permutations(ips, 2):

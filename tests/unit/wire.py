@@ -1,4 +1,4 @@
-"""Bytes of Nicira messages and actions, laid out by hand as nicira-ext.h has them."""
+"""Bytes of Nicira messages and actions, laid out by hand as in nicira-ext.h."""
 
 import struct
 
@@ -6,7 +6,7 @@ from lab import openflow10 as of
 
 
 def vendor(message, subtype):
-    """What follows the header of a Nicira message, which has to be of this subtype."""
+    """Check the header of a Nicira message of this subtype; return what follows it."""
     assert struct.unpack_from("!BB", message) == (1, of.Type.VENDOR)
     assert struct.unpack_from("!H", message, 2)[0] == len(message)
     assert struct.unpack_from("!II", message, 8) == (of.NX_VENDOR, subtype)
@@ -22,7 +22,7 @@ def nicira(subtype, body=b""):
 
 
 def reg_load(field, value, bits):
-    """NXAST_REG_LOAD of a whole field, as nicira-ext.h lays it out."""
+    """Build an NXAST_REG_LOAD of a whole field, as in nicira-ext.h."""
     return nicira(7, struct.pack("!HIQ", bits - 1, field, value))
 
 

@@ -1,4 +1,4 @@
-"""A POX component that ends POX before its main thread waits for that."""
+"""A POX component that ends POX before POX's main thread waits for the end."""
 
 from pox.core import core
 

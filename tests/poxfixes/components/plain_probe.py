@@ -1,4 +1,4 @@
-"""A POX component that leaves POX as it is."""
+"""A POX component that does not repair POX."""
 
 
 def launch(option: str = "") -> None:

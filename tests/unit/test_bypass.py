@@ -1,6 +1,6 @@
-"""Packet-outs that bypass a barrier, and those that must not.
+"""Packet-outs that bypass a barrier, and packet-outs that must not.
 
-The big switch as it is, over two connections whose far ends do what they are sent when told to.
+The big switch is real. Its two switches are played: they do their work when the test says so.
 """
 
 from collections import deque
@@ -73,7 +73,7 @@ def test_a_packet_waits_for_what_is_undone_since_a_switch_has_refused_it(bed):
     one, other = bed.switches
     other.refuses = lambda raw: raw[1] == Type.FLOW_MOD
     bed.send(FLOW_ON_ALL)
-    bed.big.refusals.confirm()  # the clock's, ten times a second
+    bed.big.refusals.confirm()  # a timer calls it ten times a second
     one.work()
     other.work()
     assert not bed.big.unsettled() and one.did == [Type.FLOW_MOD]
@@ -86,7 +86,7 @@ def test_a_packet_waits_for_what_is_undone_since_a_switch_has_refused_it(bed):
 
 
 def test_a_packet_waits_while_a_switch_is_given_what_it_lacks(bed):
-    """More flows than are sent in one turn."""
+    """The switch lacks more flows than are sent in one turn."""
     bed.big.disconnected(bed.switches[0])
     count = 2500
     for number in range(count):
@@ -108,7 +108,7 @@ def test_a_packet_waits_while_a_switch_is_given_what_it_lacks(bed):
 
 
 def test_a_packet_waits_for_the_rule_of_a_queue_that_another_switch_has_just_been_sent(bed):
-    """The flow that the packet meets may lead to that queue."""
+    """The packet may meet the flow that leads to that queue."""
     one, other = bed.switches
     bed.send(of.flow_mod(of.match(in_port=1), of.enqueue(18, 7)), THROUGH_TABLE)
     one.work()

@@ -1,4 +1,4 @@
-"""A connection to a controller: messages out of bytes, the hello, and what waits for a barrier."""
+"""A connection to a controller: its messages, the hello, and what waits for a barrier."""
 
 import struct
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ HELLO = of.message(of.Type.HELLO)
 
 
 class Socket:
-    """The near end of a connection: what recv() gives next is what was put there."""
+    """Our socket of a connection. The test sets what recv() returns."""
 
     def __init__(self):
         self.coming = []
@@ -46,7 +46,7 @@ class Socket:
 
 
 class Sent:
-    """Takes the place of the Outbox, which needs a running POX."""
+    """Stands in for the Outbox, which needs a running POX."""
 
     def __init__(self, _sock, _failed):
         self.data = b""
@@ -65,20 +65,20 @@ class Sent:
 
 @pytest.fixture(autouse=True)
 def no_turns(monkeypatch):
-    """What is to be done at the end of a turn, which needs a running POX, is done at once."""
+    """Call at once what should be called at the end of a turn, since that needs a running POX."""
     for module in (connections, poxfixes):
         monkeypatch.setattr(module, "end_of_turn", lambda callback: callback())
 
 
 class Worker(ioworkers.RobustIOWorker):
-    """Reads from a Socket, and takes the place of the workers whose ends somebody else is told."""
+    """Reads from a Socket. It stands in for the workers that report their end to somebody else."""
 
     def ended(self, reason):
         self.connection.close(reason or "by the controller")
 
 
 def connect(sock, handle, name="controller", **options):
-    """A ControllerConnection on a Socket."""
+    """Return a ControllerConnection on a Socket."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ioworkers, "Outbox", Sent)
         worker = Worker(sock)
@@ -118,7 +118,7 @@ class Line:
         return messages
 
     def error(self):
-        """Type, code and data of the one error that was sent."""
+        """Return type, code and data of the one error that was sent."""
         (message,) = self.answers()
         assert message.type == of.Type.ERROR
         return of.unpack_error(message.body)
@@ -128,7 +128,7 @@ def numbered(count, size=8):
     return [of.message(of.Type.ECHO_REQUEST, bytes(size - 8), xid) for xid in range(count)]
 
 
-# ---- messages out of bytes ----
+# ---- messages from a stream of bytes ----
 
 
 @given(st.lists(st.binary(max_size=100), max_size=10), st.data())
@@ -161,7 +161,9 @@ def test_the_longest_message():
 
 @pytest.mark.parametrize("length", range(8))
 def test_a_length_below_the_header_s_ends_the_connection(length):
-    """Open vSwitch closes without an error; a loop over such a length would never end."""
+    """Open vSwitch closes the connection without an error. A loop over such a length would never
+    end.
+    """
     line = Line()
     line.send(struct.pack("!BBHI", 1, of.Type.ECHO_REQUEST, length, 0) + HELLO)
     assert line.connection.closed and line.sock.shut
@@ -189,7 +191,7 @@ def test_nothing_to_read_is_no_end():
 @pytest.mark.parametrize("version", [1, 2, 4, 5, 6, 255])
 @pytest.mark.parametrize("body", [b"", b"junk!", b"\0\1\0\0"], ids=["plain", "junk", "bad element"])
 def test_a_hello_of_any_version_is_one(version, body):
-    """The lower version counts, and ours is 1.0."""
+    """The lower of both versions is used, and ours is 1.0."""
     line = Line(greet=False)
     line.send(of.message(of.Type.HELLO, body, version=version) + numbered(1)[0])
     assert line.connection.greeted and not line.connection.closed
@@ -320,7 +322,7 @@ def test_a_mistake_of_ours_costs_one_message(caplog):
     assert [r.levelname for r in caplog.records if r.name == "edge.upstream"].count("ERROR") == 1
 
 
-# ---- what waits for a barrier ----
+# ---- messages that wait for a barrier ----
 
 
 def test_what_comes_behind_a_barrier_waits_for_its_answer():
@@ -340,7 +342,9 @@ def test_what_comes_behind_a_barrier_waits_for_its_answer():
 
 
 def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
-    """As while a switch hangs: what is read ahead is bounded, and then nobody listens."""
+    """While a switch hangs, the read-ahead is bounded, and then the socket is not read. The
+    controller's silence of that time does not count.
+    """
     now = 1000.0
     monkeypatch.setattr(connections.time, "monotonic", lambda: now)
     monkeypatch.setattr(connections, "core", SimpleNamespace(running=True))
@@ -365,7 +369,7 @@ def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
 
 
 def test_what_has_come_is_done_though_the_controller_has_gone():
-    """What changes something; nobody is there for answers."""
+    """Messages that change something are done. Requests are not, since nobody reads the answers."""
     handled = []
 
     def hold_at_first(connection, message):
@@ -410,13 +414,13 @@ def test_an_answer_that_is_there_at_once_holds_nothing_up():
     assert handled == messages
 
 
-# ---- what need not wait ----
+# ---- messages that bypass a barrier ----
 
 PACKET_IN, PORT_STATUS = (of.message(kind) for kind in (of.Type.PACKET_IN, of.Type.PORT_STATUS))
 
 
 class Bypassed(Line):
-    """A connection that is held by its first message; those with an even xid need not wait."""
+    """A connection that its first message holds. Messages with an even xid may bypass it."""
 
     def __init__(self):
         self.bypassed = []
@@ -464,7 +468,9 @@ def test_what_may_come_of_something_that_did_not_wait_is_told_behind_the_answer(
 
 
 def test_what_is_told_behind_an_answer_has_its_limit():
-    """If the answer takes long: nothing is lost, the order stays, and nothing bypasses then."""
+    """If the answer takes long, the messages behind it are sent early. None is lost, the order
+    stays, and no message bypasses from then on.
+    """
     line = Bypassed()
     line.send(line.messages[2])
     sent = [of.message(of.Type.PACKET_IN, bytes(1000), xid) for xid in range(3000)]
@@ -496,7 +502,7 @@ def test_a_mistake_with_what_need_not_wait_has_it_wait():
 
 
 class Turns(list):
-    """What is to be done at the ends of turns."""
+    """The callbacks for the ends of turns."""
 
     def end(self):
         for callback in [self.pop(0) for _ in range(len(self))]:
@@ -561,7 +567,7 @@ def test_a_mistake_in_an_answer_holds_nothing_up(turns, pauses):
 
 
 def test_what_waits_has_its_limit():
-    """Then the controller's socket is not read any more, and its sending stands still."""
+    """At the limit the controller's socket is not read any more, so TCP stops the controller."""
     line = Line(lambda connection, message: connection.hold())
     message = of.message(of.Type.ECHO_REQUEST, bytes(60000))
     line.send(message)
