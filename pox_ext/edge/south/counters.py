@@ -1,4 +1,4 @@
-"""What one switch has counted, as it last said; it outlives the switch's connection."""
+"""The last known counters of one switch; they are kept when its connection closes."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -8,35 +8,35 @@ from edge.openflow import stats
 
 
 class MonotonicCounter:
-    """A counter of a switch that goes on when the switch starts again from 0."""
+    """A counter of a switch, whose total goes on when the switch starts again from 0."""
 
     def __init__(self) -> None:
         self._before = self._last = 0
 
     def saw(self, count: int) -> None:
-        """The switch says that it has counted so many."""
+        """The switch has reported this count."""
         if count < self._last:
             self._before += self._last
         self._last = count
 
     @property
     def total(self) -> int:
-        """All that were counted."""
+        """The last count, plus the last count before each new start from 0."""
         return self._before + self._last
 
 
 class Counters:
     """
-    What one switch has counted.
+    The last known counters of one switch.
 
-    ports: port number -> its ofp_port_stats but for the number
+    ports: port number -> its ofp_port_stats without the port number
     looked_up, matched, missed: for each table, the packets that were looked up in it, that matched
         in it, and that its table-miss rule took
     """
 
     def __init__(self) -> None:
-        # By cookie: (packets, octets) of the copies that it has, and of those that it had no more
-        # when it came back, though their FLOW_REMOVED may yet come.
+        # By cookie: (packets, octets) of the copies that the switch has, and of the copies that
+        # were missing when it reconnected.  The FLOW_REMOVED of a missing copy may still come.
         self._copies: dict[int, tuple[int, int]] = {}
         self._lost_copies: dict[int, tuple[int, int]] = {}
         self.ports: dict[int, bytes] = {}
@@ -52,12 +52,12 @@ class Counters:
         return self._copies.get(cookie, (0, 0))
 
     def saw(self, cookie: int, packets: int, octets: int) -> None:
-        """The switch says what a copy has counted."""
+        """The switch has reported the counters of a copy."""
         self._copies[cookie] = packets, octets
 
     def saw_all(self, message: bytes, is_known: Callable[[int], bool]) -> None:
         """
-        A part of an NXST_FLOW reply says what copies have counted.
+        Note the counters of all copies in a part of an NXST_FLOW reply.
 
         is_known: False for cookies of flows that have ended meanwhile
 
@@ -69,30 +69,30 @@ class Counters:
                 copies[cookie] = packets, octets
 
     def forget(self, cookie: int) -> None:
-        """A copy is gone, and what it had counted is of no more use."""
+        """Forget a copy that has ended."""
         self._copies.pop(cookie, None)
 
     def start_anew(self) -> dict[int, tuple[int, int]]:
-        """Forget all copies; returns what was known of them."""
+        """Forget all copies.  Returns their counters, by cookie."""
         before, self._copies = self._copies, {}
         return before
 
     def keep(self, cookies: Collection[int]) -> dict[int, tuple[int, int]]:
-        """Forget all copies but these; returns what was known of all."""
+        """Forget all copies except these.  Returns the counters of all, by cookie."""
         before = self.start_anew()
         self._copies = {each: before[each] for each in cookies if each in before}
         return before
 
-    # --- copies that were gone when the switch came back ----------------------------------------
+    # --- copies that were missing when the switch reconnected -----------------------------------
 
     def lost(self, cookie: int, packets: int, octets: int) -> None:
-        """The switch has come back without a copy that had counted so much when it was lost."""
+        """The switch has reconnected without a copy, whose last known counters were these."""
         self._lost_copies[cookie] = packets, octets
 
     def take_lost(self, cookie: int) -> Optional[tuple[int, int]]:
-        """What a copy had counted that was gone then, once; None if it was not."""
+        """Return and forget the counters of a missing copy; None if it was not missing."""
         return self._lost_copies.pop(cookie, None)
 
     def forget_lost(self) -> None:
-        """Nothing more will be told of the copies that were gone then."""
+        """Forget the missing copies: no FLOW_REMOVED of them will come any more."""
         self._lost_copies = {}

@@ -2,17 +2,19 @@
 Which tunnel IP belongs to which switch, and which tunnels work.
 
 A probe is an LLDP frame that one switch sends into its tunnel, with tunnel key 0, to one of the
-IPs that the user gave.  The switch where it comes out hands it to us with its own IP as the
-tunnel's destination.
+candidates for tunnel IPs.  The switch that receives the probe sends it to us in a packet-in.  The
+tunnel destination of that packet-in is the switch's own tunnel IP.
 
-The number of probes must not grow with the square of the switches for ever.
+In the long run, the number of probes must not grow with the square of the number of switches.
 
-- An IP that nobody has answered for is probed by two switches at a time, in turn.
+- An IP without a known owner is probed by two switches at a time, in turn.
 - Once an IP has an owner, each other switch probes it until one probe has come through.  That also
   resolves the tunnel's neighbour, so that the first frame of a host is not lost.
-- From then on one switch at a time, in turn, checks that its tunnel still works.  If it does not,
-  the tunnel counts as broken, and some others that begin or end there are checked at once.
-- An owner that nobody reaches any more probes its own IP too: another switch may have it now.
+- From then on one switch at a time, in turn, checks that its tunnel to the IP still works.  If it
+  does not, the tunnel counts as broken.  Some other tunnels from that switch, and some other
+  tunnels to that IP, are then checked at once.
+- An owner that no other switch reaches any more probes its own IP, too: another switch may have
+  this IP now.
 """
 
 import logging
@@ -34,10 +36,10 @@ log = logging.getLogger("edge.discovery")
 T = TypeVar("T")
 
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0  # seconds
-# So long an answer may take, and so many may be missing: the first frames through a tunnel are
-# lost while its neighbour is resolved.
+# How long an answer may take, and after how many missing answers a tunnel counts as broken.  (The
+# first frames through a tunnel are lost while its neighbour is resolved.)
 ANSWER, TRIES = 1.0, 3  # seconds, probes
-SILENT = 5.0  # seconds after which an IP that nobody answers for is named to the operator
+SILENT = 5.0  # seconds without an answer after which the operator is warned
 
 _LLDP_HEADER = bytes.fromhex("0180c200000e 02000000007e 88cc")
 _SOURCE = struct.Struct("!L")
@@ -48,13 +50,13 @@ def _tlv(kind: int, value: bytes) -> bytes:
 
 
 class RoundRobin:
-    """Takes some of many things, and others the next time."""
+    """Takes some of many things at a time, in turn."""
 
     def __init__(self) -> None:
         self._start = 0
 
     def take(self, things: list[T], count: int) -> list[T]:
-        """So many of them, or all if there are fewer."""
+        """The next `count` of the things, or all if there are fewer."""
         count = min(count, len(things))
         self._start += count
         return [things[(self._start + step) % len(things)] for step in range(count)]
@@ -64,14 +66,14 @@ class _Target:
     """
     One tunnel IP.
 
-    unreached: the switches from which no probe has come through
+    unreached: the switches from which no probe has come through (yet)
     unconfirmed: senders being re-checked, with the number of probes that they missed
     retry: seconds from one round of probes to the next
-    asked_since: since when nobody answers for it (seconds, monotonic)
-    reported: True once the operator knows that
-    cut_off: True while nobody reaches its owner, and the operator knows that
-    sent, due: when the last round was, and when the next will be (seconds, monotonic)
-    finding, checking: whose turn it is
+    asked_since: since when it has been probed without finding an owner (seconds, monotonic)
+    reported: True once the operator has been warned that it has no owner
+    cut_off: True while no other switch reaches its owner; the operator has been warned then
+    sent, due: when the last round of probes was, and when the next is due (seconds, monotonic)
+    finding, checking: whose turn it is to find its owner, and to check a tunnel to it
     """
 
     def __init__(self, ip: int) -> None:
@@ -86,7 +88,7 @@ class _Target:
         self.cut_off = False
 
     def look_soon(self) -> None:
-        """Probe it again soon: what was not reached may be now."""
+        """Probe it again soon: it may be reached from more switches now."""
         self.retry, self.due = FIRST_RETRY, 0.0
 
 
@@ -96,7 +98,7 @@ class Discovery:
 
     ips: the candidates, as numbers
     members: gives the switches that are ready
-    found: is called with a member and the IP that has turned out to be its own
+    found: is called with a switch and its tunnel IP, when that has been discovered
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class Discovery:
         self._members = members
         self._found = found
         self._nonce = secrets.token_bytes(16)
-        self._learned: dict[Member, int] = {}  # the candidate that each switch has brought
+        self._learned: dict[Member, int] = {}  # the candidate from add_candidate()
         self._announced = False
         self._alone_since: Optional[float] = None
         self._suspecting = RoundRobin()
@@ -121,9 +123,10 @@ class Discovery:
 
     def add_candidate(self, member: Member, ip: int) -> None:
         """
-        The address from which a switch has connected may be a tunnel IP.
+        Add a candidate: the address from which a switch has connected.
 
-        The candidate that it had brought before is forgotten, unless it has turned out to be one.
+        The former candidate of this switch is forgotten, unless it has turned out to be a tunnel IP
+        or another switch has connected from it, too.
         """
         before = self._learned.get(member)
         self._learned[member] = ip
@@ -138,7 +141,7 @@ class Discovery:
             self._targets.pop(ip, None)
 
     def owner(self, ip: int) -> Optional[Member]:
-        """The ready switch that has this tunnel IP, if that is known."""
+        """The ready switch that has this tunnel IP; None if it is not known."""
         return next((m for m in self._members() if m.tunnel_ip == ip), None)
 
     @property
@@ -148,20 +151,20 @@ class Discovery:
         return bool(self._targets) and known >= self._targets.keys()
 
     def changed(self, member: Member) -> None:
-        """A switch has come, or has another tunnel port: find out soon how it is reached."""
+        """A switch has connected, or its tunnel port has changed: have it probe all IPs soon."""
         for target in self._targets.values():
             target.unreached[member] = None
             target.unconfirmed.pop(member, None)
             target.look_soon()
 
     def lost(self, member: Member) -> None:
-        """A switch is gone."""
+        """A switch is lost: it takes no part any more."""
         for target in self._targets.values():
             target.unreached.pop(member, None)
             target.unconfirmed.pop(member, None)
 
     def unreached(self, ip: int) -> list[Member]:
-        """The switches from which no probe to this IP comes through, or none has yet."""
+        """The switches from which no probe to this IP comes through, or none has come yet."""
         return [m for m in self._targets[ip].unreached if m.tunnel_ip != ip]
 
     def tick(self, now: float) -> None:
@@ -187,7 +190,11 @@ class Discovery:
         self._announce()
 
     def _senders(self, target: _Target, owner: Member, others: list[Member]) -> list[Member]:
-        """Who has to probe an IP that has an owner; others: all that can, but for the owner."""
+        """
+        The switches that have to probe an IP with a known owner.
+
+        others: all switches with a tunnel port except the owner
+        """
         for sender in [m for m, missing in target.unconfirmed.items() if missing >= TRIES]:
             self._broken(target, sender)
         senders = [m for m in target.unreached if m in others]
@@ -200,7 +207,7 @@ class Discovery:
                 target.unconfirmed = dict.fromkeys(target.checking.take(reached, 1), 0)
             if others and not reached and not target.cut_off:
                 target.cut_off = True
-                target.retry = ANSWER  # the first frames of its owner may be lost, too
+                target.retry = ANSWER  # the first probes from its owner may be lost, too
                 log.warning(
                     "%s: nothing that the others send to its tunnel IP %s comes out there; do "
                     "the switches reach it, and does another machine have that address?",
@@ -214,7 +221,7 @@ class Discovery:
         return senders + list(target.unconfirmed)
 
     def _broken(self, target: _Target, sender: Member) -> None:
-        """Nothing comes through a tunnel any more: which end is it?"""
+        """A tunnel is broken: have other tunnels at both of its ends checked."""
         del target.unconfirmed[sender]
         target.unreached[sender] = None
         able = [m for m in self._members() if m.ports.tunnel is not None and m is not sender]
@@ -229,7 +236,7 @@ class Discovery:
 
     def _complain(self, target: _Target, able: list[Member], now: float) -> None:
         if len(able) < 2:
-            return  # nobody could hear the answer
+            return  # no other switch could receive a probe
         if target.asked_since is None:
             target.asked_since = now
         elif now - target.asked_since >= SILENT and not target.reported:
@@ -241,7 +248,7 @@ class Discovery:
             )
 
     def _complain_of_few(self, able: list[Member], now: float) -> None:
-        """With fewer than two switches nobody can answer anybody; say so, once at a time."""
+        """Warn if fewer than two switches have a tunnel port; once until there are two again."""
         if len(able) > 1 or len(self._targets) < 2:
             self._alone_since = None
         elif self._alone_since is None:
@@ -267,7 +274,7 @@ class Discovery:
                 _tlv(1, b"\x07edge.aggregator"),
                 _tlv(2, b"\x07" + str(IPv4Address(ip)).encode()),
                 _tlv(3, struct.pack("!H", 120)),
-                # Ours: an organisationally specific TLV, with what only this process knows.
+                # An organisationally specific TLV, whose nonce only this process knows.
                 _tlv(127, b"\x02\0\0\x7e" + self._nonce + _SOURCE.pack(sender.index)),
                 _tlv(0, b""),
             )
@@ -282,7 +289,7 @@ class Discovery:
         sender.session.send(probe, changes=False)
 
     def received(self, member: Member, packet: messages.PacketIn) -> None:
-        """A frame came out of a switch's tunnel with the key of discovery."""
+        """A switch has sent a packet-in from its tunnel, with the tunnel key KEY_DISCOVERY."""
         place = packet.data.find(self._nonce)
         ip = packet.tunnel_destination
         if place < 0 or ip not in self._targets:
@@ -308,7 +315,7 @@ class Discovery:
             target.unconfirmed.clear()
             target.cut_off = False
             if member.tunnel_ip in self._targets:
-                self._targets[member.tunnel_ip].look_soon()  # it has another owner, or none
+                self._targets[member.tunnel_ip].look_soon()  # another owner, or none
             for other in self._members():
                 target.unreached[other] = None
             log.info("%s: tunnel IP is %s", member, IPv4Address(ip))

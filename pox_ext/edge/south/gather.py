@@ -1,4 +1,4 @@
-"""One request to many switches, one answer."""
+"""Sends requests to many switches, and waits until all are answered."""
 
 from collections.abc import Iterable
 from typing import Callable, Generic, Optional, TypeVar
@@ -16,10 +16,10 @@ Request = tuple[Member, Callable[[int], bytes]]
 
 class Gather(Generic[M]):
     """
-    Waits until every one of some members has answered or has been lost.
+    Waits until each of some members has answered or is lost.
 
-    members: those that are asked
-    done: is called exactly once: when all requests are out (start()), and the last of the members
+    members: the members that are asked
+    done: is called exactly once: when all requests are sent (start()), and the last of the members
         has answered or is lost
     """
 
@@ -29,13 +29,13 @@ class Gather(Generic[M]):
         self._started = False
 
     def start(self) -> None:
-        """Say that all requests are out; if nobody is waited for, this is the end."""
+        """All requests are sent.  Calls done() at once if no answer is missing."""
         self._started = True
         if not self._waiting:
             self._done()
 
     def answered(self, member: M) -> None:
-        """This member has said all that it will say, or is lost."""
+        """This member has sent all of its answer, or is lost."""
         if member in self._waiting:
             self._waiting.remove(member)
             if self._started and not self._waiting:
@@ -49,11 +49,11 @@ def ask(
     lost: Optional[Callable[[Member], None]] = None,
 ) -> None:
     """
-    Send requests to switches; done() when each is answered, or its switch is lost.
+    Send requests to switches; call done() when each is answered, or its switch is lost.
 
-    requests: a switch may be there more than once
-    take: is called with the switch, the type and the bytes of each message that answers
-    lost: is called with the switch of each request that is not answered
+    requests: they may contain a switch more than once
+    take: is called with the switch, the type and the bytes of each message of an answer
+    lost: is called with the switch of each request that stays without an answer
     """
     numbered = list(enumerate(requests))
     gather: Gather[int] = Gather((number for number, _ in numbered), done)
@@ -79,7 +79,7 @@ def ask(
 
 
 def barriers(members: Iterable[Member], done: Callable[[], None]) -> None:
-    """Call done() when each of these switches has done all that it was sent, or is lost."""
+    """Call done() when each of these switches has executed all that it was sent, or is lost."""
     asked = list(members)
     gather: Gather[Member] = Gather(asked, done)
 

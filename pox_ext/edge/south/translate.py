@@ -1,4 +1,4 @@
-"""Actions, from the big switch's ports to those of one real switch."""
+"""Translates actions from the ports of the big switch to the ports of one real switch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Callable, NamedTuple, Optional
@@ -18,13 +18,13 @@ from edge.south.rules import KEY_ALL, KEY_FLOOD
 
 class Ingress(NamedTuple):
     """
-    What the translation has to know of the switch that a packet enters and of the others.
+    What the translation needs to know about the switch where a packet enters, and about the others.
 
-    own: the index of the switch
+    own: the index of the switch where the packet enters
     tunnel_port: its tunnel port, None if it has none
     ports: its ports that the big switch has
     remote_ips: the tunnel IP (as a number) of every other switch for which it is known, by index
-    flood_ips: the tunnel IPs of those that are connected: only they are flooded to
+    flood_ips: the tunnel IPs of the other switches that are ready: only these are flooded to
     locate: aggregator port -> (index, port) or None
     queue_keys: (index, port, queue) -> the tunnel key for that queue of another switch's port
     table: the action that does what OFPP_TABLE does
@@ -45,7 +45,7 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
     The actions that do on the ingress switch what the controller's actions do on the big switch.
 
     An output to a switch that cannot be reached now is left out.  Raises KeyError if a queue of
-    another switch has no tunnel key (keys are given out before: see edge.switch.queuekeys).
+    another switch has no tunnel key (keys are allocated before: see edge.switch.queuekeys).
     """
     out: list[bytes] = []
     loaded_key: Optional[int] = None
@@ -69,7 +69,7 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
             out.append(step)
         elif step.port == of.OFPP_TABLE:
             out.append(ingress.table)
-            loaded_key = loaded_ip = None  # what the flow that is met has loaded, stays
+            loaded_key = loaded_ip = None  # a flow that matches may load others
         elif step.port == of.OFPP_FLOOD:
             # The tunnel port has OFPPC_NO_FLOOD.
             out.append(output(of.OFPP_FLOOD))
@@ -84,7 +84,7 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
             index, port = where
             queue = step.queue if isinstance(step, Enqueue) else None
             if index == ingress.own:
-                # A port that the big switch does not have, such as the tunnel, is no output.
+                # The tunnel port is no port of the big switch, so an output to it is left out.
                 if port != ingress.tunnel_port:
                     out.append(output(port) if queue is None else enqueue(port, queue))
             elif index in ingress.remote_ips:

@@ -1,4 +1,4 @@
-"""What controllers' actions are on one switch, remembered until what they depend on changes."""
+"""Translated actions for one switch, remembered until something changes that they depend on."""
 
 import logging
 from typing import Callable, Optional
@@ -20,30 +20,30 @@ class Translations:
     """
     The translations of one switch.
 
-    name: the switch's, for the log
-    warn: tells the operator something, once
+    name: the name of the switch in the log
+    warn: warns the operator, once for each text
     """
 
     def __init__(self, name: str, warn: Callable[[str], None]) -> None:
         self._name = name
         self._warn = warn
         self._ingress: Optional[Ingress] = None
-        # wire form of actions -> the actions, and what they are on this switch
+        # wire form of actions -> the actions, and their translation
         self._known: dict[bytes, tuple[Actions, bytes]] = {}
-        self._knows_all = True  # nothing that was translated has been forgotten
+        self._knows_all = True  # False once some were forgotten since there were too many
 
     @property
     def ingress(self) -> Ingress:
-        """What the translation knows of this switch and the others (see `use`)."""
+        """What the translation knows about this switch and the others (see `use`)."""
         assert self._ingress is not None, "nothing is translated for a switch that is not there"
         return self._ingress
 
     def use(self, ingress: Ingress) -> Optional[set[bytes]]:
         """
-        Translate by this from now on.
+        Use this Ingress for all translations from now on.
 
-        Returns the actions (their wire form) whose translation is the same as before; None if that
-        is so for all that were translated.
+        Returns the actions (wire form) whose translation has stayed the same; None if all
+        translations have.
         """
         before, complete = self._known, self._knows_all
         self._ingress = ingress
@@ -56,20 +56,20 @@ class Translations:
         return None if complete and len(same) == len(before) else same
 
     def lost(self) -> None:
-        """The switch is lost; it may have something else when it comes back."""
+        """The switch is lost: forget all translations, and the Ingress, which may change."""
         self._ingress = None
         self.forget()
 
     def forget(self) -> None:
-        """Translate everything anew."""
+        """Forget all translations."""
         self._known = {}
         self._knows_all = True
 
     def translated(self, actions: Actions) -> bytes:
         """
-        The actions as this switch has to do them on a packet that enters here.
+        Translate actions for packets that enter at this switch.
 
-        Raises OpenFlowError (OFPBAC_TOO_MANY) if no message to the switch has room for them.
+        Raises OpenFlowError (OFPBAC_TOO_MANY) if no message to the switch has room for the result.
         """
         known = self._known.get(actions.wire)
         if known is None:
@@ -87,7 +87,9 @@ class Translations:
 
     def translated_or_none(self, actions: Actions) -> bytes:
         """
-        The same, but empty (drop) for actions that have become too long since they were accepted.
+        Like translated(), but return no actions (drop) where that raises.
+
+        Actions that were accepted may become too long when more switches can be reached.
         """
         try:
             return self.translated(actions)

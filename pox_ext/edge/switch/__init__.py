@@ -1,1 +1,1 @@
-"""The big switch: which flow has to be on which switch, and what has to be done about it."""
+"""The big switch: decides which flow entries each switch has to hold, and what it is sent."""

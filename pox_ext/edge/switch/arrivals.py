@@ -1,4 +1,4 @@
-"""Switches that connect: which of them are let in, and which connection is theirs."""
+"""Switches that connect: which of them are accepted, and which connection each one uses."""
 
 import logging
 import socket
@@ -16,19 +16,19 @@ from edge.switch.topology import Topology
 
 log = logging.getLogger("edge.switch")
 
-# So long a connection may take to show that it still answers, when another one has its dpid.
+# When a second connection has the same dpid: how long the first may take to answer an echo request.
 _CHALLENGE = 1.0  # seconds
 
 
 class Arrivals:
     """
-    Lets switches in.
+    Accepts switches.
 
     topology: the switches; new ones are added
     indexes: gives each dpid its index
     new_member: makes the Member of an index and a dpid
-    discovery: is told the address from which a switch connects, if that may be its tunnel IP; None
-        if the user gave the tunnel IPs
+    discovery: is given the address from which a switch connects, as a candidate for its tunnel IP;
+        None if the user gave the tunnel IPs
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Arrivals:
         self._indexes = indexes
         self._new_member = new_member
         self._discovery = discovery
-        self._complained: set[int] = set()  # dpids that the operator has been told of
+        self._complained: set[int] = set()  # dpids of which the operator has been warned
 
     def connected(self, dpid: int, connection: EdgeConnection) -> None:
         """A switch's OpenFlow handshake is done."""
@@ -74,10 +74,10 @@ class Arrivals:
 
     def _challenge(self, member: Member, connection: EdgeConnection) -> None:
         """
-        There are two connections of one dpid.
+        Decide between two connections with the same dpid.
 
-        If the older one still answers, these are two switches, and the newer one is refused.
-        Otherwise the older one is what is left of a lost connection.
+        If the older connection still answers, there are two switches, and the newer one is refused.
+        Otherwise the older connection is broken, and the newer one takes its place.
         """
         old = member.session.connection
         undecided = [True]
@@ -111,7 +111,7 @@ class Arrivals:
 
 
 def _peer_address(sock: socket.socket) -> Optional[int]:
-    """The IPv4 address at the other end, as a number; None if it is gone already, or not IPv4."""
+    """The peer's IPv4 address, as a number; None if the socket is closed, or is not IPv4."""
     try:
         return int(IPv4Address(sock.getpeername()[0]))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 """
 The big switch: one OpenFlow 1.0 datapath made of many.
 
-The parts decide; here they are put together, and what the switches say is given to the part that
-it concerns.
+The decisions are made by other classes.  BigSwitch connects these classes, and passes each report
+of a switch to the class that handles it.
 """
 
 import logging
@@ -43,17 +43,17 @@ class BigSwitch:
 
     numbers, indexes: how ports and switches are numbered
     ips: the candidates for tunnel IPs, as numbers
-    switch_timeout: seconds after which a switch that does not answer is given up
-    events: is told what the controllers, and other components, have to know
+    switch_timeout: seconds after which a switch that does not answer counts as lost
+    events: receives the messages for controllers, and the news for other POX components
     learn_ips: True if the address from which a switch connects is a candidate too
 
     topology: the switches
-    flows: the flow table, and the flows' copies on the switches
-    portlist: the ports, as the controllers know them
+    flows: the flow table, and the copies of its flows on the switches
+    portlist: the ports that the controllers know
     packets: translates packet-ins and packet-outs
-    refusals: what was sent, until no switch has refused it
-    discovery: finds the tunnel IPs
-    counts: what was done so far
+    refusals: remembers each change until it is certain whether a switch has refused it
+    discovery: finds the tunnel IP of each switch
+    counts: counters of what the big switch has done
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class BigSwitch:
             self.discovery.received,
             events,
         )
-        # The way of each packet-in is as short as can be.
+        # An attribute in place of a method saves one call for each packet-in.
         self.packet_in: Callable[[Member, bytes], None] = self.packets.packet_in
         self._switch_timeout = switch_timeout
         self._events = events
@@ -98,7 +98,7 @@ class BigSwitch:
         Reinstall(self.flows, self.refusals, entry, member).start()
 
     def tick(self) -> None:
-        """Look after what has its time.  To be called some ten times a second."""
+        """Do the periodic work.  To be called some ten times a second."""
         now = time.monotonic()
         self.discovery.tick(now)
         for member in list(self.topology.members.values()):
@@ -147,17 +147,18 @@ class BigSwitch:
 
     def barrier(self, done: Callable[[], None]) -> None:
         """
-        done() when the switches have done all that they were sent, and all is undone that one of
-        them had refused by then.
+        Call done() when every ready switch has executed all that it was sent before.
+
+        By then, every change that a switch has refused is undone on the other switches, too.
         """
         self.refusals.barrier(done)
 
     def unsettled(self) -> list[Member]:
-        """The ready switches that need not have done yet all that they were sent."""
+        """The ready switches that may not have executed yet all that they were sent."""
         return [member for member in self.topology.ready_members() if not member.session.settled]
 
     def _ask_barriers(self, done: Callable[[], None]) -> None:
-        """done() when every ready switch has done all that it was sent, or is lost."""
+        """Call done() when every ready switch has executed all that it was sent, or is lost."""
         queue_keys = self.topology.queue_keys
         rules = queue_keys.sent
 
@@ -167,7 +168,7 @@ class BigSwitch:
 
         barriers(self.topology.ready_members(), answered)
 
-    # --- what the switches say (MemberEvents) --------------------------------------------------
+    # --- reports of the switches (MemberEvents) ------------------------------------------------
 
     def ports_changed(self, member: Member, reach_changed: bool) -> None:
         """A switch's ports have been read, or one of them has changed."""
@@ -178,21 +179,21 @@ class BigSwitch:
                 self.topology.changed()
 
     def tunnel_changed(self, member: Member) -> None:
-        """A switch has another tunnel port, or none: its tunnel IP has to be found again."""
+        """A switch's tunnel port has changed or gone: its tunnel IP has to be found again."""
         if member.ready:
             self.discovery.changed(member)
 
     def flows_read(self, member: Member, dump: list[FlowStats]) -> None:
-        """A switch has told what is in its tables."""
+        """A switch has sent the flow entries of all its tables (dump)."""
         member.use(self.topology.ingress_of(member))
         self.packets.forget_outs()
         self._resync.begin(member, dump)
 
     def lost(self, member: Member, was_ready: bool, reason: str) -> None:
-        """A switch is gone: the others do not flood to it, its ports are down."""
+        """A switch is lost: floods no longer go to it, and its ports go LINK_DOWN."""
         self.flows.complete(member)
         if was_ready:
-            # When POX ends, that is no alarm.
+            # While POX shuts down, a lost switch is not worth a warning.
             level = logging.WARNING if core.running else logging.INFO
             log.log(level, "%s: lost: %s", member, reason)
             self.discovery.lost(member)
@@ -203,19 +204,19 @@ class BigSwitch:
             self._events.switch_lost(member.index, member.dpid, reason)
 
     def flow_removed(self, member: Member, removed: FlowRemoved) -> None:
-        """A copy of a flow, or a service rule, has ended on a switch."""
+        """A switch has removed a copy of a flow, or a service rule."""
         if removed.cookie == SERVICE:
             member.rule_removed(removed.priority)
         else:
             self.flows.copy_removed(member, removed)
 
     def refused(self, member: Member, xid: int, error: bytes) -> None:
-        """A switch has refused what had this xid."""
+        """A switch has refused the message with this xid (error is the whole OFPT_ERROR)."""
         self.refusals.refused(member, xid, error)
 
     # --- ports ---------------------------------------------------------------------------------
 
     def port(self, number: int) -> Optional[tuple[Member, int]]:
-        """The switch and the port on it behind a port that the controllers know."""
+        """The switch and the switch port behind a port that the controllers know; else None."""
         where = self.portlist.locate(number)
         return (self.topology.members[where[0]], where[1]) if where is not None else None

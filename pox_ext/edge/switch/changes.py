@@ -1,12 +1,12 @@
 """
-Changes that a controller, or we, ask of the switches, and that a switch may refuse.
+Changes that are sent to switches, and that a switch may refuse.
 
-Each is an object: start() makes the change, revert() brings what we know back when a switch has
-refused it, and finish() brings the other switches back when all have answered.  What is on all
-switches stays one: a change that one switch refuses is on none.  (The model is Open vSwitch's
+Each change is an object.  start() makes the change.  revert() undoes it on the big switch, as soon
+as one switch has refused it.  finish() undoes it on the other switches, when all have answered.  So
+a change that one switch refuses is in force on none.  (The model is Open vSwitch's
 ofproto/ofproto.c.)
 
-DELETE cannot be refused: see Flows.end().
+A DELETE cannot be refused: see Flows.end().
 """
 
 import logging
@@ -33,12 +33,13 @@ log = logging.getLogger("edge.switch")
 
 class Add(Change):
     """
-    ADD: a flow comes in the place of the one with the same match and priority, if there is one.
+    ADD: put a flow into the table, in place of a flow with the same match and priority.
 
-    start: the flow is in the table, and its copies are sent.  Raises OpenFlowError
+    start: the flow is put into the table, and its copies are sent.  Raises OpenFlowError
         (OFPBAC_TOO_MANY), and changes nothing, if no message has room for its actions.
-    revert: the flow is out of the table, and the one that it had replaced is in it again.
-    finish: the switches that had taken the flow have the one that it had replaced, or none.
+    revert: the flow is taken out of the table, and the replaced flow is put back.
+    finish: the switches that accepted the flow are sent the replaced flow; if there is none, they
+        delete their copy.
     """
 
     can_revert = True
@@ -57,7 +58,7 @@ class Add(Change):
         self._flows = flows
         self._refusals = refusals
         self._entry = entry
-        self._replaced: Optional[tuple[FlowEntry, int]] = None  # and its cookie
+        self._replaced: Optional[tuple[FlowEntry, int]] = None  # with its cookie
 
     def entries(self) -> Collection[FlowEntry]:
         return (self._entry,)
@@ -76,7 +77,7 @@ class Add(Change):
             log.debug("flow %s", flow_text(entry))
         if not copies:
             return
-        # The switches' copies differ in their actions only, if at all.
+        # The copies for the switches differ at most in their actions.
         copy = flows.copy(entry, holders[0])
         packed: dict[bytes, bytes] = {}
         for member, translated in copies:
@@ -102,7 +103,7 @@ class Add(Change):
             flows.put_again(*self._replaced)
 
     def replaces(self, entry: FlowEntry) -> bool:
-        """True if this is the flow whose place it has taken."""
+        """True if this ADD has replaced that flow."""
         return self._replaced is not None and self._replaced[0] is entry
 
     def finish(self, refusers: set[Member]) -> None:
@@ -117,19 +118,19 @@ class Add(Change):
 
 class Modify(Change):
     """
-    MODIFY: flows do something else; their counters and timeouts stay.
+    MODIFY: give flows other actions; they keep their counters and timeouts.
 
-    As in Open vSwitch, a hard timeout begins anew.
+    As in Open vSwitch, the hard timeout starts again from 0.
 
     entries: the flows
-    match: the controller's, which covers those of the flows
+    match: the controller's match, which covers the matches of the flows
     cookie: the flows' new cookie, None if they keep theirs
 
-    start: the flows and their copies do it.  Raises OpenFlowError (OFPBAC_TOO_MANY), and changes
-        nothing, if no message has room for the actions.
-    revert: the flows do what they had done before, but for those that have been modified since:
-        these would go back to that if the later change were refused too.
-    finish: so do the copies.
+    start: the flows and their copies get the actions.  Raises OpenFlowError (OFPBAC_TOO_MANY), and
+        changes nothing, if no message has room for the actions.
+    revert: each flow gets its former state back.  If a later MODIFY has changed the flow, that
+        MODIFY gets the former state instead, to restore it if it is refused too.
+    finish: the copies of the restored flows get their former actions back.
     """
 
     can_revert = True
@@ -175,7 +176,7 @@ class Modify(Change):
             flows.send_actions(entry, xid, kind)
 
     def revert(self, later: Iterator[Change]) -> None:
-        # For each flow that was modified since: the first of these changes.
+        # For each flow that was modified since: the first MODIFY after this one.
         successors: dict[FlowEntry, Modify] = {}
         if any(entry.modified != self._modified for entry in self._before):
             for change in later:
@@ -188,8 +189,8 @@ class Modify(Change):
             if successor is not None:
                 successor._before[entry] = state
             else:
-                # Also one that is not in the table: it comes back if what has replaced it is
-                # refused.
+                # A flow that is not in the table is restored too: it comes back if the flow that
+                # has replaced it is refused.
                 entry.restore(state)
                 self._restored.append(entry)
 
@@ -203,14 +204,14 @@ class Modify(Change):
 
 class Reinstall(Change):
     """
-    A switch that does not have its copy of a flow (any more) is given it.
+    Send a switch its copy of a flow, which it does not have (any more).
 
     start: the copy is sent, if the flow is still in the table.
-    finish: it is sent once more, since the refusal may have been for want of room while the switch
-        is brought up to date.  If that is refused too, the flow ends: it is on all switches that
-        should have it, or on none.
+    finish: the copy is sent once more, since the table may have been full only while the switch was
+        brought up to date.  If the switch refuses it again, the flow ends: a flow is on all
+        switches that should have it, or on none.
 
-    again: False if it has been refused once
+    again: False if the switch has refused the copy once
     """
 
     can_revert = True
@@ -251,13 +252,13 @@ class Reinstall(Change):
 
 class PortMod(Change):
     """
-    PORT_MOD: bits of a port are set, now and whenever its switch comes back.
+    PORT_MOD: set configuration bits of a port, now and whenever its switch reconnects.
 
     port: the port's number on the switch
-    advertise: what the port is to advertise (OFPPF_*), unless it is 0
+    advertise: the features that the port is to advertise (OFPPF_*); 0 to leave them unchanged
 
-    start: the switch is sent the message, and the other controllers are told.
-    revert: the bits are as they were before, but for those that have been set again since.
+    start: the switch is sent a PORT_MOD, and the other controllers a PORT_STATUS.
+    revert: the bits get their former values back, except those that a later PORT_MOD has set.
     """
 
     can_revert = True
@@ -302,7 +303,7 @@ class PortMod(Change):
         return self._member is member and self._port == port
 
     def _rebase(self, refused: "PortMod", mask: int) -> None:
-        """A change before this one was refused: its bits in mask were what they were before it."""
+        """An earlier PORT_MOD was refused: its bits in mask had the values from before it."""
         before = refused._set_before.only(mask)
         self._set_before = Bits(
             self._set_before.config & ~mask | before.config,

@@ -1,11 +1,12 @@
 """
-The cookies that flow entries bear on the switches, and the entries behind them.
+The cookies of flow entries on the switches, and the flow entries that belong to them.
 
-Every flow entry of the big switch gets a cookie of its own, which its copies bear on all
-switches.  The controller's own cookie stays with the entry, and is what the controller reads.
+Every flow entry of the big switch gets a unique cookie, which all its copies have on the switches.
+The controller's cookie is kept in the flow entry, and only that one is shown to the controller.
 
-A cookie's upper half is drawn at random when the aggregator starts: it tells this run's flows
-from those of another run, and lets one message delete them all.  Service rules have cookie 0.
+The upper half of the cookies is a random number, drawn when the aggregator starts.  It tells the
+flows of this run from the flows of another run.  With it as a mask, one flow-mod deletes all flows
+of this run.  Service rules have cookie 0.
 """
 
 import itertools
@@ -22,7 +23,7 @@ class Cookies(Generic[E]):
     """The two dictionaries: entry -> cookie, and cookie -> entry."""
 
     def __init__(self) -> None:
-        # Never 0 nor all ones: 0 is what everybody else uses, and OVS reserves ~0.
+        # Neither 0, which other programs use, nor all ones, which Open vSwitch reserves.
         self.run = (1 + secrets.randbelow(0xFFFFFFFE)) << 32
         self._numbers = itertools.count(1)
         self._entry_of: dict[int, E] = {}
@@ -33,7 +34,7 @@ class Cookies(Generic[E]):
 
     def new(self, entry: E) -> int:
         """Give the entry a cookie that no entry of this run has had, and return it."""
-        # The lower half may only wrap after 2**32 flow-mods; those still in use are passed over.
+        # The lower half wraps around after 2**32 flow-mods; cookies still in use are skipped then.
         while True:
             number = next(self._numbers) & 0xFFFFFFFF
             cookie = self.run | number
@@ -43,12 +44,12 @@ class Cookies(Generic[E]):
         return cookie
 
     def restore(self, entry: E, cookie: int) -> None:
-        """Give an entry that has been released its cookie again."""
+        """Give a released entry its former cookie again."""
         self._entry_of[cookie] = entry
         self._cookie_of[entry] = cookie
 
     def entry(self, cookie: int) -> Optional[E]:
-        """The entry that bears this cookie on the switches, None if there is none."""
+        """The entry with this cookie on the switches, None if there is none."""
         return self._entry_of.get(cookie)
 
     def cookie(self, entry: E) -> int:
@@ -56,7 +57,7 @@ class Cookies(Generic[E]):
         return self._cookie_of[entry]
 
     def clear(self, kept: Iterable[E]) -> list[dict[Any, Any]]:
-        """Forget all entries but these; the two dictionaries of before are returned."""
+        """Forget all entries except `kept`.  Returns the two former dictionaries."""
         before: list[dict[Any, Any]] = [self._entry_of, self._cookie_of]
         cookie_of = self._cookie_of
         self._entry_of, self._cookie_of = {}, {}

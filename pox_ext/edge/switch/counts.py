@@ -1,4 +1,4 @@
-"""What the big switch has done since it was started, counted for those who watch it."""
+"""Counters of what the big switch has done since its start, for the dashboard and Prometheus."""
 
 import bisect
 
@@ -7,11 +7,11 @@ BARRIER_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 class Durations:
     """
-    A histogram.
+    A histogram of durations.
 
-    counts: how many were at most each of BARRIER_BOUNDS (seconds) but above the one before; the
-        last is for those above all
-    total: their sum in seconds
+    counts: for each of BARRIER_BOUNDS (seconds), how many durations were at most that bound but
+        above the bound before; the last counts the durations above all bounds
+    total: the sum of all durations, in seconds
     """
 
     def __init__(self) -> None:
@@ -19,19 +19,21 @@ class Durations:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self.counts[bisect.bisect_left(BARRIER_BOUNDS, seconds)] += 1
         self.total += seconds
 
 
 class Counts:
     """
-    flow_mods, packet_outs: messages of controllers
-    packet_ins: messages to controllers (one, to however many)
-    errors: messages of controllers that were refused
-    refusals: messages that a switch refused
-    resynchronisations: times that a switch was brought up to date
-    barriers: from a controller's BARRIER_REQUEST to its BARRIER_REPLY
+    Counters since the start.
+
+    flow_mods, packet_outs: messages from controllers
+    packet_ins: messages to controllers; a message to several controllers counts once
+    errors: messages from controllers that were answered with an error
+    refusals: errors that switches have sent
+    resynchronisations: how often a switch was brought up to date
+    barriers: the time from a controller's BARRIER_REQUEST to its BARRIER_REPLY
     """
 
     def __init__(self) -> None:

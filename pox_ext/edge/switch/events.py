@@ -1,8 +1,8 @@
 """
-What the big switch tells those above it.
+The protocols through which the big switch reports to the layers above it.
 
-The layers import downwards, so the big switch does not know the connections to controllers.  It
-knows these two protocols.
+The layers import downwards only, so the big switch does not import the connections to controllers.
+It knows just these two protocols.
 """
 
 from typing import Optional, Protocol
@@ -14,7 +14,7 @@ class Requester(Protocol):
     """The connection over which a controller's message came."""
 
     def send(self, data: bytes) -> None:
-        """Send whole messages to this controller; without effect once it has gone."""
+        """Send whole messages to this controller; without effect once its connection is closed."""
 
 
 class BigSwitchEvents(Protocol):
@@ -24,7 +24,7 @@ class BigSwitchEvents(Protocol):
         """
         A port has been added, deleted or modified (reason is an OFPPR_*).
 
-        but: the controller that is not told, since it has asked for the change
+        but: the controller that asked for the change; it is not sent the PORT_STATUS
         """
 
     def packet_in(self, message: bytes) -> None:
@@ -34,10 +34,10 @@ class BigSwitchEvents(Protocol):
         """An OFPT_FLOW_REMOVED for the controllers."""
 
     def switch_up(self, index: int, dpid: int) -> None:
-        """A switch has connected and has what it has to have."""
+        """A switch has connected and has been brought up to date."""
 
     def switch_lost(self, index: int, dpid: int, reason: str) -> None:
-        """A switch that was up does not answer any more, or its connection is closed."""
+        """A ready switch (SYNCING or UP) no longer answers, or its connection is closed."""
 
     def tunnel_found(self, index: int, dpid: int, ip: int) -> None:
         """A switch's tunnel IP (as a number) has been discovered."""

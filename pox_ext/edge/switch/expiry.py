@@ -1,15 +1,16 @@
 """
-When flows come to their end by themselves.
+Flows that end by an idle timeout or a hard timeout.
 
-Timeouts run on the switches, copy by copy.  This module decides what the end of a copy means for
-the flow, and ends the flows of which no switch holds a copy that would tell.
+The timeouts run on the switches, for each copy of a flow.  This module decides what the end of a
+copy means for the flow.  It also ends flows of which no ready switch holds a copy, since no switch
+reports the end of these.
 
-It watches the hard timeouts of all flows.  A switch that hangs does not tell.  A switch that was
-given its copy later can be up to a second late, since it knows whole seconds only.  A switch that
-was given other actions lets the timeout begin anew.
+It watches the hard timeouts of all flows itself, for three reasons.  A switch that hangs reports
+nothing.  A switch that was sent its copy later can end it up to a second late, since timeouts are
+in whole seconds.  A switch that is sent other actions restarts the hard timeout.
 
-A switch that is lost may go on forwarding, and use its copies, without anybody knowing.  As long as
-it may come back, a flow that it may hold does not count as idle.
+A lost switch may go on forwarding by its copies, and cannot report it.  While it may still come
+back, a flow that it may hold does not count as idle.
 """
 
 import heapq
@@ -34,36 +35,36 @@ from edge.switch.flowtable import FlowEntry, FlowTable
 
 log = logging.getLogger("edge.expiry")
 
-# A switch that has been lost for so long is taken for dead: what it may hold does not count any
-# more.  It is also the time after which Open vSwitch forgets a MAC address (mac-aging-time).
+# A switch that has been lost for so long counts as dead: copies that it may hold are ignored.  Open
+# vSwitch forgets a MAC address after the same time (mac-aging-time).
 DEAD = 300.0  # seconds
 
 
 class EndFlows(Protocol):
-    """Takes flows from everywhere, and tells the controllers."""
+    """Deletes flows from the table and from all switches, and tells the controllers."""
 
     def __call__(
         self, entries: list[FlowEntry], reason: int, told: Optional[Member] = None
     ) -> None:
         """
         reason: why they end (OFPRR_*)
-        told: the switch that has told already that its copy is gone
+        told: the switch that has reported already that its copy has ended
         """
 
 
-# When a hard timeout is up, a number that no other has, and the flow; empty once that has ended.
+# When a hard timeout runs out (seconds, monotonic), a unique number, and a list with the flow.  The
+# list is emptied when the flow ends.
 _Deadline = tuple[float, int, list[FlowEntry]]
 
 
 class Expiry:
     """
-    Ends flows that are idle, or whose time is up.
+    Ends flows whose idle or hard timeout has run out.
 
     homes: the switches that have to have a copy of a flow, ready or not
     cookie: the cookie of a flow on the switches
-    put_back: puts a flow on a switch again
-    end: takes flows from everywhere, and tells the controllers why (OFPRR_*); given the switch
-        whose copy is gone already, if there is one
+    put_back: sends a switch its copy of a flow again
+    end: see EndFlows
     """
 
     def __init__(
@@ -79,17 +80,17 @@ class Expiry:
         self._cookie = cookie
         self._put_back = put_back
         self._end = end
-        self.rescued = 0  # packets that a table-miss rule took in the gap, and that went their way
+        self.rescued = 0  # table-miss packet-ins that forward_in_gap() has forwarded
         self._shared = 0  # flows with an idle timeout that may be on several switches
-        # Flows of which no ready switch has a copy, and when they have been idle for their time.
+        # Flows with an idle timeout of which no ready switch has a copy, and when they end as idle.
         self._unheld: dict[FlowEntry, float] = {}
         self._unheld_due = math.inf  # none of them ends before that
         self._deadlines: list[_Deadline] = []  # a heap
-        self._watched: dict[FlowEntry, _Deadline] = {}  # the flows that it is about
+        self._watched: dict[FlowEntry, _Deadline] = {}  # each flow's item in the heap
         self._serials = itertools.count()
 
     def added(self, entry: FlowEntry) -> None:
-        """A flow is in the table now."""
+        """A flow has been put into the table."""
         if _is_shared(entry):
             self._shared += 1
         if entry.hard_timeout:
@@ -98,7 +99,7 @@ class Expiry:
             self._leave_unheld(entry, entry.created + entry.idle_timeout)
 
     def removed(self, entry: FlowEntry) -> None:
-        """A flow is not in the table any more."""
+        """A flow has been taken out of the table."""
         if _is_shared(entry):
             self._shared -= 1
         self._unheld.pop(entry, None)
@@ -110,7 +111,7 @@ class Expiry:
                 heapq.heapify(self._deadlines)
 
     def cleared(self) -> list[garbage.Emptiable]:
-        """No flow is in the table any more; what was known of them is returned."""
+        """All flows have been taken out of the table.  Returns the old collections, to be freed."""
         before: list[garbage.Emptiable] = [self._unheld, self._watched, self._deadlines]
         self._shared = 0
         self._unheld, self._watched, self._deadlines = {}, {}, []
@@ -134,17 +135,17 @@ class Expiry:
         heapq.heappush(self._deadlines, deadline)
 
     def put_on(self, entry: FlowEntry, member: Member) -> None:
-        """A switch is given a copy of a flow that has been there for a while."""
+        """A switch is sent its copy of a flow that controllers added earlier."""
         self.kept_on(entry)
         if entry.idle_timeout:
             entry.reinstalled(member.index)
 
     def kept_on(self, entry: FlowEntry) -> None:
-        """A switch that has come back still has its copy."""
+        """A reconnected switch still has its copy of a flow."""
         self._unheld.pop(entry, None)
 
     def tick(self, now: float) -> None:
-        """End the flows whose time is up though no switch says so."""
+        """End the flows whose timeout has run out without a report from a switch."""
         over: list[FlowEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             for entry in heapq.heappop(self._deadlines)[2]:
@@ -152,7 +153,7 @@ class Expiry:
                 if entry.hard_end <= now:
                     over.append(entry)
                 else:
-                    self._watch(entry)  # it was modified meanwhile
+                    self._watch(entry)  # a MODIFY has restarted the timeout
         self._end(over, of.OFPRR_HARD_TIMEOUT)
         if self._unheld_due > now:
             return
@@ -165,10 +166,12 @@ class Expiry:
 
     def copy_idle(self, member: Member, entry: FlowEntry, packets: int) -> None:
         """
-        A copy has been idle for its time.  The flow has been if all its copies have: otherwise
-        it is put back (at once: packets may come), until the last one is idle too.
+        A copy has ended by its idle timeout: end the flow, or put the copy back.
 
-        packets: what the copy had counted
+        A flow is idle only when all its copies are idle.  Until then the copy is put back, and at
+        once, since packets may come.
+
+        packets: the packets that the copy has counted
         """
         if packets:
             entry.used_on(member.index)
@@ -183,8 +186,12 @@ class Expiry:
 
     def ended_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
-        A switch that has come back, and had this flow when it was lost, has it no more: its hard
-        timeout was up there, or it was idle there.  False if it has to be put on it again.
+        A reconnected switch has lost its copy of a flow: end the flow if its timeout has run out.
+
+        The switch was sent the copy before it was lost.  So the copy has ended there by its hard
+        timeout or its idle timeout, or had never reached the switch.
+
+        Returns False if the switch has to be sent its copy again.
         """
         now = time.monotonic()
         if entry.hard_timeout:
@@ -192,12 +199,12 @@ class Expiry:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
                 return True
             if entry.created + entry.hard_timeout <= now:
-                return False  # its time was up there, since it was not told that it began anew
+                return False  # the MODIFY that restarted the timeout has not reached the switch
         put_at = entry.created
         if entry.is_reinstalled_on(member.index):
             put_at = max(put_at, member.liveness.up_since)
         if put_at + entry.idle_timeout > now:
-            return False  # it has not got there
+            return False  # too early to be idle: the copy never reached the switch
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return True
@@ -205,7 +212,7 @@ class Expiry:
         return entry not in self._table
 
     def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
-        """True if no other switch can have used a flow within its time, nor have we."""
+        """True if nothing but this switch can have used a flow within its idle timeout."""
         now = time.monotonic()
         return entry.last_gap_hit + entry.idle_timeout <= now and not any(
             other.liveness.ready or _may_hold(other, entry, now)
@@ -215,8 +222,9 @@ class Expiry:
 
     def _ask(self, member: Member, entry: FlowEntry) -> None:
         """
-        End a flow that is idle on a switch if all the others say that it is idle there; and the
-        switch itself, that what was put back has not been used since.
+        End a flow that was idle on a switch, if all ready switches say that it is idle.
+
+        The switch itself is asked, too: the copy that was put back may have been used since.
         """
         others = self._ready(entry)
         in_use: list[bool] = []
@@ -232,17 +240,17 @@ class Expiry:
                 in_use.append(not unused and flow.idle_age < entry.idle_timeout)
 
         def unknown(other: Member) -> None:
-            in_use.append(True)  # for all that we know
+            in_use.append(True)  # without an answer, the flow counts as in use
 
         def done() -> None:
-            # When in doubt it stays, and we ask again when its time is up again on some switch.
+            # In doubt the flow stays.  The next copy that ends as idle leads to the same question.
             now = time.monotonic()
             if entry not in self._table or any(in_use):
                 return
             if entry.last_gap_hit + entry.idle_timeout > now:
                 return
             if any(other.liveness.stalled_at > asked_at for other in others):
-                return  # what the others have said was true before
+                return  # a switch has answered late, so the other answers are outdated
             if any(
                 other.liveness.ready or _may_hold(other, entry, now)
                 for other in self._homes(entry)
@@ -270,11 +278,15 @@ class Expiry:
         self, member: Member, packet: PacketIn, in_port: int, taker: Optional[FlowEntry]
     ) -> bool:
         """
-        A packet that a flow would have matched, had its copy on this switch not just expired
-        while the flow is in use on others: it goes the flow's way.  False if it is none.
+        Forward a packet-in that a flow would have matched, had its copy here not just expired.
 
-        in_port: the aggregator port where it entered
-        taker: the flow that has sent it to the controller, None for the table-miss rule
+        While a flow is in use on other switches, its copy on this switch may be missing for a
+        moment.  Another flow or the table-miss rule then sends the packet to the controller.
+
+        in_port: the aggregator port where the packet entered
+        taker: the flow that has sent the packet to the controller, None for the table-miss rule
+
+        Returns False if the packet is for the controller.
         """
         if not self._shared or (taker is not None and not _only_to_controller(taker)):
             return False
@@ -283,10 +295,10 @@ class Expiry:
             return False
         now = time.monotonic()
         if now < entry.created + entry.idle_timeout:
-            return False  # no copy can have been idle for its time: the packet was there before it
+            return False  # no copy can have expired yet: the packet came before the flow
         if taker is not None:
             if entry.priority == taker.priority:
-                return False  # either may take it
+                return False  # either flow may match the packet
             taker.count(-1, -packet.total_len)
         else:
             self.rescued += 1
@@ -304,14 +316,15 @@ def _too_early(entry: FlowEntry) -> bool:
     """
     True if a flow is too young to be idle.
 
-    A copy that falls idle so early has taken the place of another flow's with the same match, which
-    was there from before its switch was lost; Open vSwitch has it inherit when that was used.
+    A copy ends so early if it has replaced an older flow entry with the same match, which was on
+    the switch since before the switch was lost.  In Open vSwitch the new flow entry inherits the
+    time of last use from the old one.
     """
     return entry.first_added + entry.idle_timeout > time.monotonic()
 
 
 def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
-    """True if a lost switch may hold a flow, use it, and come back."""
+    """True if a lost switch may still hold and use a flow, and may still come back."""
     return (
         not member.liveness.ready
         and entry.created <= member.liveness.lost_at
@@ -320,7 +333,7 @@ def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
 
 
 def _only_to_controller(entry: FlowEntry) -> bool:
-    """True for what is a table-miss rule of the controller's own, or might be."""
+    """True if a flow may be a table-miss flow of the controller: it only outputs to CONTROLLER."""
     return len(entry.actions.wire) == 8 and of.OFPP_CONTROLLER in entry.actions.outputs
 
 

@@ -1,7 +1,8 @@
 """
 The flows of the big switch, and the copies of them on its switches.
 
-A flow with an in_port has its copy on that port's switch, one without has a copy on each switch.
+A flow whose in_port is a port of a switch has one copy, on that switch.  Any other flow has a copy
+on every switch.
 """
 
 import logging
@@ -32,10 +33,10 @@ from edge.switch.topology import Topology, Unchanged
 
 log = logging.getLogger("edge.switch")
 
-FLOWS_PER_SLICE = 1000  # that are sent of our own accord before others have their turn
-LARGEST_COUNT = (1 << 64) - 1  # that a counter can say
-_EARLY = 0.5  # seconds by which a switch's clock may be ahead
-_BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # how a flow may end
+FLOWS_PER_SLICE = 1000  # flows handled in one slice of work that no controller waits for
+LARGEST_COUNT = (1 << 64) - 1  # the largest value of a counter in OpenFlow
+_EARLY = 0.5  # seconds by which a switch's clock may be ahead of ours
+_BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # timeouts
 
 
 class Copy(NamedTuple):
@@ -51,7 +52,7 @@ class Copy(NamedTuple):
     actions: bytes
 
     def add(self, xid: int, actions: Optional[bytes] = None) -> bytes:
-        """The flow-mod that adds it, or the same with other actions."""
+        """The flow-mod that adds this copy, with other actions (wire form) if they are given."""
         return flowmods.add_flow(
             xid,
             self.table,
@@ -65,18 +66,18 @@ class Copy(NamedTuple):
         )
 
 
-# Gives a switch its copy of a flow again.
+# Sends a switch its copy of a flow, which it does not have (any more).
 Reinstall = Callable[[FlowEntry, Member], None]
 
 
 class Flows:
     """
-    The flow table, the cookies that its flows bear on the switches, and their copies.
+    The flow table, and for each flow its cookie and its copies on the switches.
 
     topology: the switches
     inports: translates the in_ports of matches
     events: is told of flows that have ended
-    reinstall: gives a switch its copy of a flow again
+    reinstall: sends a switch its copy of a flow, which it does not have (any more)
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Flows:
         self._inports = inports
         self._events = events
         self._reinstall = reinstall
-        # Flows that a switch which has come (back) lacks, and has not been sent yet.
+        # For each switch that is being synced: the flows that it lacks and has yet to be sent.
         self._missing: dict[Member, dict[FlowEntry, None]] = {}
 
     # --- where a flow is -----------------------------------------------------------------------
@@ -114,34 +115,34 @@ class Flows:
         return [member for member in self.homes(entry) if member.liveness.ready]
 
     def ready_members(self) -> list[Member]:
-        """The switches that are connected and get all that changes."""
+        """The switches that are connected and are sent every change."""
         return self._topology.ready_members()
 
     def is_live(self, cookie: int) -> bool:
-        """True if a flow of the table bears this cookie on the switches."""
+        """True if a flow in the table has this cookie on the switches."""
         entry = self.cookies.entry(cookie)
         return entry is not None and entry in self.table
 
     def is_known(self, cookie: int) -> bool:
-        """True if a flow bears this cookie that is in the table, or whose end is not told yet."""
+        """True if the flow with this cookie is in the table, or waits in `removals`."""
         return self.cookies.entry(cookie) is not None
 
     def counted(self, entry: FlowEntry) -> tuple[int, int]:
-        """The packets and octets of a flow, over all its copies, as far as they are known."""
+        """The packets and octets of a flow: the sums of the last known counters of its copies."""
         packets, octets = entry.packets, entry.octets
         cookie = self.cookies.cookie(entry)
         for member in self.homes(entry):
             more = member.counters.copy(cookie)
             packets += more[0]
             octets += more[1]
-        # Below 0 where what it had counted in the gap was taken from it (see expiry.py), and the
-        # counters of its switch are older than that.
+        # The sum is below 0 if a packet was subtracted (see Expiry.forward_in_gap) which the last
+        # known counters of its switch do not include yet.
         return max(0, min(packets, LARGEST_COUNT)), max(0, min(octets, LARGEST_COUNT))
 
     # --- copies --------------------------------------------------------------------------------
 
     def copy(self, entry: FlowEntry, member: Member) -> Copy:
-        """A flow as it is put on a switch when the controller adds it."""
+        """The copy of a flow for a switch that gets it when the controller adds the flow."""
         table, priority = table_and_priority(entry.priority)
         flags = 0
         if entry.flags & of.OFPFF_SEND_FLOW_REM or entry.idle_timeout or entry.hard_timeout:
@@ -161,7 +162,7 @@ class Flows:
         )
 
     def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
-        """A flow as it is put on a switch later, when less of its time is left."""
+        """The copy of a flow for a switch that gets it later, with the rest of its hard timeout."""
         self.keys_for(entry.actions, (member,))
         copy = self.copy(entry, member)
         if not entry.hard_timeout:
@@ -170,15 +171,15 @@ class Flows:
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
     def keys_for(self, actions: Actions, members: Iterable[Member]) -> None:
-        """Have the tunnel keys that these actions need on these switches."""
+        """Allocate the tunnel keys that these actions need on packets entering these switches."""
         if actions.queues:
             self._topology.queue_keys.give_out(actions, members)
 
     def send_actions(self, entry: FlowEntry, xid: int, kind: bytes) -> None:
         """
-        Have all copies of a flow do what the flow does now.
+        Send the flow's present actions to every switch that holds a copy.
 
-        kind: what the flow-mod has to say of the packets (see packet_kind)
+        kind: the match fields that the flow-mod has to carry (see packet_kind)
         """
         table, _ = table_and_priority(entry.priority)
         cookie = self.cookies.cookie(entry)
@@ -197,10 +198,10 @@ class Flows:
 
     def renew(self, unchanged: Unchanged) -> Iterator[None]:
         """
-        Translate the actions of all flows again, in slices.
+        Send every copy whose translated actions have changed its new ones, in slices.
 
-        unchanged: what has stayed as it was on each switch.  A switch that comes later is brought
-            up to date anyway
+        unchanged: the actions whose translation has stayed the same on each switch.  A switch that
+            is not in it has connected since; its sync sends it the right actions.
         """
         for number, entry in enumerate(list(self.table), 1):
             for member in self.holders(entry):
@@ -211,7 +212,7 @@ class Flows:
                 yield
 
     def renew_copy(self, entry: FlowEntry, member: Member) -> None:
-        """Translate a flow's actions again for a switch that has it."""
+        """Send a switch the present translation of a flow's actions, if the flow still exists."""
         if entry in self.table:
             table, _ = table_and_priority(entry.priority)
             self.keys_for(entry.actions, (member,))
@@ -229,9 +230,9 @@ class Flows:
 
     def put(self, entry: FlowEntry) -> Optional[tuple[FlowEntry, int]]:
         """
-        Put a flow into the table, in the place of the one with the same match and priority.
+        Put a flow into the table; it replaces the flow with the same match and priority.
 
-        Returns that one, which is released, and its cookie; None if there was none.
+        Returns the replaced flow, which is released, and its cookie; None if there was none.
         """
         old = self.table.put(entry)
         self.cookies.new(entry)
@@ -245,7 +246,7 @@ class Flows:
         return old, cookie
 
     def put_again(self, entry: FlowEntry, cookie: int) -> None:
-        """Put a flow that was released into the table again, with the cookie that it had."""
+        """Put a released flow back into the table, with its former cookie."""
         self.table.put(entry)
         self.cookies.restore(entry, cookie)
         self._entered(entry)
@@ -256,12 +257,12 @@ class Flows:
             self._topology.use_lowest()
 
     def take_out(self, entry: FlowEntry) -> None:
-        """Take a flow out of the table; what it had counted is still known."""
+        """Take a flow out of the table, but keep its cookie and its counters."""
         self.table.remove(entry)
         self.expiry.removed(entry)
 
     def release(self, entry: FlowEntry) -> None:
-        """Nobody waits any more for what a flow had counted."""
+        """Forget a flow's cookie, and the counters of its copies."""
         cookie = self.cookies.cookie(entry)
         for member in self.homes(entry):
             member.counters.forget(cookie)
@@ -269,11 +270,13 @@ class Flows:
 
     def end(self, entries: list[FlowEntry], reason: int, told: Optional[Member] = None) -> None:
         """
-        Flows have come to their end: take them from the table and the switches, and tell the
-        controllers when the switches have told what they had counted.
+        End flows: take them out of the table, and delete their copies on the switches.
 
-        reason: why (OFPRR_*)
-        told: a switch that has told already
+        The controllers get the FLOW_REMOVED of a flow when its switches have reported the final
+        counters of its copies.
+
+        reason: why they end (OFPRR_*)
+        told: the switch that has reported already that its copy has ended
         """
         if not entries:
             return
@@ -311,8 +314,8 @@ class Flows:
         """
         Take all flows out of the table.
 
-        Returns those that the controllers are to be told of; the others are released.  What is
-        known of them is replaced, not emptied, so that others do not wait meanwhile.
+        Returns the flows with OFPFF_SEND_FLOW_REM; the other flows are released.  Dictionaries are
+        replaced, and the old ones emptied in slices: to empty them here would block POX.
         """
         told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
         kept = [*told_of, *self.removals]
@@ -325,7 +328,7 @@ class Flows:
         return told_of
 
     def _tell_removed(self, entry: FlowEntry, reason: int, ended: float) -> None:
-        """All copies of a flow are told of: tell the controllers."""
+        """Send the controllers the FLOW_REMOVED of a flow, whose final counters are known."""
         packets, octets = self.counted(entry)
         seconds, nanoseconds = split_seconds(ended - entry.created)
         self._events.flow_removed(
@@ -349,14 +352,15 @@ class Flows:
         self, member: Member, copies: Mapping[int, FlowStats], anew: bool
     ) -> Iterator[FlowEntry]:
         """
-        A switch has come (back) with these copies, by their cookies.
+        Yield the flows that a switch which has (re)connected has to hold.
 
-        Gives all flows that it has to hold.  A flow of which the switch has come back without its
-        copy is ended, if its time was up there.  What the switch had counted before, and does not
-        have any more, stays counted.
+        If a flow with an idle timeout has no copy there, Expiry.ended_while_lost() decides whether
+        the flow has ended.  Packets and octets that the switch had counted before, and does not
+        report any more, stay in the flow's counters.
 
-        anew: True if it has lost all that it had, so that a flow which is missing need not have
-            ended there
+        copies: the copies that the switch has, by their cookies
+        anew: True if the switch has lost all its flow entries, so that a missing copy need not have
+            timed out there
         """
         seen = member.counters.start_anew()
         for entry in list(self.table):
@@ -380,19 +384,19 @@ class Flows:
             yield entry
 
     def lacks(self, member: Member, entries: Iterable[FlowEntry]) -> None:
-        """A switch that has come (back) lacks these flows, and is going to be sent them."""
+        """A switch that is being synced lacks these flows, and will be sent them."""
         self._missing[member] = dict.fromkeys(entries)
 
     def sends(self, member: Member, entry: FlowEntry) -> None:
-        """A switch is sent a flow that it lacked."""
+        """A switch is sent one of the flows that it lacked."""
         self._missing[member].pop(entry, None)
 
     def complete(self, member: Member) -> None:
-        """A switch has been sent all that it lacked, or is lost and will tell anew what it has."""
+        """Forget which flows a switch lacks: it has been sent them all, or it is lost."""
         self._missing.pop(member, None)
 
     def copy_removed(self, member: Member, removed: FlowRemoved) -> None:
-        """A copy of a flow has ended on a switch."""
+        """A switch has sent the FLOW_REMOVED of a copy."""
         entry = self.cookies.entry(removed.cookie)
         if entry is None:
             return
@@ -400,14 +404,14 @@ class Flows:
         if removed.reason in _BY_ITSELF:
             lost = member.counters.take_lost(removed.cookie)
             if lost is not None:
-                # What was known of it has been added, and another copy put in its place.
+                # Its last known counters were added in returned(), and the switch has a new copy.
                 entry.count(-lost[0], -lost[1])
                 return
         member.counters.forget(removed.cookie)
         if entry not in self.table:
             self.removals.told(member, entry)
         elif removed.reason == of.OFPRR_HARD_TIMEOUT and entry.hard_end > time.monotonic() + _EARLY:
-            # It was modified while the switch was away, so its time has begun anew.
+            # A MODIFY has restarted the hard timeout while the switch was lost.
             self._reinstall(entry, member)
         elif removed.reason == of.OFPRR_HARD_TIMEOUT:
             self.end([entry], of.OFPRR_HARD_TIMEOUT, member)
@@ -419,18 +423,18 @@ class Flows:
 
 
 def packet_kind(match: matches.Match, actions: Actions) -> bytes:
-    """What a change of a flow has to say of its packets, so that a switch takes these actions."""
+    """The match fields (NXM) that a MODIFY has to carry, so that a switch accepts the actions."""
     return flowmods.match_kind(match.wire) if actions.refusable else b""
 
 
 def flow_text(entry: FlowEntry) -> str:
-    """A flow as its controller gave it, in the words of ovs-ofctl."""
+    """A flow as its controller gave it, in the syntax of ovs-ofctl."""
     words = [f"priority={entry.priority}", match_text(entry.match.wire)]
     words.append(f"actions={actions_text(entry.actions.wire)}")
     return " ".join(filter(None, words))
 
 
 def split_seconds(duration: float) -> tuple[int, int]:
-    """Whole seconds and nanoseconds, in whole milliseconds, as Open vSwitch counts them."""
+    """Seconds as (seconds, nanoseconds), cut to whole milliseconds as in Open vSwitch."""
     seconds, milliseconds = divmod(int(duration * 1000), 1000)
     return seconds, milliseconds * 1000000

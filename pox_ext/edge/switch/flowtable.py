@@ -1,10 +1,10 @@
 """
 The flow table of the big switch, indexed.
 
-Flows are kept in groups that share a mask and a priority; within a group the fields' value finds
-the flow.  Adding, finding or deleting one flow touches one group and one flow, however many there
-are; what has to look at more (a loose change, a check for overlaps, a lookup of a frame) looks at
-groups first and skips those that cannot matter.
+Flows are kept in groups that share a mask and a priority.  Within a group, a dictionary finds a
+flow by the value of its match fields.  So adding, finding or deleting one flow touches one group
+and one flow, whatever the size of the table.  A loose change, a check for overlaps and the lookup
+of a frame look at all groups, and skip the groups in which no flow can match.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import pox.openflow.libopenflow_01 as of
 from edge.openflow.actions import Actions
 from edge.openflow.match import Match
 
-# What MODIFY changes of a flow: its actions, its cookie, and when it was last modified.
+# The part of a flow that MODIFY changes: actions, cookie, time of the last change (monotonic).
 ModifiedState = tuple[Actions, int, float]
 
 
@@ -26,14 +26,14 @@ class FlowEntry:
     match, priority, cookie, idle_timeout, hard_timeout (seconds, 0 for none), flags, actions: as
         in the controller's flow-mod
     created, modified: time of the ADD, and of the last ADD or MODIFY (seconds, monotonic)
-    first_added: created, or first_added of the flow that this one has replaced.  As in Open
-        vSwitch, a flow that replaces another inherits when that was last used
-    packets, octets: what was counted by copies that are not on their switches any more
+    first_added: created, or first_added of the flow that this one has replaced.  (In Open vSwitch
+        a flow that replaces another inherits its time of last use.)
+    packets, octets: counted by copies that are no longer on their switches, and by hit_in_gap()
     refused: True once a switch has refused to add it
-    reinstalled_on: indexes of the switches that were given their copy again, and whose copy counts
-        as used only once it has counted a packet
-    last_gap_hit: the last time that we forwarded a packet for this flow, since a copy was missing
-        (see expiry.py); 0.0 for never
+    reinstalled_on: indexes of the switches that were sent their copy again; such a copy counts as
+        unused until it has counted a packet
+    last_gap_hit: when the aggregator last forwarded a packet for this flow because a copy was
+        missing (see Expiry.forward_in_gap; seconds, monotonic); 0.0 for never
     """
 
     __slots__ = (
@@ -80,39 +80,39 @@ class FlowEntry:
 
     @property
     def hard_end(self) -> float:
-        """When its hard timeout is up, if it has one."""
+        """When its hard timeout runs out (seconds, monotonic), if it has one."""
         return self.modified + self.hard_timeout
 
     def count(self, packets: int, octets: int) -> None:
-        """Add what a copy had counted, or (below 0) take back what was counted twice."""
+        """Add what a copy has counted; negative numbers subtract what was counted twice."""
         self.packets += packets
         self.octets += octets
 
     def modify(self, actions: Actions, cookie: Optional[int], now: float) -> None:
-        """MODIFY: do something else, under another cookie unless that is None."""
+        """MODIFY: replace the actions, and the cookie unless that is None."""
         self.actions = actions
         if cookie is not None:
             self.cookie = cookie
         self.modified = now
 
     def state(self) -> ModifiedState:
-        """What modify() would change, as it is now."""
+        """The present values of what modify() changes."""
         return self.actions, self.cookie, self.modified
 
     def restore(self, state: ModifiedState) -> None:
-        """Undo modify(): be again as state() said before it."""
+        """Undo modify(): take back the values that state() returned before it."""
         self.actions, self.cookie, self.modified = state
 
     def replace(self, old: "FlowEntry") -> None:
-        """This flow has taken the place of another: that is no use of it."""
+        """This flow has replaced another: inherit when that was last used."""
         self.last_gap_hit, self.first_added = old.last_gap_hit, old.first_added
 
     def refuse(self) -> None:
-        """A switch has refused to add it."""
+        """A switch has refused to add this flow."""
         self.refused = True
 
     def reinstalled(self, index: int) -> None:
-        """The switch with this index is given its copy again."""
+        """The switch with this index is sent its copy again."""
         if self.reinstalled_on is None:
             self.reinstalled_on = set()
         self.reinstalled_on.add(index)
@@ -123,11 +123,11 @@ class FlowEntry:
             self.reinstalled_on.discard(index)
 
     def is_reinstalled_on(self, index: int) -> bool:
-        """True if the copy on the switch with this index was put back, and not used since."""
+        """True if the switch with this index was sent its copy again, and has not used it since."""
         return self.reinstalled_on is not None and index in self.reinstalled_on
 
     def hit_in_gap(self, octets: int, now: float) -> None:
-        """We have forwarded a packet of so many octets for this flow."""
+        """The aggregator has forwarded a packet of so many octets for this flow."""
         self.last_gap_hit = now
         self.count(1, octets)
 
@@ -155,7 +155,7 @@ class FlowTable:
         return group.get(match.value) if group is not None else None
 
     def put(self, entry: FlowEntry) -> Optional[FlowEntry]:
-        """Add a flow; the one that it replaces is returned, None if there was none."""
+        """Add a flow.  Returns the flow that it replaces, None if there is none."""
         key = (entry.match.mask, entry.priority)
         group = self._groups.get(key)
         if group is None:
@@ -178,7 +178,7 @@ class FlowTable:
             del self._groups[key]
 
     def clear(self) -> list[dict[int, FlowEntry]]:
-        """Take all flows out; they are returned in groups."""
+        """Take all flows out.  Returns the groups."""
         groups = list(self._groups.values())
         self._groups = {}
         self._size = 0
@@ -186,9 +186,10 @@ class FlowTable:
 
     def covered(self, match: Match, out_port: int = of.OFPP_NONE) -> list[FlowEntry]:
         """
-        The flows that a loose MODIFY or DELETE, or a stats request, with this match is about:
-        those that match nothing beyond it (OpenFlow 1.0.0, 4.6), and that output to out_port
-        unless that is OFPP_NONE.
+        The flows that a loose MODIFY or DELETE, or a stats request, selects with this match.
+
+        It selects flows whose match is equal or more specific (OpenFlow 1.0.0, 4.6).  Unless
+        out_port is OFPP_NONE, these flows must also output to out_port.
         """
         found: list[FlowEntry] = []
         for (mask, _), group in self._groups.items():
@@ -209,14 +210,15 @@ class FlowTable:
         return with_output(found, out_port)
 
     def exact(self, match: Match, priority: int, out_port: int = of.OFPP_NONE) -> list[FlowEntry]:
-        """The flow (or none) that a strict MODIFY or DELETE is about."""
+        """The flow that a strict MODIFY or DELETE selects, as a list of one; empty if none."""
         entry = self.find(match, priority)
         return with_output([entry], out_port) if entry is not None else []
 
     def overlapped(self, match: Match, priority: int) -> bool:
         """
-        True if a packet could match both this and another flow of the same priority
-        (OFPFF_CHECK_OVERLAP).  The flow with the same match does not count: an ADD replaces it.
+        True if a packet could match both this and a flow of the same priority.
+
+        (OFPFF_CHECK_OVERLAP.)  The flow with the same match does not count: an ADD replaces it.
         """
         for (mask, group_priority), group in self._groups.items():
             if group_priority != priority:
@@ -229,7 +231,7 @@ class FlowTable:
         return False
 
     def lookup(self, fields: int) -> Optional[FlowEntry]:
-        """The flow that a frame with these fields (see match.of_frame) meets."""
+        """The flow that a frame with these fields (see match.of_frame) matches; None if none."""
         best = None
         for (mask, priority), group in self._groups.items():
             if best is None or priority > best.priority:
@@ -240,7 +242,7 @@ class FlowTable:
 
 
 def with_output(entries: list[FlowEntry], out_port: int) -> list[FlowEntry]:
-    """Those of the flows that output to out_port; all of them if that is OFPP_NONE."""
+    """The flows among these that output to out_port; all of them if that is OFPP_NONE."""
     if out_port == of.OFPP_NONE:
         return entries
     return [entry for entry in entries if out_port in entry.actions.outputs]

@@ -1,10 +1,11 @@
 """
 Python's garbage collector and a large flow table.
 
-A full collection looks at every object, and so at every flow, over and over: with 200,000 flows
-each is a pause of a quarter of a second.  Flows are in no reference cycles, so they need not be
-looked at: after each full collection all that has survived is set aside (gc.freeze()).  What has
-died in cycles since then, such as closed connections, is found when all is taken back.
+A full collection examines every object, and so every flow.  With 200,000 flows it is a pause of a
+quarter of a second.  Flows are in no reference cycles, so they need not be examined.  Therefore all
+objects that have survived a full collection are excluded from later ones (gc.freeze()).  An
+excluded object may become garbage in a reference cycle, as a closed connection does.  It is freed
+after TAKE_BACK, when all objects are included again (gc.unfreeze()).
 """
 
 import gc
@@ -13,12 +14,12 @@ from typing import Any, Union
 
 from edge.poxfixes import every, run_in_slices
 
-TAKE_BACK = 3600.0  # seconds
-FREED_PER_TURN = 2000  # things, some 0.3 us each
+TAKE_BACK = 3600.0  # seconds between two calls of gc.unfreeze()
+FREED_PER_TURN = 2000  # objects; to free one takes some 0.3 us
 
 
 def install() -> None:
-    """Set aside what survives full collections; without effect where Python cannot (PyPy)."""
+    """Freeze what survives full collections; without effect where Python cannot (PyPy)."""
     if not hasattr(gc, "freeze") or _collected in gc.callbacks:
         return
     gc.callbacks.append(_collected)
@@ -30,9 +31,9 @@ Emptiable = Union[dict[Any, Any], set[Any], list[Any]]
 
 def let_go(collections: Iterable[Emptiable]) -> None:
     """
-    Forget what is in dictionaries, sets and lists that nobody else has, little by little.
+    Empty dictionaries, sets and lists in slices; nobody else may use these collections.
 
-    To free many flows at once would take as long as to delete them one by one.
+    To free many flows at once would block POX as long as to delete them one by one.
     """
     full = [each for each in collections if each]
     if sum(map(len, full)) > FREED_PER_TURN:

@@ -1,9 +1,11 @@
 """
-Which index a switch has: the number from which its ports' numbers are computed (see ports.py).
+The indexes of the switches.
 
-By default the index is the switch's dpid.  Where dpids are too large for that, such as those made
-of a MAC address, there are two ways: the user gives each switch an index (GivenIndexes), or each
-new switch gets the lowest free one, which a file keeps over restarts (KeptIndexes).
+The numbers of a switch's ports on the big switch are computed from the switch's index (see
+ports.py).  By default the index is the switch's dpid.  Some dpids are too large for that, such as
+those made of a MAC address.  Then there are two ways.  Either the user gives each switch an index
+(GivenIndexes), or each new switch gets the lowest free index, and a file keeps it over restarts
+(KeptIndexes).
 """
 
 import json
@@ -26,7 +28,7 @@ class Indexes:
         self._numbers = numbers
 
     def index(self, dpid: int) -> int:
-        """The switch's index.  Raises Unnumbered, with what to do, if it has none."""
+        """The switch's index.  Raises Unnumbered, whose text says what to do, if it has none."""
         try:
             self._numbers.check_index(dpid)
         except Unnumbered as e:
@@ -40,7 +42,9 @@ class GivenIndexes(Indexes):
     """
     The indexes that the user gave.
 
-    given: dpid -> index.  Raises ValueError if an index is given twice or cannot be.
+    given: dpid -> index
+
+    Raises ValueError if an index is given twice or is out of range.
     """
 
     def __init__(self, numbers: PortNumbers, given: dict[int, int]) -> None:
@@ -61,18 +65,18 @@ class GivenIndexes(Indexes):
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object as it stands in a file: with the keys that are there twice."""
+    """A JSON object as a list of its (key, value) pairs, so that doubled keys are not lost."""
 
 
 class KeptIndexes(Indexes):
     """
-    The lowest free index for each new switch; a file keeps them.
+    Each new switch gets the lowest free index; a file keeps the indexes over restarts.
 
-    path: of the file, a JSON object from dpid to index.  It is made, with its directory, when the
-        first switch connects.
-    parse_dpid: reads a key of the file; raises ValueError if that is no dpid
+    path: the path of the file, which holds a JSON object from dpid to index.  The file and its
+        directory are made when the first switch connects.
+    parse_dpid: parses a key of the file; raises ValueError if the key is no dpid
 
-    Raises ValueError if there is a file that is not of this kind.
+    Raises ValueError if the file exists but cannot be read as such an object.
     """
 
     def __init__(self, numbers: PortNumbers, path: str, parse_dpid: Callable[[str], int]) -> None:

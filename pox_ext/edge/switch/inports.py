@@ -1,7 +1,7 @@
 """
-The in_ports of packets and matches, between the big switch and one of its switches.
+Translates in_ports of packets and matches between the big switch and one of its switches.
 
-Pure functions of a switch's ports and of how ports are numbered.
+The results depend only on the ports of the switch and on the numbering of ports.
 """
 
 from typing import Optional
@@ -11,23 +11,24 @@ import pox.openflow.libopenflow_01 as of
 from edge.south.member import Member
 from edge.switch.ports import PortNumbers
 
-# Numbers from here on stand for ports that are not there.  They are above the numbers of real
-# ports (a switch that has so many has them left out).
+# On a switch, the in_port _NO_PORT + n stands for a port n of the big switch that is not on this
+# switch.  The ports of a switch that the big switch has are below these numbers.
 _NO_PORT = 0xE000
-_NO_LOCAL_PORT = _NO_PORT - 1  # stands for OFPP_LOCAL, since a switch's own has frames of its own
+# Stands for OFPP_LOCAL of the big switch: frames on a switch's own OFPP_LOCAL do not belong to it.
+_NO_LOCAL_PORT = _NO_PORT - 1
 
 
 class InPorts:
-    """Translates in_ports, by how ports are numbered."""
+    """Translates in_ports by the numbering of ports (numbers)."""
 
     def __init__(self, numbers: PortNumbers) -> None:
         self._numbers = numbers
 
     def to_packet(self, member: Member, in_port: int) -> int:
         """
-        The in_port of a packet-out on a switch that stands for an in_port of the big switch.
+        Translate the in_port of a packet-out from the big switch to a switch.
 
-        A port that the switch does not have is given a number that none of its ports has.
+        If the switch does not have that port, the result is a number that none of its ports has.
         """
         where = self._numbers.locate(in_port)
         if where is not None and where[0] == member.index:
@@ -42,10 +43,11 @@ class InPorts:
 
     def to_match(self, member: Member, in_port: int) -> int:
         """
-        The same in a match.
+        Translate the in_port of a match from the big switch to a switch.
 
-        It differs for the number of the tunnel port: another port may get that number later, and
-        then a match of it has to match that port.  No packet has this in_port before.
+        The result differs from to_packet() if the tunnel port has the number of the port.  Another
+        port may get that number later, and the match has to match frames from that port then.
+        Until then no frame from that number meets the controller's flows.
         """
         where = self._numbers.locate(in_port)
         if where is not None and where[0] == member.index:
@@ -53,7 +55,7 @@ class InPorts:
         return self.to_packet(member, in_port)
 
     def to_north(self, member: Member, port: int) -> Optional[int]:
-        """The in_port of the big switch for one of a switch; None if the big switch has none."""
+        """The in_port on the big switch for an in_port of a switch; None if there is none."""
         ports = member.ports
         if port == of.OFPP_LOCAL or (port in ports.all and not ports.numbered(port)):
             return None

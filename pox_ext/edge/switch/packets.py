@@ -1,8 +1,9 @@
 """
 Packet-ins and packet-outs, between the switches and the controllers.
 
-All of a message but its frame is translated once and remembered, until something changes that the
-translation depends on.  Of the next message that begins alike only the frame is copied.
+The part of a message before its frame is translated once and remembered.  It is forgotten when
+something changes that the translation depends on.  For the next message that begins with the same
+bytes, only the frame is copied.
 """
 
 import logging
@@ -28,12 +29,12 @@ from edge.switch.topology import Topology
 
 log = logging.getLogger("edge.switch")
 
-# The longest frame, in bytes, for which an NXT_PACKET_IN has room in any case.  Open vSwitch sends
-# a longer one with a length that has wrapped around, after which the connection cannot be read.
+# The longest frame, in bytes, for which an NXT_PACKET_IN has room in any case.  With a longer one
+# the length field of Open vSwitch's message wraps around, and the connection becomes unreadable.
 _LONGEST_TO_CONTROLLER = 65400
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 
-# How many translations of packet-ins and of packet-outs are remembered, and up to which length.
+# How many translations are remembered, and of which length (bytes) the longest may be.
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 1 << 14
 
@@ -47,8 +48,8 @@ class Packets:
     refusals: remembers packet-outs until no switch has refused them
     inports: translates in_ports
     counts: counts packet-ins
-    probed: is handed what comes out of a tunnel with the key of discovery
-    events: is handed the packet-ins
+    probed: is given each packet-in that came out of a tunnel with tunnel key KEY_DISCOVERY
+    events: is given the packet-ins for controllers
     """
 
     def __init__(
@@ -69,19 +70,19 @@ class Packets:
         self._counts = counts
         self._probed = probed
         self._events = events
-        # Buffer, in_port and actions of a controller's packet-out -> the switch that executes it,
-        # and the switch's buffer, in_port and actions.
+        # The bytes of a controller's packet-out from buffer_id to the actions -> the switch that
+        # executes it, and these bytes in the packet-out for that switch.
         self._outs: dict[bytes, tuple[Member, bytes]] = {}
-        # Of each switch: reason, table, cookie and in_port of its packet-in -> in_port and reason
-        # of the controllers' packet-in.
+        # For each switch: reason, table, cookie and in_port of a packet-in from it -> in_port and
+        # reason of the packet-in for controllers.
         self._ins: dict[Member, dict[bytes, bytes]] = defaultdict(dict)
 
     def forget_outs(self) -> None:
-        """Translate packet-outs anew: another switch, or other actions, may be right now."""
+        """Forget all packet-outs: the right switch, or the right actions, may be others now."""
         self._outs.clear()
 
     def forget(self, member: Member) -> None:
-        """Translate anew all that depends on a switch's ports, since these have changed."""
+        """Forget all that depends on a switch's ports, since these have changed."""
         self._ins[member].clear()
         self._outs.clear()
 
@@ -95,9 +96,9 @@ class Packets:
 
         message: the whole message, of which in_port, actions and data (the frame) are parts
 
-        Returns False if it has to be handled again behind a barrier.  Raises OpenFlowError
-        (OFPBAC_TOO_MANY) if no message to the switch has room for its actions, and OFPBRC_BAD_LEN
-        if the frame is too long to come back to the controller.
+        Returns False if the message has to be handled again after a barrier.  Raises OpenFlowError:
+        OFPBAC_TOO_MANY if no message to the switch has room for the translated actions,
+        OFPBRC_BAD_LEN if the frame is too long for a packet-in to the controller.
         """
         member = self._topology.home(in_port)
         if member is None or not member.liveness.ready:
@@ -117,7 +118,7 @@ class Packets:
         if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
             raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
         if not self._topology.queue_keys.confirmed:
-            # A switch has been sent a rule for one of its queues, and the packet may need the rule.
+            # A service rule for a queue may not be on its switch yet, and the packet may need it.
             return False
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
@@ -138,7 +139,7 @@ class Packets:
         Execute a PACKET_OUT whose translation is remembered.
 
         A controller that forwards every frame by itself sends the same packet-outs over and over
-        again, so this is kept short.
+        again, so this path is kept short.
 
         behind: the only switch that may execute it now; None for any
 
@@ -165,7 +166,9 @@ class Packets:
 
     def _some_member(self, actions: act.Actions) -> Optional[Member]:
         """
-        The switch for a packet that enters at no port: the one where it leaves, if that is known.
+        Choose the switch for a packet-out whose in_port is a port of no ready switch.
+
+        That is a switch where the packet leaves, else one with a tunnel IP, else any ready switch.
         """
         for port in actions.outputs:
             member = self._topology.home(port)
@@ -177,8 +180,8 @@ class Packets:
     # --- packet-ins ----------------------------------------------------------------------------
 
     def packet_in(self, member: Member, message: bytes) -> None:
-        """A switch has sent a packet to its controller (the whole NXT_PACKET_IN)."""
-        # If its match has just an in_port, these bytes decide what the controllers are told.
+        """A switch has sent a packet-in (message is the whole NXT_PACKET_IN)."""
+        # If the match has only an in_port, these bytes determine what the controllers are sent.
         known = self._ins[member].get(message[messages.PACKET_IN_KEY])
         if known is None or self._expiry.has_gaps:
             self._packet_in(member, message)
@@ -189,7 +192,7 @@ class Packets:
     def _packet_in(self, member: Member, message: bytes) -> None:
         packet = messages.parse_packet_in(message)
         if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
-            # Open vSwitch leaves out a key that is 0.
+            # Open vSwitch leaves out a tunnel key of 0.
             if member.liveness.ready and not packet.tunnel_key:
                 self._probed(member, packet)
             return

@@ -15,7 +15,7 @@ class PortList:
     The ports that the controllers have been told of.
 
     numbers: how ports are numbered
-    events: is told what is new about a port
+    events: is told of each port that is added, changed or deleted
     """
 
     def __init__(self, numbers: PortNumbers, events: BigSwitchEvents) -> None:
@@ -29,9 +29,9 @@ class PortList:
 
     def announce(self, member: Member, but: Optional[Requester] = None) -> None:
         """
-        Tell the controllers what is new about a switch's ports.
+        Send a PORT_STATUS for each port of a switch that has been added, changed or deleted.
 
-        but: the controller that has asked for the change, and is not told, as with Open vSwitch
+        but: the controller that asked for the change; as with Open vSwitch, it is not told
         """
         now = self._as_controllers_see(member)
         first = self._numbers.number(member.index, 1)

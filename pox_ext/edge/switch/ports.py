@@ -58,7 +58,7 @@ class PortNumbers:
         return port + self.max_ports * (index - 1)
 
     def locate(self, number: int) -> Optional[tuple[int, int]]:
-        """The (index, port) behind an aggregator port, None for a number that can have none."""
+        """The (index, port) behind an aggregator port; None if the number is out of range."""
         if not 1 <= number < of.OFPP_MAX:
             return None
         index, port = divmod(number - 1, self.max_ports)

@@ -1,8 +1,9 @@
 """
-Tunnel keys that stand for a queue of a port of another switch.
+Tunnel keys that stand for a queue of a port on another switch.
 
-A frame comes out of a tunnel with just a key.  So a port and one of its queues share a key of their
-own, for which the switch that has the port gets a service rule.
+The tunnel key is all that a frame can carry to the receiving switch.  So each queue that flows of
+other switches use gets a tunnel key, which stands for the port and the queue.  The switch that has
+the port gets a service rule that enqueues the frames with this key.
 """
 
 import time
@@ -19,12 +20,12 @@ _ON_ITS_WAY = 1.0  # seconds
 
 class QueueKeys:
     """
-    Gives out the keys, and takes them back when nothing uses them.
+    Allocates the tunnel keys, and frees them when nothing uses them.
 
     members: all switches, by their index
     locate: aggregator port -> (index, port) or None
-    rules_sent: is told that a switch has been sent rules for queues.  A packet to another switch
-        may need them, and has to wait until they are there (see `confirmed`)
+    rules_sent: is called when service rules for queues have been sent.  A packet-out that needs
+        such a rule has to wait until the switch has it (see `confirmed`).
     """
 
     def __init__(
@@ -37,22 +38,24 @@ class QueueKeys:
         self._locate = locate
         self._rules_sent = rules_sent
         self._keys: dict[tuple[int, int, int], int] = {}
-        self._given_out: dict[int, int] = {}  # by index: how many keys its switch has
-        # Service rules for queues that were sent, and how many of these are there for certain.
+        self._given_out: dict[int, int] = {}  # switch index -> number of keys
+        # The number of service rules sent for queues, and how many of them barriers have confirmed.
         self._sent = self._confirmed = 0
-        # Since when nothing can use them, and how many packet-outs there had been then.
+        # When something last used the keys, at the latest, and the number of packet-outs by then.
         self._unused_since, self._packet_outs_before = time.monotonic(), 0
 
     @property
     def by_queue(self) -> Mapping[tuple[int, int, int], int]:
-        """(index, port, queue) -> key; it changes with the keys."""
+        """(index, port, queue) -> tunnel key: a live view."""
         return self._keys
 
     def give_out(self, actions: Actions, ingress: Iterable[Member]) -> None:
         """
-        Have a key for each queue that these actions name on another switch than these.
+        Allocate a key for each queue in the actions that is on another switch than the packet.
 
-        To be called before actions with queues are translated for these switches.
+        To be called before actions with queues are translated.
+
+        ingress: the switches where packets enter
         """
         sent = self._sent
         for port, queue in actions.queues:
@@ -72,7 +75,7 @@ class QueueKeys:
             self._rules_sent()
 
     def tell(self, member: Member) -> None:
-        """A switch is new: tell it the keys of its queues."""
+        """Give a new switch the service rules for the keys of its queues."""
         for (index, port, queue), key in self._keys.items():
             if index == member.index:
                 member.use_queue_key(port, queue, key)
@@ -81,30 +84,29 @@ class QueueKeys:
 
     @property
     def confirmed(self) -> bool:
-        """True if every rule that was sent for a queue is on its switch for certain."""
+        """True if barriers have shown that every service rule for a queue is on its switch."""
         return self._confirmed == self._sent
 
     @property
     def sent(self) -> int:
-        """How many rules have been sent; to be given to confirm() after barriers."""
+        """How many service rules have been sent; to be given to confirm() after barriers."""
         return self._sent
 
     def confirm(self, sent: int) -> None:
-        """Barriers have shown that the first so many rules are there."""
+        """Barriers have shown that the first `sent` service rules are on their switches."""
         self._confirmed = max(self._confirmed, sent)
 
     # --- the end of keys ------------------------------------------------------------------------
 
     def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> bool:
         """
-        Take all keys back when there are no flows, and no packet is on its way.
+        Free all keys if there are no flows, and no packet is on its way through a tunnel.
 
-        What was translated with them is forgotten before, so that it does not lead to another queue
-        which has such a key later.
+        Translations that use the keys are forgotten, too: a key may stand for another queue later.
 
-        packet_outs: how many controllers have sent so far
+        packet_outs: how many packet-outs controllers have sent so far
 
-        Returns True if there were keys.
+        Returns True if keys were freed.
         """
         if has_flows or packet_outs != self._packet_outs_before:
             self._unused_since, self._packet_outs_before = now, packet_outs

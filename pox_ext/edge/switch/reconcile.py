@@ -1,7 +1,7 @@
 """
-What a switch that has come (back) lacks, has wrong, and has too much.
+Compares the flow entries of a (re)connected switch with those that it has to have.
 
-Pure functions of what the switch has told and of what it has to have.
+The functions are pure: they return the difference, and send nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,11 +14,11 @@ from edge.switch.flowtable import FlowEntry
 
 class Found(NamedTuple):
     """
-    What a switch has.
+    The flow entries that a switch has.
 
-    rules: the service rules that it has to have, with the actions that they have
-    copies: copies of our flows, by their cookies
-    stale: all else
+    rules: those of the wanted service rules that it has, with their actions there
+    copies: the copies of our flows, by their cookies
+    stale: all other flow entries
     """
 
     rules: dict[Rule, bytes]
@@ -30,9 +30,9 @@ def sort_out(
     dump: Iterable[FlowStats], rules: Mapping[Rule, bytes], is_live: Callable[[int], bool]
 ) -> Found:
     """
-    Sort what is in a switch's tables.
+    Sort the flow entries of a switch.
 
-    dump: all flows of the switch
+    dump: all flow entries of the switch
     rules: the service rules that it has to have
     is_live: True for the cookies of our flows
     """
@@ -49,7 +49,7 @@ def sort_out(
 
 
 class Wanted(NamedTuple):
-    """A flow that a switch has to hold, with its cookie and its actions there."""
+    """A flow that a switch has to hold, with its cookie and its translated actions there."""
 
     entry: FlowEntry
     cookie: int
@@ -58,12 +58,12 @@ class Wanted(NamedTuple):
 
 class Difference(NamedTuple):
     """
-    What has to be done about a switch.
+    What has to be changed on a switch.
 
-    missing: flows that have to be added
-    wrong: flows whose actions have to be changed
-    stale: what has to be deleted
-    kept: how many flows are as they should be
+    missing: flows to be added
+    wrong: flows whose actions have to be modified
+    stale: flow entries to be deleted
+    kept: how many copies are right already
     """
 
     missing: list[FlowEntry]

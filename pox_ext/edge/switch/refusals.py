@@ -1,8 +1,8 @@
 """
-What the switches refuse, and whose message it was.
+Changes that switches may refuse, and the controllers' messages that led to them.
 
-A switch does not answer what it is sent when it is good.  So each change that was sent is
-remembered until a barrier has shown that no switch has refused it.
+A switch does not answer a message that it accepts.  So each change is remembered until a barrier
+has shown whether a switch has refused it.
 """
 
 import logging
@@ -21,22 +21,22 @@ from edge.switch.flowtable import FlowEntry
 
 log = logging.getLogger("edge.refusals")
 
-# After so many changes barriers are asked for without waiting for the clock.
+# When so many changes are unconfirmed, barriers are sent without waiting for the next tick.
 _MANY = 1000
 _MOST_OCTETS = 16 << 20
 
 
 class Change:
     """
-    Something that was sent to switches, and that they may refuse.
+    A change that was sent to switches, and that they may refuse.
 
-    A subclass that can be undone has `revert` and `finish`, and can_revert True.
+    A subclass whose changes can be undone has `revert` and `finish`, and can_revert is True.
 
-    requester: whose message led to it; None for what we do by ourselves
-    message: that message
-    refusable: True if a switch may refuse it, though it is good as far as can be told here
-    refusers: the switches that have refused it; None before one has
-    error: what the requester is answered once it has been refused
+    requester: the controller that asked for it; None if the aggregator did it by itself
+    message: the controller's message
+    refusable: True if a switch may refuse it although it has passed all checks here
+    refusers: the switches that have refused it; None before the first
+    error: the OFPT_ERROR for the requester; None while no switch has refused it
     """
 
     can_revert = False
@@ -51,39 +51,39 @@ class Change:
         self.refusable = refusable
 
     def entries(self) -> Collection[FlowEntry]:
-        """The flows that it has added or changed."""
+        """The flows that this change has added or modified."""
         return ()
 
     def revert(self, later: Iterator["Change"]) -> None:
         """
-        The first switch has refused it: bring what we know back to what was before.
+        Undo the change on the big switch: the first switch has refused it.
 
-        later: the changes that came after this one and are not confirmed, the newest first
+        later: the unconfirmed changes that came after this one, the newest first
         """
 
     def finish(self, refusers: set[Member]) -> None:
-        """All switches have answered: bring those that did not refuse it back, too."""
+        """Undo the change on the switches that have not refused it: all have answered now."""
 
 
 class Refusals:
     """
-    Leads the switches' errors back to the controllers, and has undone what one switch refused.
+    Sends switches' errors on to the controllers, and has refused changes undone.
 
-    ask_barriers: calls back when every ready switch has done all that it was sent
-    unconfirmed: the flows that a switch may still refuse, though they are good as far as can be
-        told here; whoever changes one of them has to wait for a barrier
+    ask_barriers: calls back when every ready switch has executed all that it was sent
+    unconfirmed: the flows that a switch may still refuse although they have passed all checks here;
+        a further change of such a flow has to wait for a barrier
     """
 
     def __init__(self, ask_barriers: Callable[[Callable[[], None]], None], counts: Counts) -> None:
         self._ask_barriers = ask_barriers
         self._counts = counts
         self._changes: dict[int, Change] = {}  # by xid, the oldest first
-        self._octets = 0  # of the messages that are remembered
+        self._octets = 0  # of the remembered messages
         self.unconfirmed: set[FlowEntry] = set()
         # How many refusable messages of each requester are unconfirmed.
         self._awaited: Counter[Optional[Requester]] = Counter()
         self._confirming = False
-        self._reverted = 0  # grows whenever something begins or ends to be undone
+        self._reverted = 0  # grows when undoing a change begins, and when it ends
         self._undoing = 0  # how many changes are being undone
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Refusals:
         if len(self._changes) >= _MANY:
             self.confirm()
         if self._octets > _MOST_OCTETS:
-            # Enough for the error (OpenFlow 1.0.0, 5.4.4), if not all that Open vSwitch sends.
+            # An error needs 64 bytes of the message (OpenFlow 1.0.0, 5.4.4); Open vSwitch has more.
             change.message = change.message[:64]
         self._octets += len(change.message)
         xid = new_xid()
@@ -110,16 +110,16 @@ class Refusals:
 
     def awaits(self, requester: Requester) -> bool:
         """
-        True if a switch may still refuse a message of this controller's.
+        True if a switch may still refuse a message from this controller.
 
-        The errors come in the order of the messages, as those of one switch do: what would answer
-        another message has to wait for a barrier.
+        As with one switch, answers and errors have to come in the order of the messages.  So the
+        answer to a later message has to wait for a barrier.
         """
         return requester in self._awaited
 
     @property
     def undoing(self) -> bool:
-        """True while what a switch has refused is on others that do not know yet."""
+        """True while a change that one switch has refused may still be in force on others."""
         return self._undoing > 0
 
     def refused(self, member: Member, xid: int, error: bytes) -> None:
@@ -132,7 +132,7 @@ class Refusals:
             return
         if change.refusers is not None:
             change.refusers.add(member)
-            return  # the controller is going to be told, and it is being undone
+            return  # the error is noted already, and the change is being undone
         refusers = change.refusers = {member}
         if change.requester is not None:
             self._counts.errors += 1
@@ -160,7 +160,7 @@ class Refusals:
             yield other
 
     def confirm(self) -> None:
-        """Forget, when the switches have answered, what none of them has refused."""
+        """Send barriers, and forget the changes that they confirm.  Does nothing while it waits."""
         if self._confirming or not self._changes:
             return
         self._confirming = True
@@ -172,7 +172,7 @@ class Refusals:
 
     def _ask(self, done: Callable[[], None]) -> None:
         """
-        Ask for barriers; then forget what they have confirmed, and tell of what was refused.
+        Send barriers; then forget the changes before them, and send the errors of the refused ones.
         """
         newest = next(reversed(self._changes), None)
 
@@ -199,11 +199,12 @@ class Refusals:
 
     def barrier(self, done: Callable[[], None], rounds: int = 2) -> None:
         """
-        done() when the switches have done all that they were sent, and all is undone that one of
-        them had refused by then.
+        Call done() when every ready switch has executed all that it was sent before.
 
-        rounds: how often to ask again if something was undone meanwhile: what had begun to be
-            undone before the first answer is done after two more
+        By then, every change that a switch has refused is undone on the other switches, too.
+
+        rounds: how often to send barriers again if a change was being undone meanwhile.  Two more
+            rounds are enough for all that began before the first answer.
         """
         before = self._reverted
 

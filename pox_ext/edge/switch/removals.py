@@ -1,7 +1,7 @@
 """
-Flows that are gone, until the switches have told what their copies had counted.
+Flows that have ended, until the switches have reported the final counters of their copies.
 
-Open vSwitch sends a FLOW_REMOVED when the last packets are counted, which can be after it has
+Open vSwitch sends a FLOW_REMOVED when the last packets are counted.  That can be after it has
 answered a later barrier.
 """
 
@@ -12,17 +12,17 @@ from typing import Callable
 from edge.south.member import Member
 from edge.switch.flowtable import FlowEntry
 
-# A copy that has not been told of by then was not there.
+# A switch that has sent no FLOW_REMOVED by then did not have a copy.
 LONGEST_WAIT = 2.0  # seconds
 
 
 class _Removal:
     """
-    A flow that is gone.
+    A flow that has ended.
 
-    waiting: the switches that have not told of their copy
-    reason: why the flow is gone (OFPRR_*)
-    ended: when that was (seconds, monotonic)
+    waiting: the switches that have not sent the FLOW_REMOVED of their copy yet
+    reason: why the flow ended (OFPRR_*)
+    ended: when it ended (seconds, monotonic)
     """
 
     __slots__ = ("waiting", "reason", "ended")
@@ -37,8 +37,8 @@ class Removals:
     """
     Waits for the FLOW_REMOVED of every copy of a flow.
 
-    done: is called with the flow, the reason (OFPRR_*) and the time of its end when all copies
-        have been told of, or their switches are lost
+    done: is called with the flow, the reason (OFPRR_*) and the time of its end.  By then each
+        switch has sent its FLOW_REMOVED, or is lost, or LONGEST_WAIT is over.
     """
 
     def __init__(self, done: Callable[[FlowEntry, int, float], None]) -> None:
@@ -49,7 +49,7 @@ class Removals:
         return len(self._removals)
 
     def __iter__(self) -> Iterator[FlowEntry]:
-        """The flows that are waited for."""
+        """Iterate over the flows that wait for a FLOW_REMOVED."""
         return iter(self._removals)
 
     def begin(self, entry: FlowEntry, members: Iterable[Member], reason: int) -> None:
@@ -58,19 +58,19 @@ class Removals:
         self._finish_if_told(entry)
 
     def told(self, member: Member, entry: FlowEntry) -> None:
-        """A switch has told of its copy."""
+        """A switch has sent the FLOW_REMOVED of its copy."""
         removal = self._removals.get(entry)
         if removal is not None:
             removal.waiting.discard(member)
             self._finish_if_told(entry)
 
     def lost(self, member: Member) -> None:
-        """A switch will not tell any more."""
+        """A switch is lost: it will send no FLOW_REMOVED any more."""
         for entry in list(self._removals):
             self.told(member, entry)
 
     def tick(self, now: float) -> None:
-        """Wait no longer for copies that were not there."""
+        """Stop waiting for copies that have been waited for longer than LONGEST_WAIT."""
         while self._removals:
             entry = next(iter(self._removals))  # the oldest
             if self._removals[entry].ended + LONGEST_WAIT > now:

@@ -1,4 +1,4 @@
-"""Brings a switch that has come (back) up to date, by the difference and in slices."""
+"""Brings a (re)connected switch up to date: sends it the difference, in slices."""
 
 import logging
 import time
@@ -25,8 +25,8 @@ class Resync:
     Brings switches up to date.
 
     flows: the flows that the switches have to hold
-    reinstall: gives a switch its copy of a flow
-    done: is told of a switch that has been sent all that it lacked
+    reinstall: sends a switch its copy of a flow
+    done: is called with a switch that has been sent all that it lacked
     """
 
     def __init__(self, flows: Flows, reinstall: Reinstall, done: Callable[[Member], None]) -> None:
@@ -35,7 +35,7 @@ class Resync:
         self._done = done
 
     def begin(self, member: Member, dump: list[FlowStats]) -> None:
-        """A switch has told what is in its tables (dump)."""
+        """A switch has sent the flow entries of all its tables (dump): bring it up to date."""
         found = sort_out(dump, member.wanted_rules(), self._flows.is_live)
         member.counters.forget_lost()
         member.update_rules(found.rules)
@@ -62,10 +62,10 @@ class Resync:
 
     def _make_right(self, member: Member, todo: Difference) -> Iterator[None]:
         """
-        Send the switch what it lacks, some of it a slice, and then say that it is up.
+        Send a switch the difference in slices, and then report that it is up.
 
-        What the controllers change meanwhile is sent at once.  A change of a flow that is still
-        missing has no effect on the switch; the switch gets the flow later, as it is then.
+        Changes that controllers make meanwhile are sent at once.  If the switch still lacks the
+        flow, the change has no effect there: the switch is sent the flow later, already changed.
         """
         connection = member.session.connection
         for number, _ in enumerate(self._corrections(member, todo), 1):
@@ -87,9 +87,9 @@ class Resync:
             yield
         for flow in todo.stale:
             if flow.cookie == SERVICE and not flow.priority:
-                # Another run's table-miss rule: its deletion must not look like somebody else's.
+                # The table-miss rule of another run: its deletion must not be reported to us.
                 member.session.send(silenced(Rule(flow.table, flow.priority, flow.match)))
-            # By its cookie too: what has just been added in its place stays.
+            # The cookie is matched too, so that a copy just added in its place stays.
             member.session.send(
                 flowmods.nicira_flow_mod(
                     new_xid(),

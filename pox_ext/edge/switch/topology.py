@@ -1,8 +1,8 @@
 """
-The switches, and what the translation of flows has to know of them.
+The switches, and what the translation of actions needs to know about them.
 
-Whatever changes the translation (a switch that comes or goes, a port, a tunnel IP) is taken
-together until the end of the turn, and is one change then.
+A switch that connects or is lost, a changed port and a new tunnel IP each change the translation.
+All such changes in one turn of POX's loop are handled as one change at the end of the turn.
 """
 
 from typing import Callable, Optional
@@ -15,7 +15,7 @@ from edge.south.translate import Ingress
 from edge.switch.ports import PortNumbers
 from edge.switch.queuekeys import QueueKeys
 
-# For each switch: the actions (their wire form) whose translation is the same; None for all.
+# For each switch: the actions (wire form) whose translation has stayed the same; None for all.
 Unchanged = dict[Member, Optional[set[bytes]]]
 
 
@@ -24,7 +24,7 @@ class Topology:
     The switches by their index.
 
     numbers: how ports are numbered
-    retranslated: is told, once for all changes of a turn, what has stayed the same on each switch
+    retranslated: is called once for all changes of a turn, with what has stayed the same
     queue_rules_sent: see QueueKeys
 
     members: the switches by their index
@@ -43,8 +43,8 @@ class Topology:
         self.queue_keys = QueueKeys(self.members, numbers.locate, queue_rules_sent)
         self._due = False
         self.fragments: int = of.OFPC_FRAG_NORMAL
-        # There has been a flow of priority 0.  It stays so: with the tables as they are then, the
-        # counts of their table-miss rules go on.
+        # True once there has been a flow of priority 0.  It is never reset, so that the table-miss
+        # rules, and with them their counters, stay.
         self._has_lowest = False
 
     # --- the switches --------------------------------------------------------------------------
@@ -58,30 +58,30 @@ class Topology:
         member.set_fragments(self.fragments)
 
     def use_lowest(self) -> None:
-        """There is a flow of priority 0: have a table for these on all switches from now on."""
+        """Have a table for flows of priority 0 on all switches from now on: there is one."""
         if not self._has_lowest:
             self._has_lowest = True
             for member in self.members.values():
                 member.use_lowest()
 
     def set_fragments(self, flags: int) -> None:
-        """Have all switches handle fragments so (OFPC_FRAG_*)."""
+        """Set how all switches handle IP fragments (flags are OFPC_FRAG_*)."""
         if flags != self.fragments:
             self.fragments = flags
             for member in self.members.values():
                 member.set_fragments(flags)
 
     def ready_members(self) -> list[Member]:
-        """The switches that are connected and get all that changes."""
+        """The switches that are connected and are sent every change."""
         return [member for member in self.members.values() if member.liveness.ready]
 
     def home(self, in_port: int) -> Optional[Member]:
-        """The switch on which a flow with this in_port lives, None if there is none (yet)."""
+        """The switch that has this aggregator port; None if there is none (yet)."""
         where = self.numbers.locate(in_port)
         return self.members.get(where[0]) if where is not None else None
 
     def tunnel_found(self, member: Member, ip: int) -> None:
-        """A switch's tunnel IP has been discovered; nobody else has it any more."""
+        """A switch's tunnel IP has been discovered; a switch that had it before loses it."""
         for other in self.members.values():
             if other.tunnel_ip == ip:
                 other.set_tunnel_ip(None)
@@ -90,8 +90,8 @@ class Topology:
     # --- translation ---------------------------------------------------------------------------
 
     def ingress_of(self, member: Member) -> Ingress:
-        """What the translation has to know when a packet enters at this switch."""
-        # In the order of their indexes: it is the same after a restart.
+        """What the translation needs to know for packets that enter at this switch."""
+        # Sorted by index, so that the translation is the same after a restart.
         remote_ips: dict[int, int] = {}
         flood_ips: list[int] = []
         for index, other in sorted(self.members.items()):
@@ -110,7 +110,7 @@ class Topology:
         )
 
     def changed(self) -> None:
-        """Have every flow translated again, once, when what is going on now is done with."""
+        """Have all flows translated again, once, at the end of this turn of POX's loop."""
         if not self._due:
             self._due = True
             end_of_turn(self._translate_again)
