@@ -1,10 +1,10 @@
 """What the benchmarks share: options, the cost of a process, medians, and tables.
 
-Every benchmark is a program: `sudo python benchmarks/NAME.py --help`.  It measures the big switch
-and what it is compared with in turn, in several rounds, and prints medians and their ratios: the
-ratios hold on a busy machine, the absolute numbers do not.
+Every benchmark is a program: `sudo python benchmarks/NAME.py --help`.  In several rounds, it
+measures the big switch and what that is compared with, one after the other.  It prints medians and
+their ratios.  On a busy machine the ratios are right, but the absolute numbers are not.
 
-The switches, the aggregator's process and the controller are those of tests/lab.
+The switches, the aggregator's process and the controller come from tests/lab.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from lab.controller import Connection, Controller  # noqa: E402
 from lab.network import CONTROL_ADDRESS, Network  # noqa: E402
 
 PATIENCE = 600.0
-"""Seconds until something that is measured must be over."""
+"""Seconds that one measurement may take."""
 
 
 def parser(description: Optional[str]) -> argparse.ArgumentParser:
@@ -55,22 +55,22 @@ def numbers(text: str) -> list[int]:
 
 
 def big_switch(switches: int, python: str, **more: object) -> BigSwitch:
-    """A big switch as it is used: Open vSwitch as delivered, the aggregator's log at INFO."""
+    """A big switch as in production: Open vSwitch's default settings, the log level INFO."""
     return BigSwitch(switches, flow_limit=None, level="INFO", python=python, **more)
 
 
 def plain_switch() -> PlainSwitch:
-    """One plain Open vSwitch bridge, as delivered."""
+    """One plain Open vSwitch bridge with default settings."""
     return PlainSwitch(flow_limit=None)
 
 
 class RemoteSwitch(Bed):
-    """One plain bridge, as delivered, with ports 1, 2, 17 and 18.
+    """One plain bridge with default settings and ports 1, 2, 17 and 18.
 
     It reaches its `controller` over a network, as a big switch's switches reach the aggregator.
 
-    far: ports 17 and 18 are those of another Open vSwitch, each behind a tunnel of its own with
-        flows by hand, as that of a big switch would be.
+    far: ports 17 and 18 are on another Open vSwitch, as in a big switch.  Each of them is behind
+        its own tunnel, with flows set by hand.
     """
 
     def __init__(self, far: bool = False) -> None:
@@ -132,7 +132,7 @@ def cpu_seconds(pid: int) -> float:
     """Return the processor time that all threads of a process have used (proc(5), schedstat)."""
     total = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+        with contextlib.suppress(FileNotFoundError):  # the thread has ended
             total += int(read(f"/proc/{pid}/task/{thread}/schedstat").split()[0])
     return total / 1e9
 
@@ -149,9 +149,9 @@ def read(path: str) -> str:
 
 
 class Floor:
-    """POX's own library doing the same work and nothing else: floor.py as a process.
+    """The process of floor.py, in which POX's own library does the same work and nothing else.
 
-    It lives as long as the big switch, so that a compiling interpreter has warmed up too.
+    It lives as long as the big switch, so that a compiling interpreter has warmed up, too.
     """
 
     def __init__(self, python: str) -> None:
@@ -164,7 +164,7 @@ class Floor:
         )
 
     def seconds(self, task: str, *arguments: Union[str, int]) -> float:
-        """Return the processor time that a task takes; floor.py says which there are."""
+        """Return the processor time that a task takes; floor.py lists the tasks."""
         self._process.stdin.write(" ".join(map(str, (task, *arguments))) + "\n")
         self._process.stdin.flush()
         return float(self._process.stdout.readline())
@@ -207,7 +207,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def rotated(items: Sequence, by: int) -> list:
-    """Return the items beginning with another one, so that no side always comes first."""
+    """Return the items, beginning with item `by`, so that no side always comes first."""
     by %= len(items)
     return [*items[by:], *items[:by]]
 
@@ -233,7 +233,7 @@ class Table:
         self._print(["-" * (width - 1) + ":" for width in self._widths])
 
     def row(self, *cells: object) -> None:
-        """Print a row; numbers with three digits that count."""
+        """Print a row; numbers have three significant digits."""
         self._print([_text(cell) for cell in cells])
 
     def _print(self, cells: Sequence[str]) -> None:

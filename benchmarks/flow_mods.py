@@ -1,9 +1,10 @@
 """Flow-mods: what one costs, on how many switches, with how many flows.
 
-Sends N flow-mods and a barrier in one piece and takes the time until the barrier is answered: to
-the big switch, and to a plain Open vSwitch bridge.  Beside it the floor: what POX's own library
-takes to unpack the same N messages and to construct and pack one nx_flow_mod each for every
-switch (floor.py), in a process of the same interpreter that does nothing else.
+Sends N flow-mods and a barrier in one piece, and takes the time until the barrier is answered.
+That is done with the big switch and with a plain Open vSwitch bridge.  The floor is the time that
+POX's own library takes to unpack the same N messages, and to construct and pack one nx_flow_mod
+each for every switch.  It is measured in a process of the same interpreter that does nothing else
+(floor.py).
 
     sudo python benchmarks/flow_mods.py --switches 1,2,4,8,16 --flows 1000,10000,50000
 
@@ -48,7 +49,7 @@ def flow_mods(command: int, count: int, ports: Sequence[int], in_port: bool = Fa
 class Side:
     """A switch that is measured.
 
-    pid: the aggregator's process, whose processor time is noted too; None for Open vSwitch.
+    pid: the aggregator's process, whose processor time is measured too; None for Open vSwitch.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Side:
         self.pid = pid
 
     def run(self, operation: str, messages: bytes, count: int, left: int) -> None:
-        """Do it once and check that so many flows are there then."""
+        """Run an operation once; check that `left` flows are in the table then."""
         before = bench.cpu_seconds(self.pid) if self.pid else 0
         taken = bench.timed_barrier(self.connection, messages)
         if self.pid:
@@ -77,7 +78,7 @@ class Side:
 
 
 class FloorSide:
-    """POX's library alone."""
+    """The floor: POX's library alone."""
 
     def __init__(self, floor: bench.Floor, switches: int, samples: bench.Samples) -> None:
         self.floor = floor

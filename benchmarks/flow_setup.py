@@ -6,23 +6,24 @@ same controller is connected in five ways:
 
     big         to the big switch, whose switches are reached over a network
     direct      to a plain Open vSwitch bridge, over the same kind of network
-    far         the same, but port 17 is on another Open vSwitch: behind a tunnel, by hand
-    relay       the same as far, but through relay.py, which copies bytes in the aggregator's place
-                and does nothing else: what anything in Python takes there at least, if the
-                controller does not wait for acknowledgements
+    far         the same, but port 17 is on another Open vSwitch, behind a tunnel with flows that
+                are set by hand
+    relay       the same as far, but with relay.py in the aggregator's place, which only copies
+                bytes.  That is the least that any Python program takes there, if the controller
+                does not wait for acknowledgements.
     loopback    to a plain bridge on its own machine
 
-The controllers are six; before them comes a row whose frames are all of one flow:
+There are six controllers.  Before them comes a row whose frames all belong to one flow:
 
-    installed   no controller is asked: what the switches take, and the tunnel
-    packet_out  the quickest that Python can be (reactive.py): packet-out of the frame
+    installed   no controller is asked: the time that the switches and the tunnel take
+    packet_out  the quickest possible in Python (reactive.py): packet-out of the frame
     flow_mod    the same, with a flow-mod before it
     hub         POX's forwarding.hub --reactive: packet-out of the frame, to all ports
     l2_pairs    POX's forwarding.l2_pairs: two flow-mods, the frame with the second.  POX leaves
                 Nagle's algorithm on, so each waits for the 40 ms of a delayed acknowledgement.
     l2_learning POX's forwarding.l2_learning: a flow-mod and the frame.
-    os_ken      a learning switch on os-ken (tests/controllers/learning_switch.py): the same.  Not
-                by default: it needs a Python that has os-ken.
+    os_ken      a learning switch on os-ken (tests/controllers/learning_switch.py): the same.  It
+                is left out by default, since it needs a Python that has os-ken.
 
     sudo python benchmarks/flow_setup.py
 
@@ -49,7 +50,7 @@ from waiting import wait_until
 
 IN = 1
 UNDER_WAY = 16
-"""Frames at once; Open vSwitch drops packet-ins for a controller that has 100 waiting."""
+"""Frames at once; Open vSwitch drops packet-ins when 100 wait for a controller."""
 POX = {
     "hub": ["forwarding.hub", "--reactive"],
     "l2_pairs": ["forwarding.l2_pairs"],
@@ -57,7 +58,7 @@ POX = {
 }
 OS_KEN = os.path.join(bench.ROOT, "tests", "controllers", "learning_switch.py")
 AT_A_TIME = 20
-"""Frames one after the other through one path, before it is the turn of the next."""
+"""Frames that one path takes, one after the other, before it is the next path's turn."""
 PATHS = {
     "direct": bench.RemoteSwitch,
     "far": functools.partial(bench.RemoteSwitch, far=True),
@@ -77,10 +78,10 @@ def frame(destination: int, source: int) -> bytes:
 
 
 class Path:
-    """From port IN to port `out` of one switch, by its controller.
+    """The path of frames from port IN to port `out` of one switch, by its controller.
 
     relayed: the controller is behind relay.py.
-    new_flows: whether each frame is of a flow of its own.
+    new_flows: whether each frame belongs to a new flow.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Path:
         """Return when the controller is connected and knows where the destination is."""
 
         def crosses() -> bool:
-            # A frame that met no controller is cached as one to drop, for as long as more come.
+            # Without a controller, the datapath caches a drop for the frame as long as more come.
             self.forget_cache()
             self.exit.send(frame(IN, self.out))  # a controller that learns learns from this
             sent = self.frame()
@@ -117,7 +118,7 @@ class Path:
             return sent in iter(lambda: self.exit.receive(0.1), None)
 
         wait_until(crosses, f"frame through {self.name}", 30)
-        for _ in range(3):  # what was late, on its way to the controller and back
+        for _ in range(3):  # let frames arrive that were delayed at the controller
             self.bed.wires.capture()
             time.sleep(0.1)
 
@@ -147,7 +148,7 @@ class Path:
 
 @contextlib.contextmanager
 def controller(kind: str, path: Path, log: str) -> Iterator[None]:
-    """Put this controller in the place of the lab's."""
+    """Run this controller in place of the lab's."""
     address, port = path.bed.controller.address, path.bed.controller.port
     path.bed.controller.close()
     namespace = path.bed.controller.namespace
@@ -176,17 +177,17 @@ def controller(kind: str, path: Path, log: str) -> Iterator[None]:
 
 
 def measure(paths: list[Path], pid: int, rounds: int, count: int) -> list[float]:
-    """Return what stands in a row of the table behind the controller's name."""
+    """Return the cells of a row of the table, after the controller and the port."""
     samples = bench.Samples()
     latencies: dict[str, list[float]] = {path.name: [] for path in paths}
     for number in range(rounds):
         taken: dict[str, list[float]] = {path.name: [] for path in paths}
         used = 0.0
         for _ in range(count // AT_A_TIME):
-            for path in random.sample(paths, len(paths)):  # nobody always behind the same other
+            for path in random.sample(paths, len(paths)):  # no path always after the same one
                 if path.new_flows:
                     path.forget_cache()
-                path.latencies(1)  # what else was cached is so again
+                path.latencies(1)  # fills the other caches again
                 before = bench.cpu_seconds(pid)
                 taken[path.name] += path.latencies(AT_A_TIME)
                 used += bench.cpu_seconds(pid) - before if path.name == "big" else 0

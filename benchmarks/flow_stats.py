@@ -1,8 +1,8 @@
 """Flow and aggregate statistics: what reading 10,000 flows costs.
 
-The request goes to the big switch and to a plain Open vSwitch bridge with the same flows.  Added
-to both is what a controller on POX then takes to unpack the reply, since that is what it waits
-for in either case; the ratio is that of the sums.
+The request goes to the big switch and to a plain Open vSwitch bridge with the same flows.  The time
+that a controller on POX takes to unpack the reply is added to both, since the controller needs it
+in either case.  The ratio is the ratio of the sums.
 
     sudo python benchmarks/flow_stats.py --switches 1,2,4,8,16 --flows 10000
 

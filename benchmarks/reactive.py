@@ -1,16 +1,16 @@
-"""The quickest controller that Python can be: one connection, no library, no state.
+"""The quickest controller possible in Python: one connection, no library, no state.
 
     python benchmarks/reactive.py ADDRESS PORT flow_mod|packet_out
 
-To a packet-in it answers with a packet-out of the frame and, if asked to, with a flow-mod for its
-port and pair of Ethernet addresses before that, in the same piece.  Where the frame shall go is in
-the last two bytes of its destination address.  flow_setup.py runs it.
+It answers a packet-in with a packet-out of the frame.  With flow_mod, it sends a flow-mod for the
+in_port and the two Ethernet addresses before that, in the same piece.  The last two bytes of the
+frame's destination address are the egress port.  flow_setup.py runs it.
 """
 
 import socket
 import sys
 
-import bench  # noqa: F401  finds the lab
+import bench  # noqa: F401  puts the lab on the path
 from lab import openflow10 as of
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/relay.py ADDRESS PORT CONTROLLER_PORT
 
-The least that anything written in Python between a switch and its controller can cost: wait, read,
-write.  flow_setup.py puts it where the aggregator is.
+It waits, reads and writes: no Python program between a switch and its controller can cost less.
+flow_setup.py puts it in the aggregator's place.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def connect(port: int) -> socket.socket:
 
 
 def relay(switch: socket.socket, controller: socket.socket) -> None:
-    """Return when one of them is gone."""
+    """Copy bytes in both directions; return when one side has closed."""
     poll = select.poll()
     ways = {}
     for source, target in ((switch, controller), (controller, switch)):

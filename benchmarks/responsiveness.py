@@ -3,11 +3,12 @@
 Before and during the burst, every 10 ms
 
     echo       another controller asks for an OFPT_ECHO_REPLY
-    packet-in  a frame that no flow matches enters a port, and a third controller has to hear of it
+    packet-in  a frame that no flow matches enters a port, and a third controller waits for its
+               packet-in
 
     sudo python benchmarks/responsiveness.py --flows 50000 --switches 2
 
-Columns: how many were asked, and milliseconds until the answer: median, 99th percentile, longest.
+Columns: the number of requests; milliseconds to the answer: median, 99th percentile, longest.
 The bursts are an ADD, a MODIFY_STRICT and a DELETE_STRICT of all flows, the ADD again behind a
 request for the statistics of all flows, and one DELETE of all.
 """
@@ -26,7 +27,7 @@ INTERVAL = 0.01
 LISTEN = 6634
 FLOW_STATS = of.stats_request(of.Stats.FLOW, of.flow_stats_body())
 LONGEST = 10.0
-"""Seconds after which an answer is given up."""
+"""Seconds after which a missing answer is an error."""
 MS = 1e3
 
 
@@ -37,18 +38,18 @@ class Asker(threading.Thread):
         super().__init__()
         self.port = big.wires.ports[1]
         self.connection = bench.Connection.open(big.network.outer, LISTEN)
-        # Who connects to a switch is sent nothing before it has asked.
+        # A client of a switch gets no packet-ins before it sets a miss_send_len.
         self.connection.do(of.set_config(miss_send_len=128))
         self.times: list[float] = []
         self._over = threading.Event()
         self._problem: Optional[Exception] = None
 
     def ask(self) -> None:
-        """Return when it is answered."""
+        """Ask once; return when the answer has come."""
         raise NotImplementedError
 
     def run(self) -> None:
-        """Ask."""
+        """Ask every INTERVAL until stopped."""
         try:
             while not self._over.wait(INTERVAL):
                 start = time.perf_counter()
@@ -68,14 +69,14 @@ class Asker(threading.Thread):
 
 
 class Echo(Asker):
-    """For an echo."""
+    """Asks for an echo reply."""
 
     def ask(self) -> None:
         self.connection.request(of.message(of.Type.ECHO_REQUEST), LONGEST)
 
 
 class PacketIn(Asker):
-    """For a packet-in, by a frame that no flow matches."""
+    """Asks for a packet-in, by a frame that no flow matches."""
 
     numbers = itertools.count()
 

@@ -1,7 +1,7 @@
 """Scale: many switches, from the start to a flow-mod's barrier over all of them.
 
-Each switch is an Open vSwitch in user space with a network namespace and --ports ports of its own;
-all share this machine's processors, so most of the wall time is theirs.
+Each switch is an Open vSwitch in user space, with its own network namespace and --ports ports.  All
+switches share the processors of this machine, so most of the wall time is theirs.
 
     sudo python benchmarks/scale.py --switches 2,4,8,16,32,64
 
@@ -11,15 +11,21 @@ First table, the start, with all switches running and looking for their controll
     tunnels     seconds from the aggregator's start until it says that all tunnels are discovered
     flood       seconds after that until a frame flooded by the first switch had come out everywhere
     start cpu   the aggregator's processor time for all of this, milliseconds
-    probes      discovery's frames that had come out of tunnels by then; an hour: when the start's
-                are all through, as counted for --idle seconds
+    probes      probes of the discovery that had come out of tunnels by then
+    an hour     the same in an hour, after the start: counted for --idle seconds
     idle cpu    percent of a processor that the aggregator takes when nothing happens
 
-Second table, flows without in_port, which all switches get: milliseconds of wall time and of the
-aggregator's processor time for one flow-mod and its barrier, and for 1,000 and theirs; the same
-without the aggregator (by hand: the same flow-mods and a barrier straight to every one of these
-switches, over its Unix socket and not the network), and the ratio to that; growth of the
-aggregator's memory by --flows flows, for each flow and each switch, in bytes.
+Second table, with flows without in_port, which all switches get.  Its columns come twice, for one
+flow-mod and a barrier, and for 1,000 flow-mods and a barrier:
+
+    ms          milliseconds of wall time
+    cpu ms      milliseconds of the aggregator's processor time
+    by hand ms  milliseconds of wall time without the aggregator: the same flow-mods and a barrier
+                are sent to each of these switches directly, over its Unix socket
+    ratio       the ratio of the wall times
+
+Last come the bytes by which --flows flows enlarge the aggregator's memory: for each flow, and for
+each flow and switch.
 """
 
 import argparse
@@ -38,11 +44,11 @@ from waiting import wait_until
 MS = 1e3
 BURST = 1000
 READY = 120.0
-"""Seconds in which everything must be there."""
+"""Seconds that each step of the start may take."""
 
 
 def probes(big: bench.BigSwitch) -> int:
-    """Return how many of discovery's frames came out of tunnels so far."""
+    """Return how many probes of the discovery have come out of tunnels so far."""
     counts = [
         re.findall(
             r"n_packets=(\d+)", switch.ovs.ofctl("dump-flows", switch.name, "table=1,tun_id=0")
@@ -53,7 +59,7 @@ def probes(big: bench.BigSwitch) -> int:
 
 
 def wait_for_rest(big: bench.BigSwitch) -> None:
-    """Return when the start's probes are through: in a second come no more than switches."""
+    """Return when the start's probes are through: a second has no more probes than switches."""
 
     def at_rest() -> bool:
         before = probes(big)
@@ -64,7 +70,7 @@ def wait_for_rest(big: bench.BigSwitch) -> None:
 
 
 def wait_for_flood(big: bench.BigSwitch) -> None:
-    """Return when a frame into port 1, flooded, has come out of all others."""
+    """Return when a frame that is flooded from port 1 has come out of all other ports."""
     big.controller.flow_mod(of.match(in_port=1), of.output(of.Port.FLOOD))
     missing = set(big.numbers) - {1}
     deadline = time.monotonic() + READY
@@ -79,7 +85,7 @@ def wait_for_flood(big: bench.BigSwitch) -> None:
 
 
 def start(big: bench.BigSwitch) -> tuple[float, float, float]:
-    """Start the aggregator anew; return seconds until the tunnels, then the flood, and CPU."""
+    """Start the aggregator anew; return seconds to the tunnels, to the flood, and of CPU time."""
     big.aggregator.kill()
     begin = time.monotonic()
     big.aggregator.start()
@@ -93,7 +99,7 @@ def start(big: bench.BigSwitch) -> tuple[float, float, float]:
 
 
 class ByHand:
-    """The switches of a big switch, each over a connection of our own as ovs-ofctl makes one."""
+    """The switches of a big switch, each over a direct connection like that of ovs-ofctl."""
 
     def __init__(self, stack: contextlib.ExitStack, big: bench.BigSwitch) -> None:
         self._connections = []
@@ -124,8 +130,10 @@ def costs(
     big: bench.BigSwitch, by_hand: ByHand, count: int, ports: list[int], rounds: int
 ) -> list[float]:
     """
-    Return what `count` flow-mods and a barrier take: milliseconds, the aggregator's, those by hand,
-    and the ratio.
+    Return what `count` flow-mods and a barrier cost.
+
+    The values are milliseconds of wall time, of the aggregator's processor time, and of wall time
+    by hand; then the ratio of the wall times.
     """
     samples = bench.Samples()
     added, deleted = (flow_mods(command, count, ports) for command in (ADD, DELETE_STRICT))

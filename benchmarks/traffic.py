@@ -3,11 +3,11 @@
 Three ways over the same kind of tunnel:
 
     big     two switches under the aggregator; a controller has installed one flow each way
-    hand    two switches without a controller, with the least flows that do the same, by hand:
-            in from the host, out into the tunnel; in from the tunnel, out to the host
-    again   the same by hand once more: what differs from "hand" is noise
+    hand    two switches without a controller, with the fewest flows that do the same, set by hand:
+            from the host into the tunnel, and from the tunnel to the host
+    again   the same by hand once more: a difference from "hand" is noise
 
-No packet goes through Python once its flow is there, so all must be alike.
+No packet goes through Python once its flow is installed, so all three must be equally fast.
 
     sudo python benchmarks/traffic.py
 
@@ -46,7 +46,7 @@ class Host:
             f"link set {port} up",
         )
         self.namespace.ip(f"address add {self.address}/24 dev eth0", "link set eth0 up")
-        # Open vSwitch in user space passes on what the kernel left without a checksum.
+        # With offload the kernel sends no checksums, and Open vSwitch in user space adds none.
         self.namespace.run("ethtool", "-K", "eth0", "tx", "off")
         switch.ovs.vsctl(
             "add-port",
@@ -87,7 +87,7 @@ class Way:
         return json.loads(report)["end"]["sum_received"]["bits_per_second"]
 
     def latency(self, count: int) -> float:
-        """Return the median of seconds that a frame takes."""
+        """Return the median of the seconds that a frame takes."""
         first, last = self.network.ports[1], self.network.ports[self.network.number(2, 1)]
         frame = frames.numbered(1)
         taken = []
@@ -102,7 +102,7 @@ class Way:
 
 @contextlib.contextmanager
 def big(options: argparse.Namespace) -> Iterator[Way]:
-    """Under the aggregator."""
+    """Two switches under the aggregator."""
     with contextlib.ExitStack() as stack:
         bed = stack.enter_context(bench.big_switch(2, options.python))
         way = stack.enter_context(Way("big", bed.network))
@@ -116,7 +116,7 @@ def big(options: argparse.Namespace) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def by_hand(name: str) -> Iterator[Way]:
-    """With flows as short as they can be."""
+    """Two switches with the fewest flows that do the same, set by hand."""
     with Network(2, flow_limit=None) as network, Way(name, network) as way:
         for switch in network.switches.values():
             other = network.switches[3 - switch.dpid]

@@ -1,1 +1,1 @@
-"""What controllers send to the big switch, and what they are answered."""
+"""The messages of controllers to the big switch, and the answers to them."""

@@ -1,9 +1,9 @@
 """
 OpenFlow 1.0 connections to controllers, as a switch has them.
 
-A connection finds the messages in the bytes, answers the hello, and keeps the messages of a
-controller waiting behind a barrier.  What the messages mean is said in requests.py; how the
-connections come to be, in workers.py.
+A connection splits the received bytes into messages, answers the hello, and makes messages wait
+behind a barrier.  The messages are handled in requests.py.  Connections are opened and accepted in
+workers.py.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from edge.poxfixes.ioworkers import READ_SIZE, RobustIOWorker
 log = logging.getLogger("edge.upstream")
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
-# Bytes that are read ahead while a barrier is waited for.  They are all handled in one turn then.
+# Bytes that are read while a barrier is pending.  All of them are handled in one turn then.
 _MOST_AHEAD = READ_SIZE
 _MOST_WITHHELD = 1 << 20  # bytes of asynchronous messages that wait behind an answer
 _SHORT_WHILE = 0.005  # seconds
 _VERSIONS_WITH_ERRORS = range(1, 7)  # versions whose error messages look like those of OpenFlow 1.0
-# Messages that are handled also if the controller has gone before their turn came.  All others
-# only ask for an answer.
+# Messages that are handled even if the connection has been closed meanwhile.  All others only ask
+# for an answer.
 _CHANGES = frozenset((of.OFPT_SET_CONFIG, of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
 _ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 5.0  # seconds, Open vSwitch's
 
@@ -49,10 +49,10 @@ class ControllerConnection(OFConnection):
     POX, in pox/datapaths/switch.py:
     - :1094 __init__() raises if the controller has gone already, and :1097 makes a logger for every
       connection, which is never freed.
-    - :1119 read() ends the I/O of all datapaths at a message that cannot be unpacked, at one of
-      another version, or, in an endless loop, at one whose length is 0 (:1151, :1199).
-    - :1151 unpacks all messages, which costs 15 microseconds for a flow-mod, and loses bytes that
-      are wrong in a message: Open vSwitch looks at those and answers with an error.
+    - :1119 read() ends the I/O of all datapaths when a message cannot be unpacked or has another
+      version (:1199).  A message whose length is 0 is an endless loop (:1151).
+    - :1151 unpacks all messages, which costs 15 microseconds for a flow-mod.  The unpacked message
+      lacks wrong bytes, such as those to which Open vSwitch answers with an error.
     - :1112 send() does a look-up for every message, and :1244 close() leaves the socket open.
 
     Here: the message handler (see MessageHandler) is given bytes.  It raises OpenFlowError to have
@@ -60,13 +60,13 @@ class ControllerConnection(OFConnection):
     unless the handler has it wait.
 
     io_worker: the worker of the socket, which is connected
-    name: how the log calls it
+    name: its name in the log
     service: True for a client that has connected to us, such as ovs-ofctl.  As with Open vSwitch,
         a client gets no asynchronous messages unless it asks for them with a miss_send_len.
     miss_send_len: as this controller has set it (OpenFlow 1.0.0, 5.3.2)
-    role: its Nicira role
+    role: the controller's Nicira role (NX_ROLE_*)
     greeted: True once the controller's hello has come
-    heard: when it has last sent something (seconds, monotonic)
+    heard: when the controller last sent something (seconds, monotonic)
     """
 
     def __init__(self, io_worker: RobustIOWorker, name: str, service: bool = False) -> None:
@@ -101,7 +101,7 @@ class ControllerConnection(OFConnection):
 
     def send(self, data: Any) -> None:
         """
-        Send whole messages, or a message object of POX's; without effect once it is closed.
+        Send whole messages, or a message object of POX's; without effect on a closed connection.
 
         The bytes go straight to the worker's outbox, since this is done for every message.
         """
@@ -118,7 +118,7 @@ class ControllerConnection(OFConnection):
     # --- asynchronous messages -----------------------------------------------------------------
 
     def _wants(self, kind: int) -> bool:
-        """True if it gets asynchronous messages of this type."""
+        """True if this controller gets asynchronous messages of this type."""
         if not self.greeted or (self.service and not self.miss_send_len):
             return False
         return self.role != nx.NX_ROLE_SLAVE or kind == of.OFPT_PORT_STATUS
@@ -127,8 +127,8 @@ class ControllerConnection(OFConnection):
         """
         Send an asynchronous message of this type, if this controller gets such messages.
 
-        When a message has bypassed the barrier that is waited for, the asynchronous message may be
-        its consequence.  So it is sent behind the barrier's reply, unless too much waits there.
+        If a message has bypassed the pending barrier, the asynchronous message may be caused by it.
+        It is sent after the barrier's reply then, unless too many bytes wait for that.
         """
         if not self._wants(kind):
             return
@@ -151,7 +151,7 @@ class ControllerConnection(OFConnection):
 
     def hold(self, bypass_barrier: Optional[Callable[[bytes], bool]] = None) -> None:
         """
-        Handle no more messages until release(), since an answer is waited for.
+        Handle no more messages until release(), since an answer is pending.
 
         bypass_barrier: is called with each message that comes meanwhile.  It handles the message
             and returns True if the message need not wait.  It returns False to stop bypassing at
@@ -162,9 +162,9 @@ class ControllerConnection(OFConnection):
 
     def answer(self, answers: Iterable[bytes]) -> None:
         """
-        Send the messages that were waited for since hold(), and release the connection.
+        Send the answer that has been pending since hold(), and release the connection.
 
-        An empty message stands for a pause: the rest is made and sent after the turns of others.
+        An empty message stands for a pause: the rest is made and sent in a later turn.
         """
         run_in_slices(self._answering(answers))
 
@@ -195,7 +195,7 @@ class ControllerConnection(OFConnection):
 
     @property
     def wants_more(self) -> bool:
-        """False while enough waits behind a barrier."""
+        """False while enough bytes wait behind a barrier."""
         return not self._held or len(self._received) < _MOST_AHEAD
 
     # --- messages ------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class ControllerConnection(OFConnection):
         Acknowledge at once what has been received.
 
         A controller without TCP_NODELAY, such as POX, holds its next message back until its last
-        one is acknowledged, which would take 40 ms.  What it asked for is on its way by now.
+        one is acknowledged.  That would take 40 ms.  Immediate answers have been sent by now.
         """
         with contextlib.suppress(OSError):
             self.io_worker.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
@@ -227,7 +227,7 @@ class ControllerConnection(OFConnection):
         while available - offset >= 8 and (not self._held or self._bypass_barrier is not None):
             length = buffer[offset + 2] << 8 | buffer[offset + 3]
             if length < 8 and self._held:
-                break  # what is before it is answered first
+                break  # the messages before it are answered first
             if length < 8:
                 self.close("a message that claims less than its header's length")
                 break
@@ -249,7 +249,7 @@ class ControllerConnection(OFConnection):
         assert bypass is not None
         try:
             bypasses = bypass(message)
-        except Exception as e:  # what is wrong with the message is seen when it is its turn
+        except Exception as e:  # the error is reported when it is the message's turn
             log.debug("%s: %s: %s", self, type(e).__name__, e, exc_info=True)
             return False
         if bypasses and self._held and self._withheld is None:
@@ -270,7 +270,7 @@ class ControllerConnection(OFConnection):
             log.debug("%s: refused message type %d: %s", self, kind, e)
             self.send(e.reply(message))
         except Exception as e:
-            # A mistake of ours must not cost more than this message.
+            # A fault of this program must not cost more than this message.
             log.error("%s: cannot handle message type %d: %s: %s", self, kind, type(e).__name__, e)
             log.debug("Details:", exc_info=True)
             self._let_go()
@@ -295,7 +295,7 @@ class ControllerConnection(OFConnection):
         log.log(logging.DEBUG if self.service else logging.INFO, "%s: connected", self)
 
     def _other_version(self, version: int, kind: int, message: bytes) -> None:
-        """Answer a message of another version than was agreed on, as Open vSwitch does."""
+        """Answer a message whose version is not the negotiated one, as Open vSwitch does."""
         if kind == of.OFPT_ECHO_REQUEST and version:
             self.send(messages.echo_reply(message))
             return
@@ -314,17 +314,18 @@ def serve(
     connection: ControllerConnection, hello_timeout: float = _ECHO_INTERVAL + _ECHO_TIMEOUT
 ) -> Generator[Any, Any, None]:
     """
-    Read a connection's messages until it is closed.  A task delegates to this.
+    Read a connection's messages until it is closed.  A task of POX's scheduler delegates to this.
 
-    A controller that has not said anything for _ECHO_INTERVAL is asked for an echo, and given up
-    after _ECHO_TIMEOUT more.  One that has not greeted within hello_timeout seconds is given up.
+    A controller that has sent nothing for _ECHO_INTERVAL is sent an echo request.  If it stays
+    silent for _ECHO_TIMEOUT more, its connection is closed.  The connection is also closed if no
+    hello comes within hello_timeout seconds.
     """
     worker = connection.io_worker
     connection.heard = asked = time.monotonic()
     while core.running and not connection.closed:
         if not connection.wants_more:
             yield Sleep(_SHORT_WHILE)
-            connection.heard = time.monotonic()  # nobody listens, so this is no silence
+            connection.heard = time.monotonic()  # nothing is read, so this is no silence
             continue
         yield Serve(worker.socket, worker._do_recv, 1.0)
         silence = time.monotonic() - connection.heard

@@ -1,8 +1,8 @@
 """
 The big switch as a POX datapath: one OpenFlow switch toward its controllers.
 
-Other POX components find it as they find any datapath, in core.datapaths under its dpid, and as
-core.aggregator, on which they can listen for SwitchUp, SwitchLost and TunnelFound:
+Other POX components find it in core.datapaths under its dpid, like any datapath.  They also find it
+as core.aggregator, which raises the events SwitchUp, SwitchLost and TunnelFound:
 
     core.aggregator.addListenerByName("SwitchLost", lambda event: print(event.dpid, event.reason))
 """
@@ -31,7 +31,7 @@ from edge.switch.flowtable import FlowEntry
 
 class SwitchUp(Event):
     """
-    A switch has connected and has the flows that it has to have.
+    A switch has connected and has been brought up to date.
 
     index: the number by which its ports are numbered
     dpid: its datapath-id
@@ -45,7 +45,9 @@ class SwitchUp(Event):
 
 class SwitchLost(Event):
     """
-    A switch that was up does not answer any more, or its connection is closed.
+    A switch that was up, or was being brought up to date, is lost.
+
+    It does not answer any more, or its connection is closed.
 
     index, dpid: see SwitchUp
     reason: why, in words
@@ -74,7 +76,7 @@ class TunnelFound(Event):
 
 
 def _features() -> SwitchFeatures:
-    """What Open vSwitch announces: all statistics but the spanning tree's, and all actions."""
+    """As Open vSwitch announces them: all capabilities for statistics, ARP matches, all actions."""
     features = SwitchFeatures(
         cap_flow_stats=True,
         cap_table_stats=True,
@@ -94,14 +96,14 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
 
     dpid: its datapath-id
     controllers: the host name or IP address, and the TCP port, of each controller to connect to
-    max_retry_delay: the longest time between two attempts to connect to one, in seconds
+    max_retry_delay: the longest time between two attempts to connect to a controller, in seconds
     big: the big switch itself; to be set before anything connects
     upstreams: the controllers that it connects to, connected or not
-    connections: all OpenFlow connections that there are
+    connections: all open OpenFlow connections
     ports: its ports by number
-    table: its flows, to be looked at (see TableView)
+    table: its flows, read-only (see TableView)
 
-    It is told by the big switch what happens there (see BigSwitchEvents).
+    The big switch reports to it through the protocol BigSwitchEvents.
     """
 
     _eventMixin_events = {SwitchUp, SwitchLost, TunnelFound}
@@ -121,7 +123,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         self.connections: list[ControllerConnection] = []
         # POX's own list of flows (pox/datapaths/switch.py:88) would stay empty.
         self.table = TableView(self)
-        # POX has no name for this type of statistics, by which it would have found the handler.
+        # POX finds handlers by the name of the statistics type, and has no name for this one.
         self.stats_handlers[stats.OFPST_PORT_DESC] = self._stats_port_desc
         self._max_retry_delay = max_retry_delay
         self._loop = RobustIOLoop()
@@ -150,9 +152,10 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
 
     def set_connection(self, connection: ControllerConnection) -> None:
         """
-        Use one connection more.
+        Add a connection.
 
-        POX (pox/datapaths/switch.py:253) knows only the last connection, to which all replies go.
+        POX (pox/datapaths/switch.py:253) knows only the last connection, and sends all replies
+        there.
         """
         connection.set_message_handler(self.rx_message)
         self.connections.append(connection)
@@ -167,10 +170,10 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         connection: Optional[ControllerConnection] = None,
     ) -> None:
         """
-        Send a message to one controller, or, as an asynchronous one, to all who want such messages.
+        Send a message to one controller, or an asynchronous message to all that want it.
 
-        POX (pox/datapaths/switch.py:255) sends to the last connection, and (:264) makes a text of
-        the message for the log if there is none.
+        POX (pox/datapaths/switch.py:255) sends to the last connection.  If there is none, POX
+        formats the message for the log (:264).
 
         message: bytes, or a message object of POX's
         """
@@ -182,7 +185,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         for each in self.connections:
             each.tell(kind, data)
 
-    # --- what the big switch tells (see BigSwitchEvents) -----------------------------------------
+    # --- reports of the big switch (see BigSwitchEvents) -----------------------------------------
 
     def packet_in(self, message: bytes) -> None:
         self.send(message)
@@ -215,7 +218,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
 
     def delete_port(self, port: Union[int, of.ofp_phy_port]) -> of.ofp_phy_port:
         """
-        Remove a port, given itself or its number; the controllers are told.  Return the port.
+        Remove a port, given as an object or by number.  Tell the controllers; return the port.
 
         POX (pox/datapaths/switch.py:546) leaves the port's entry in port_stats.
         """
@@ -227,11 +230,12 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         self, port: of.ofp_phy_port, reason: int, but: Optional[Requester] = None
     ) -> None:
         """
-        Tell the controllers of a port; reason is an OFPPR_*.
+        Send the controllers a PORT_STATUS; reason is an OFPPR_*.
 
-        POX (pox/datapaths/switch.py:447) gives each such message another xid, Open vSwitch 0.
+        POX (pox/datapaths/switch.py:447) gives each such message another xid.  Open vSwitch always
+        uses xid 0, and so does this.
 
-        but: the controller that is not told, since it has asked for the change
+        but: the controller that asked for the change; it is not sent the message
         """
         message = messages.pack_port_status(reason, port.pack())
         for connection in self.connections:
@@ -244,15 +248,15 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         self, packet: object, in_port: int, packet_data: Optional[bytes] = None
     ) -> NoReturn:
         """
-        Raise RuntimeError: the switches forward packets, and none comes through here.
+        Raise RuntimeError: the switches forward packets, and no packet passes through here.
 
-        POX (pox/datapaths/switch.py:468) would forward it by itself.
+        POX (pox/datapaths/switch.py:468) would forward the packet by itself.
         """
         raise RuntimeError("The big switch's packets are forwarded by its switches")
 
 
 def _phy_port(port: messages.PhyPort) -> of.ofp_phy_port:
-    """A port as POX has it; its pack() gives the same bytes."""
+    """A port as a POX object, whose pack() gives the same bytes."""
     fields = port._asdict()
     # POX packs names as Latin-1 (pox/openflow/libopenflow_01.py:140), so no byte is lost.
     fields.update(hw_addr=EthAddr(port.hw_addr), name=port.name.decode("latin-1"))
@@ -261,10 +265,10 @@ def _phy_port(port: messages.PhyPort) -> of.ofp_phy_port:
 
 class TableView(FlowTable):
     """
-    The big switch's flows as POX's TableEntry objects, made when somebody looks at them.
+    The big switch's flows as POX's TableEntry objects, which are made whenever they are read.
 
-    Only to be looked at: flows are changed by controllers, with flow-mods.  Packets and bytes are
-    those that were counted when flow statistics were last asked for.
+    The table is read-only: controllers change flows with flow-mods.  The packet and byte counts are
+    those of the last request for flow statistics.
     """
 
     def __init__(self, datapath: Datapath) -> None:
@@ -273,7 +277,7 @@ class TableView(FlowTable):
 
     @property
     def _table(self) -> list[TableEntry]:
-        """The list in which POX's FlowTable looks for everything: the highest priority first."""
+        """The list that POX's FlowTable searches: the highest priority first."""
         big = self._datapath.big
         entries = [_table_entry(big, entry) for entry in big.flows.table]
         return sorted(entries, key=lambda entry: -entry.effective_priority)
@@ -282,17 +286,17 @@ class TableView(FlowTable):
         return len(self._datapath.big.flows.table)
 
     def add_entry(self, entry: TableEntry) -> NoReturn:
-        """Raise TypeError."""
+        """Raise TypeError: the table is read-only."""
         raise TypeError("The big switch's flows are changed with flow-mods")
 
     def remove_entry(self, entry: TableEntry, reason: Optional[int] = None) -> NoReturn:
-        """Raise TypeError."""
+        """Raise TypeError: the table is read-only."""
         raise TypeError("The big switch's flows are changed with flow-mods")
 
     def _remove_specific_entries(
         self, flows: Sequence[TableEntry], reason: Optional[int] = None
     ) -> None:
-        """Raise TypeError if there is one to be removed; all of POX's ways to remove lead here."""
+        """Raise TypeError unless `flows` is empty; all of POX's ways to remove flows lead here."""
         if flows:
             raise TypeError("The big switch's flows are changed with flow-mods")
 

@@ -1,7 +1,7 @@
 """
-What a controller's messages do to the big switch.
+Handles the messages of controllers.
 
-One method a message type, named as POX's switch-side framework finds it
+Each message type has one method.  POX's switch-side framework finds it by its name
 (pox/datapaths/switch.py:139).  The order of the checks, and the errors, are Open vSwitch's.
 """
 
@@ -27,7 +27,7 @@ from edge.switch.flowtable import FlowEntry, with_output
 
 
 class _Lengths(NamedTuple):
-    """The lengths that something can have: the least, and that with any number of steps."""
+    """The possible lengths of a message: `least`, plus any number of times `step` (bytes)."""
 
     least: int
     step: int = 0
@@ -37,7 +37,7 @@ class _Lengths(NamedTuple):
         return more == 0 or (more > 0 and self.step > 0 and more % self.step == 0)
 
 
-# Of the messages that only switches send, after the header.
+# The lengths of messages that only switches send, without the header.
 _REPLY_LENGTHS = {
     of.OFPT_ERROR: _Lengths(4, 1),
     of.OFPT_FEATURES_REPLY: _Lengths(24, 48),
@@ -59,25 +59,25 @@ _STATS_REPLY_LENGTHS = {
     of.OFPST_VENDOR: _Lengths(0, 1),
 }
 
-# What a controller with the role of a slave may not do, and how long it is.
+# Messages that a controller with the role of a slave may not send, and their lengths.
 _CHANGES = {
     of.OFPT_PACKET_OUT: _Lengths(16, 1),
     of.OFPT_FLOW_MOD: _Lengths(72, 8),
     of.OFPT_PORT_MOD: _Lengths(32),
 }
 
-# What is not answered when it is good, or is answered behind a barrier.
+# Messages that are not answered when they are accepted, or whose answer waits for the switches.
 _UNANSWERED = frozenset((of.OFPT_FLOW_MOD, of.OFPT_PACKET_OUT, of.OFPT_BARRIER_REQUEST))
 
 _KEEP_COOKIE = 0xFFFFFFFFFFFFFFFF
 _KNOWN_FLAGS = of.OFPFF_SEND_FLOW_REM | of.OFPFF_CHECK_OVERLAP | of.OFPFF_EMERG
 _FRAGMENT_FLAGS = 0x0007
-# All that a port of an OpenFlow 1.0 switch can be told (OFPPC_*).
+# All bits of a port's configuration in OpenFlow 1.0 (OFPPC_*).
 _PORT_CONFIG = 0x7F
 
 
 class Requests(Statistics):
-    """The handlers of a controller's messages; the datapath is made of them and of POX's parts."""
+    """The handlers of a controller's messages: a base class of the datapath."""
 
     dpid: int
     features: SwitchFeatures
@@ -86,17 +86,17 @@ class Requests(Statistics):
 
     def rx_message(self, connection: ControllerConnection, msg: bytes) -> bool:
         """
-        Do what a message says, unless it is of another version, which the connection answers.
+        Handle a message.  A message of another version is answered by the connection.
 
-        Raises OpenFlowError if it is refused.
+        Raises OpenFlowError if the message is refused.
 
-        Returns False if the connection is held and the message has to be handled when it is
-        released: answers and errors come in the order of the messages, also when it is for the
-        switches to find the errors.
+        Returns False if the connection is held, and the message has to be handled again when the
+        connection is released.  Answers and errors have to come in the order of the messages, even
+        if an error is found by a switch only.
 
-        POX (pox/datapaths/switch.py:234) takes unpacked messages: to unpack one costs as much as
-        all that is done here with a flow-mod, and raises where Open vSwitch answers with an error.
-        An unknown type is a RuntimeError (:241).  So this takes the bytes.
+        POX (pox/datapaths/switch.py:234) takes unpacked messages.  To unpack a flow-mod costs as
+        much as everything that is done with it here.  Unpacking also raises where Open vSwitch
+        answers with an error, and an unknown type is a RuntimeError (:241).  So this takes bytes.
         """
         kind = msg[1]
         refusals = self.big.refusals
@@ -133,7 +133,7 @@ class Requests(Statistics):
 
     def _wait(self, connection: ControllerConnection) -> bool:
         """
-        Hold the connection until the switches have done, or refused, all that was asked before.
+        Hold the connection until the switches have executed or refused all that came before.
 
         Returns False.
         """
@@ -143,9 +143,9 @@ class Requests(Statistics):
 
     def _unexpected(self, message: bytes, connection: ControllerConnection) -> None:
         """
-        Refuse a message of a type that there is not, or that only switches send.
+        Refuse a message whose type is unknown, or is one that only switches send.
 
-        Open vSwitch looks at the lengths of those that it knows first.
+        As in Open vSwitch, the length of a message of a known type is checked first.
         """
         kind, body = message[1], message[8:]
         if kind == of.OFPT_STATS_REPLY:
@@ -175,7 +175,7 @@ class Requests(Statistics):
         connection.send(messages.echo_reply(message))
 
     def _rx_echo_reply(self, message: bytes, connection: ControllerConnection) -> None:
-        """Do nothing: the connection has seen that something has come."""
+        """Do nothing: the connection has noted already that the controller has sent something."""
 
     def _rx_vendor(self, message: bytes, connection: ControllerConnection) -> None:
         if len(message) < 16:
@@ -201,7 +201,7 @@ class Requests(Statistics):
         if role > nx.NX_ROLE_SLAVE:
             raise NiciraError(*nx.NXBRC_BAD_ROLE)
         if role == nx.NX_ROLE_MASTER:
-            # There is one master.  The one before is not told.
+            # There is only one master.  The former one becomes a slave, and is not told.
             for other in self.connections:
                 if other.role == nx.NX_ROLE_MASTER:
                     other.role = nx.NX_ROLE_SLAVE
@@ -210,7 +210,7 @@ class Requests(Statistics):
 
     def _rx_features_request(self, message: bytes, connection: ControllerConnection) -> None:
         check_length(message, 8)
-        # As many as there is room for; OFPST_PORT_DESC tells all.
+        # As many as the message has room for; OFPST_PORT_DESC lists all.
         ports = list(self.ports.values())[: messages.MOST_PORTS]
         connection.send(
             messages.pack_features(
@@ -235,7 +235,7 @@ class Requests(Statistics):
         if flags & ~_FRAGMENT_FLAGS:
             raise NiciraError(*nx.NXBRC_UNENCODABLE_ERROR)
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
-            # Open vSwitch does not reassemble, and stays with what it did.
+            # Open vSwitch does not reassemble fragments, and keeps its former setting.
             flags = flags & ~of.OFPC_FRAG_MASK | self.big.topology.fragments & of.OFPC_FRAG_MASK
         connection.miss_send_len = miss_send_len
         self.big.topology.set_fragments(flags)
@@ -253,13 +253,16 @@ class Requests(Statistics):
 
     def _bypass_for(self, connection: ControllerConnection) -> Optional[Callable[[bytes], bool]]:
         """
-        What handles packet-outs that need not wait for a barrier (see ControllerConnection.hold).
+        Return a handler of packet-outs that need not wait for a barrier; None if all have to wait.
 
-        A switch does in their order all that it is sent.  So, when all switches but one have done
-        their part, a packet-out to that one is behind all that the barrier is about.  There are
-        three exceptions: what is undone, or may be, since a switch refuses it; flows that a switch
-        which has come back has not been given yet; and a configuration, which is not in force
-        behind one barrier (see Session.barrier).
+        (See ControllerConnection.hold.)  A switch executes messages in the order in which it is
+        sent them.  When all switches but one have executed all messages, a packet-out to that one
+        is executed after all that the barrier waits for, and need not wait.
+
+        There are three exceptions.  A switch may still refuse a change, or a refused change is
+        being undone.  A switch that has (re)connected has not been sent all its flows yet.  A
+        switch was sent a new configuration, which may not be in force after one barrier (see
+        Session.barrier).
         """
         switch = self.big
         unsettled = switch.unsettled()
@@ -313,7 +316,7 @@ class Requests(Statistics):
             or flags & of.OFPFF_CHECK_OVERLAP
             and any(each.priority == priority for each in unconfirmed)
         ):
-            return self._wait(connection)  # first see whether a switch has refused one of them
+            return self._wait(connection)  # a switch may still refuse one of these flows
         if deletes:
             entries = with_output(entries, out_port)
             flows.end(entries, of.OFPRR_DELETE)
@@ -326,7 +329,7 @@ class Requests(Statistics):
                 return None
         elif entries and cookie == _KEEP_COOKIE:
             cookie = entries[0].cookie
-        # A flow that replaces one overlaps no more than that did.
+        # A flow that replaces another overlaps the same flows as that one.
         if flags & of.OFPFF_CHECK_OVERLAP and not entries and table.overlapped(match, priority):
             raise OpenFlowError(of.OFPET_FLOW_MOD_FAILED, of.OFPFMFC_OVERLAP)
         entry = FlowEntry(match, priority, cookie, idle, hard, flags, actions, time.monotonic())
@@ -336,7 +339,7 @@ class Requests(Statistics):
     def _packet_out_again(
         self, connection: ControllerConnection, message: bytes, behind: Optional[Member] = None
     ) -> bool:
-        """Packets.packet_out_again, of a PACKET_OUT of which nothing has been checked yet."""
+        """Call Packets.packet_out_again() with a PACKET_OUT that has not been checked yet."""
         done = (
             connection.role != nx.NX_ROLE_SLAVE
             and len(message) >= 16
@@ -436,12 +439,12 @@ def answer_later(
     bypass_barrier: Optional[Callable[[bytes], bool]] = None,
 ) -> None:
     """
-    Answer when the switches have answered.
+    Answer a request when the switches have answered.
 
     Open vSwitch answers in the order of the requests, so the connection's next messages wait.
 
-    ask: is given the function to call when all is there
-    answers: the messages to send then; they are not made before
+    ask: is called with the function that it has to call when the switches have answered
+    answers: makes the messages that are sent then
     bypass_barrier: handles messages that need not wait (see ControllerConnection.hold)
     """
     connection.hold(bypass_barrier)

@@ -1,9 +1,9 @@
 """
 Statistics of the big switch, gathered from the real ones.
 
-One method a statistics type (OpenFlow 1.0.0, 5.3.5), named as POX's switch-side framework finds it
-(pox/datapaths/switch.py:166).  What a switch says is noted on its Member, so that what is known of
-a lost switch still counts.
+Each statistics type (OpenFlow 1.0.0, 5.3.5) has one method.  POX's switch-side framework finds it
+by its name (pox/datapaths/switch.py:166).  The counters that a switch reports are kept in its
+Member, so that those of a lost switch still count.
 """
 
 import time
@@ -27,11 +27,11 @@ from edge.switch.cookies import RUN_MASK
 from edge.switch.flows import LARGEST_COUNT, split_seconds
 from edge.switch.flowtable import FlowEntry
 
-# What Open vSwitch says of itself.
+# As Open vSwitch reports them.
 TABLES = 254
 MAX_ENTRIES = 1000000
 
-# What one more flow in a dump of all flows costs, if a request for one flow, and its reply, cost 1.
+# What one more flow in a dump of all flows costs, if a request for one flow and its reply cost 1.
 # Measured on two real switches with 20,000 flows (Open vSwitch 3.1, CPython 3.11; processor time of
 # the aggregator and of the switch, in microseconds, medians of nine):
 #
@@ -39,10 +39,10 @@ MAX_ENTRIES = 1000000
 #     a request for one flow, of 1,000 at a time    10 + 12
 #     a flow in a dump                             0.6 + 1.3
 #
-# So a flow costs 0.035 requests when few are wanted, and 0.085 when many are.
+# So a flow in a dump costs 0.035 requests when few flows are wanted, and 0.085 when many are.
 FLOW_COST = 0.06
 
-_FLOWS_PER_TURN = 1000  # that are added up before it is the turn of others
+_FLOWS_PER_TURN = 1000  # flows that are added up in one turn of POX's loop
 
 _EVERY_TABLE = 0xFF
 _ALL_PORTS = (of.OFPP_ALL, of.OFPP_NONE)
@@ -71,12 +71,13 @@ class Statistics:
     """
     Answers a controller's OFPT_STATS_REQUESTs.
 
-    POX, in pox/datapaths/switch.py: :343 sends what a handler returns in one message, which is a
-    struct.error above 65,535 bytes, and to the last connection, whoever has asked; :1007 is a
-    KeyError for an unknown port.
+    POX, in pox/datapaths/switch.py:
+    - :343 sends the result of a handler in one message, which is a struct.error above 65,535 bytes.
+      It sends the message to the last connection, whoever has asked.
+    - :1007 raises KeyError for an unknown port.
 
-    Here: a handler is given the request and the connection, answers when the switches have, and
-    raises OpenFlowError if the request is refused.
+    Here: a handler is given the request and the connection.  It answers when the switches have
+    answered.  It raises OpenFlowError if the request is refused.
     """
 
     big: BigSwitch
@@ -103,7 +104,7 @@ class Statistics:
     # --- flows ---------------------------------------------------------------------------------
 
     def _selected(self, body: bytes) -> tuple[list[FlowEntry], int]:
-        """The flows that a request is about, and its out_port."""
+        """The flows that a request selects, and its out_port."""
         match, table, out_port = stats.parse_flow_request(body)
         if table not in (0, _EVERY_TABLE):
             return [], out_port
@@ -112,9 +113,9 @@ class Statistics:
 
     def _still_there(self, entries: Iterable[FlowEntry], out_port: int) -> Iterator[FlowEntry]:
         """
-        Those of the flows that are still there, and those that have replaced the others.
+        The flows among these that still exist, and the flows that have replaced the others.
 
-        A long reply takes many turns, and other controllers go on meanwhile.
+        A long reply takes many turns of POX's loop, in which other controllers may change flows.
         """
         table = self.big.flows.table
         for entry in entries:
@@ -133,7 +134,7 @@ class Statistics:
                 if len(actions) > stats.LONGEST_FLOW_ACTIONS:
                     continue  # Open vSwitch leaves it out, too: no message has room for it
                 packets, octets = counted(entry)
-                # The time of this turn: the flow may be younger than the request.
+                # Not the time of the request: the flow may be younger than that.
                 seconds, nanoseconds = split_seconds(time.monotonic() - entry.created)
                 yield stats.pack_flow_stats(
                     entry.match.wire,
@@ -152,11 +153,10 @@ class Statistics:
 
     def _stats_aggregate(self, request: StatsRequest, connection: ControllerConnection) -> None:
         """
-        Answer with the sums of what is known of each flow.
+        Answer with the sums of the last known counters of each flow.
 
-        Asking the switches for sums (NXST_AGGREGATE) would be cheaper.  But then what a lost switch
-        had counted, or a copy that has just expired, would be missing flow by flow: sums could go
-        down.
+        Asking the switches for sums (NXST_AGGREGATE) would be cheaper.  But their sums lack what
+        was counted by a lost switch, or by a copy that has just expired.  So sums could go down.
         """
         entries, out_port = self._selected(request.body)
 
@@ -177,10 +177,10 @@ class Statistics:
 
     def _stats_table(self, request: StatsRequest, connection: ControllerConnection) -> None:
         """
-        Answer that all is in table 0, as on an Open vSwitch whose controller speaks OpenFlow 1.0.
+        Answer that all flows are in table 0, as Open vSwitch does to an OpenFlow 1.0 controller.
 
-        Packets are looked up in TABLE_OPENFLOW of the switch where they enter.  Those that its
-        table-miss rule takes have not matched.
+        Packets are looked up in TABLE_OPENFLOW of the switch where they enter.  Packets that match
+        only the table-miss rule there do not count as matched.
         """
         big = self.big
 
@@ -302,7 +302,7 @@ def _answer(
 
 
 def refuse_vendor(body: bytes) -> None:
-    """Raise the OpenFlowError for vendor statistics, none of which there are."""
+    """Raise the OpenFlowError for a request for vendor statistics: none are supported."""
     if len(body) < 4:
         raise bad_request(of.OFPBRC_BAD_LEN)
     if int.from_bytes(body[:4], "big") != NX_VENDOR_ID:
@@ -341,8 +341,8 @@ def _by_member(switch: BigSwitch, entries: list[FlowEntry]) -> dict[Member, list
     """
     The ready switches that hold copies of the flows, each with its flows, in groups.
 
-    Flows with the same in_port are on the same switches, so they are looked at together: a long
-    list of flows costs no more here than to read it.
+    Flows with the same in_port are on the same switches.  So the switches are looked up once for
+    each in_port, which keeps a long list of flows cheap.
     """
     by_in_port: defaultdict[object, list[FlowEntry]] = defaultdict(list)
     for entry in entries:

@@ -1,7 +1,7 @@
 """
-How connections to controllers come to be: those that we open, and those that we accept.
+Opens connections to controllers, and accepts connections from clients.
 
-The workers are POX's of pox.datapaths and pox.lib.ioworker, as poxfixes.ioworkers repairs them.
+The workers are those of pox.datapaths and pox.lib.ioworker, with the repairs of poxfixes.ioworkers.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ log = logging.getLogger("edge.upstream")
 
 
 class Switch(Protocol):
-    """What the workers know of the datapath."""
+    """The part of the datapath that the workers use."""
 
     dpid: int
 
     def set_connection(self, connection: ControllerConnection) -> None:
-        """Use one connection more."""
+        """Add a connection."""
 
     def connection_closed(self, connection: ControllerConnection) -> None:
         """Forget a connection that has ended."""
@@ -55,8 +55,8 @@ class Upstream:
         """
         Connect, and connect again whenever the connection has ended.
 
-        max_retry_delay: the longest time between two attempts, in seconds.  They start at one
-            second and double.
+        max_retry_delay: the longest time between two attempts, in seconds.  The first time is one
+            second; it doubles with each attempt.
         """
         host, port = self.address
         ControllerWorker.begin(
@@ -69,7 +69,7 @@ class Upstream:
         )
 
     def opened(self, connection: ControllerConnection) -> None:
-        """There is a connection."""
+        """The connection has been made."""
         self.connection = connection
         self._outage_told = False
 
@@ -143,7 +143,7 @@ class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
 
 class ClientWorker(RobustIOWorker):
     """
-    One connection that we have accepted.
+    One accepted connection.
 
     switch: the datapath
     """
@@ -160,7 +160,7 @@ class ClientWorker(RobustIOWorker):
 
     def talk(self, loop: RobustIOLoop) -> Turns:
         name = "client"
-        with contextlib.suppress(OSError):  # it has gone already
+        with contextlib.suppress(OSError):  # the client has gone already
             name = "client {}:{}".format(*self.socket.getpeername())
         self._connection = ControllerConnection(self, name, service=True)
         self._switch.set_connection(self._connection)
@@ -176,9 +176,10 @@ class Listener(RobustServerWorker):
     """
     Accepts OpenFlow connections, as a bridge's management port does (ptcp: in Open vSwitch).
 
-    address: the local IP address or host name, and the TCP port.  Raises OSError if one cannot
-        listen there.
+    address: the local IP address or host name, and the TCP port
     switch: the datapath
+
+    Raises OSError if it is not possible to listen at that address.
     """
 
     def __init__(self, address: tuple[str, int], switch: Switch) -> None:

@@ -1,8 +1,8 @@
 """
 One real switch: its session, its ports, its service rules, its translations and its counters.
 
-A Member hands up what the switch says, as calls of its MemberEvents, and knows nothing of flows or
-of controllers.
+A Member reports what the switch says by calling its MemberEvents.  It knows neither the flows of
+the big switch nor the controllers.
 """
 
 import logging
@@ -27,12 +27,12 @@ from edge.south.xids import new_xid
 log = logging.getLogger("edge.member")
 
 _MOST_FLOWS = 2000000
-# Open vSwitch tells of a flow's end some time after the flow is gone, but within this time.
+# Open vSwitch sends a FLOW_REMOVED at most this long after the flow entry has ended.
 _LATE = 0.9  # seconds
 
 _NXT_PACKET_IN = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXT_PACKET_IN.to_bytes(4, "big")
 
-# Of a switch's tunnel port, tunnel IP and ports: all that the translation of flows depends on.
+# Tunnel port, tunnel IP and ports of a switch, as far as the translation of flows depends on them.
 Reach = tuple[Optional[int], Optional[int], tuple[int, ...]]
 
 
@@ -43,12 +43,12 @@ class Member:
     events: is told what the switch says
     index: the number by which its ports are numbered
     max_ports: the highest port number that the big switch has a number for
-    session: what is sent, asked and answered
+    session: its connection, and the requests on it
     liveness: whether it is connecting, syncing, up, silent or gone (part of the session)
     ports: its ports
-    translations: what controllers' actions are on this switch
-    counters: what it has counted, as it last said
-    tunnel_ip: the address at which the others reach it, None while that is not known
+    translations: controllers' actions, translated for this switch
+    counters: its last known counters
+    tunnel_ip: the IPv4 address (as a number) at which the other switches reach it; None if unknown
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Member:
 
     @property
     def ready(self) -> bool:
-        """True while the switch is connected and gets all that changes."""
+        """True while the switch is connected and is sent every change."""
         return self.liveness.ready
 
     @property
@@ -84,7 +84,7 @@ class Member:
         return self.liveness.state
 
     def warn_once(self, text: str) -> None:
-        """Tell the operator something about this switch, once for each of its connections."""
+        """Warn the operator about this switch; of each text once for each of its connections."""
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s: %s", self, text)
@@ -92,13 +92,13 @@ class Member:
     # --- connection ----------------------------------------------------------------------------
 
     def connect(self, connection: EdgeConnection) -> None:
-        """Take over a connection whose handshake is done, and read what is on the switch."""
+        """Use a connection whose handshake is done: ask for the switch's ports and flow entries."""
         self.session.connect(connection)
         self._warned.clear()
         self.session.send(messages.set_packet_in_format(new_xid()))
         self.session.send(messages.use_table_ids(new_xid()))
         self._configure()
-        # POX has asked already, but what has changed since then would be missed.
+        # POX has asked already, but a change of a port since then would be missed.
         self.session.request(messages.features_request, self._features, lambda: None)
 
     def _features(self, kind: int, message: bytes) -> bool:
@@ -131,13 +131,13 @@ class Member:
         self.session.closed(connection)
 
     def watch(self, now: float, timeout: float) -> None:
-        """Do what has its time (see Session.watch).  To be called some ten times a second."""
+        """Do the periodic work (see Session.watch).  To be called some ten times a second."""
         if now > self.liveness.up_since + _LATE:
             self.counters.forget_lost()
         self.session.watch(now, timeout)
 
     def compared(self, now: float) -> None:
-        """What the switch lacks is known now."""
+        """The switch's flow entries have been compared with the wanted ones."""
         self.liveness.compared(now)
 
     def synced(self) -> None:
@@ -153,7 +153,7 @@ class Member:
     # --- what it says --------------------------------------------------------------------------
 
     def _received(self, kind: int, message: bytes) -> bool:
-        """Every message from the switch comes by here first; False leaves it to POX."""
+        """Handle a message from the switch before POX does.  Returns False to leave it to POX."""
         if kind == of.OFPT_VENDOR:
             if message[8:16] == _NXT_PACKET_IN:
                 self._events.packet_in(self, message)
@@ -173,9 +173,9 @@ class Member:
         return True
 
     def _hear_again(self, kind: int, message: bytes) -> bool:
-        """Messages of a switch that was silent; False leaves them to POX."""
+        """Handle a message from a switch that was silent.  Returns False to leave it to POX."""
         if kind not in ANSWERS and kind != of.OFPT_FLOW_REMOVED:
-            # This does not show that it hears us.  But it may want an echo.
+            # This does not show that it receives what we send.  POX answers echo requests.
             return bool(kind != of.OFPT_ECHO_REQUEST)
         self.connect(self.session.hear_silent_again())
         return self._received(kind, message)
@@ -197,46 +197,46 @@ class Member:
         self._events.ports_changed(self, before != self.reach())
 
     def reach(self) -> Reach:
-        """All of this switch that other switches' flows, or its own, are translated with."""
+        """All of this switch that the translation depends on, here and on other switches."""
         return self.ports.tunnel, self.tunnel_ip, tuple(sorted(self.ports.own()))
 
     # --- what is set on it ---------------------------------------------------------------------
 
     def set_fragments(self, flags: int) -> None:
-        """Set how the switch handles fragments (OFPC_FRAG_*), now and whenever it comes back."""
+        """Set how the switch handles fragments (OFPC_FRAG_*), now and whenever it reconnects."""
         self._fragments = flags
         self._configure()
 
     def _configure(self) -> None:
-        # Packet-ins come whole.
+        # With a miss_send_len of 0xFFFF, packet-ins contain the whole frame.
         self.session.configure(messages.set_config(new_xid(), self._fragments, 0xFFFF))
 
     def modify_port(self, number: int, bits: Bits, advertise: int, xid: int) -> None:
-        """Set bits of a port, and what it advertises unless that is 0 (see MemberPorts.modify)."""
+        """Set bits of a port, and its advertised features unless 0 (see MemberPorts.modify)."""
         self.session.configure(self.ports.modify(number, bits, advertise, xid))
 
     def set_tunnel_ip(self, ip: Optional[int]) -> None:
-        """The address at which the others reach it has been found, or belongs to another now."""
+        """The switch's tunnel IP has been discovered; None if another switch has it now."""
         self.tunnel_ip = ip
 
     def use(self, ingress: Ingress) -> Optional[set[bytes]]:
-        """Translate by this from now on (see Translations.use)."""
+        """Use this Ingress for all translations from now on (see Translations.use)."""
         return self.translations.use(ingress)
 
     def use_queue_key(self, port: int, queue: int, key: int) -> None:
-        """Have frames with this tunnel key leave by this queue of this port."""
+        """Have frames from the tunnel with this tunnel key enqueued to this queue of this port."""
         self._queue_keys[port, queue] = key
         if self.ready:
             self.update_rules()
 
     def forget_queue_keys(self) -> None:
-        """No flow uses a tunnel key that stands for a queue."""
+        """Delete the service rules for queues: no flow uses their tunnel keys any more."""
         self._queue_keys = {}
         if self.ready:
             self.update_rules()
 
     def use_lowest(self) -> None:
-        """There is a flow of priority 0 from now on: these have a table of their own."""
+        """Have a table for flows of priority 0 from now on: there is one."""
         self._has_lowest = True
         if self.ready:
             self.update_rules()
@@ -255,9 +255,9 @@ class Member:
 
     def update_rules(self, found: Optional[dict[Rule, bytes]] = None) -> None:
         """
-        Make the service rules right by their difference.
+        Send the switch the difference to the service rules that it has to have.
 
-        found: the rules that the switch has told that it has, if it has told its flows
+        found: the service rules that the switch has, if it has just sent its flow entries
         """
         if found is not None:
             self._rules.read(found)
@@ -265,7 +265,7 @@ class Member:
             self.session.send(each)
 
     def rule_removed(self, priority: int) -> None:
-        """A service rule is gone from the switch."""
+        """The switch has removed a service rule of this priority."""
         if not priority and self.ready:
             self.session.disconnect("somebody else has deleted its flows; it is set up again")
 

@@ -1,7 +1,7 @@
 """
 The ports of one switch: which of them the big switch has, and which is the tunnel.
 
-Decisions only: what has to be sent to the switch is returned.
+This module only decides: it returns the messages that have to be sent to the switch.
 """
 
 import re
@@ -18,17 +18,17 @@ _TUNNEL_NAME = re.compile(rb"tun\d+$")
 
 
 class Bits(NamedTuple):
-    """OFPPC_* bits that a controller has set on a port, and which bits these are."""
+    """OFPPC_* bits that controllers have set on a port: their values, and which they are (mask)."""
 
     config: int
     mask: int
 
     def changed(self, other: "Bits") -> "Bits":
-        """These bits after the others have been set too."""
+        """These bits, after the other bits have been set, too."""
         return Bits(self.config & ~other.mask | other.config & other.mask, self.mask | other.mask)
 
     def only(self, mask: int) -> "Bits":
-        """Those of these bits that are in mask."""
+        """The part of these bits that is in mask."""
         return Bits(self.config & mask, self.mask & mask)
 
 
@@ -40,7 +40,7 @@ class MemberPorts:
     The ports of one switch.
 
     max_ports: the highest port number that the big switch has a number for
-    warn: tells the operator something, once
+    warn: warns the operator, once for each text
     all: every port but OFPP_LOCAL, by number
     tunnel: the number of the tunnel port; None while there is none, or more than one
     """
@@ -64,20 +64,20 @@ class MemberPorts:
         return [port for port in self.all if port in self._numbered]
 
     def left_out(self) -> list[int]:
-        """The numbers of the ports that the big switch has not, but for the tunnel in use."""
+        """The numbers of the ports that the big switch does not have, except the tunnel in use."""
         return [port for port in self.all if port != self.tunnel and port not in self._numbered]
 
     # --- what the switch says ------------------------------------------------------------------
 
     def read(self, ports: Iterable[PhyPort]) -> list[bytes]:
-        """The switch has connected and told its ports; returns what it has to be sent."""
+        """The switch has connected and sent its ports.  Returns the messages to send it."""
         self.all = {}
         wanted: list[bytes] = []
         for port in ports:
             if port.port_no < of.OFPP_MAX:
                 self.all[port.port_no] = port
             elif not port.config & of.OFPPC_NO_FLOOD:
-                wanted.append(_no_flood(port))  # OFPP_LOCAL, which the big switch has not
+                wanted.append(_no_flood(port))  # OFPP_LOCAL, which is not a port of the big switch
         self._decide()
         wanted += self._hold_back_floods()
         for number, bits in self._set_bits.items():
@@ -86,7 +86,7 @@ class MemberPorts:
         return wanted
 
     def changed(self, reason: int, port: PhyPort) -> list[bytes]:
-        """A PORT_STATUS has come (reason is an OFPPR_*); returns what the switch has to be sent."""
+        """A PORT_STATUS has come (reason: OFPPR_*).  Returns the messages to send the switch."""
         if reason == of.OFPPR_DELETE:
             self.all.pop(port.port_no, None)
             self._set_bits.pop(port.port_no, None)  # another port may get the number
@@ -99,11 +99,12 @@ class MemberPorts:
 
     def modify(self, number: int, bits: Bits, advertise: int, xid: int) -> bytes:
         """
-        Set bits of a port, now and whenever the switch comes back; returns the PORT_MOD.
+        Set bits of a port, now and whenever the switch reconnects.  Returns the PORT_MOD.
 
-        The switch does not tell the one who asked, so the port's new bits are noted here.
+        A switch sends no PORT_STATUS to the controller that asked for the change, which is this
+        program.  So the new bits are noted here.
 
-        advertise: what the port is to advertise (OFPPF_*), unless it is 0
+        advertise: the features that the port is to advertise (OFPPF_*); 0 to leave them unchanged
         """
         self._set_bits[number] = self._set_bits.get(number, _NO_BITS).changed(bits)
         return self._port_mod(xid, number, bits, advertise)
@@ -114,10 +115,10 @@ class MemberPorts:
 
     def take_back(self, number: int, mask: int, set_before: Bits, config_before: int) -> None:
         """
-        The switch has refused to set the bits in mask: they are again as they were before.
+        The switch has refused to set the bits in mask: give them their former values.
 
-        set_before: what controllers had set then
-        config_before: the port's bits then
+        set_before: the bits that controllers had set before
+        config_before: the port's configuration bits before
         """
         if number not in self.all:
             return
@@ -140,7 +141,7 @@ class MemberPorts:
     # --- decisions -----------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        """Decide which ports the big switch has, and which is the tunnel."""
+        """Decide which ports the big switch has, and which one is the tunnel port."""
         self._numbered = {
             number
             for number, port in self.all.items()
@@ -173,7 +174,7 @@ class MemberPorts:
             )
 
     def _hold_back_floods(self) -> list[bytes]:
-        """FLOOD on the switch must not go where the big switch's FLOOD does not."""
+        """Set NO_FLOOD on ports that the big switch does not have.  Returns the PORT_MODs."""
         wanted = []
         for number, port in self.all.items():
             if number not in self._numbered and not port.config & of.OFPPC_NO_FLOOD:

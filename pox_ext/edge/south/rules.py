@@ -1,8 +1,9 @@
 """
-The service rules: what every switch has, whatever the controller does.
+The service rules: flow entries that every switch has, whatever the controller does.
 
-Three tables: where a packet enters, where it comes out of a tunnel, and the controller's flows.
-Tunnel keys from 1 are the egress port of the receiving switch.
+Every packet enters in TABLE_INGRESS.  From there, packets out of a tunnel go to TABLE_REMOTE, and
+all others go to TABLE_OPENFLOW, which holds the controllers' flows.  TABLE_LOWEST holds those of
+priority 0, once there has been one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,21 +19,20 @@ TABLE_INGRESS, TABLE_REMOTE, TABLE_OPENFLOW, TABLE_LOWEST = range(4)
 # The cookie of the service rules.
 SERVICE = 0
 
-# Keys of the tunnels between the switches.  Keys from 1 are the egress port of the receiver.
+# Tunnel keys.  A key from 1 to the largest port number is the egress port of the receiving switch.
 KEY_DISCOVERY = 0
 KEY_ALL = 0x7E
 KEY_FLOOD = 0x7F
-# A port and one of its queues share a key of their own, handed out from here on.
+# Each key from here on stands for a port and one of its queues.
 KEY_QUEUES = 0x100
 
 _SERVICE_PRIORITY = of.OFP_DEFAULT_PRIORITY
-# A flow of the controller's with priority 0 is in a table of its own, above that table's miss
-# rule (see service_rules).
+# In TABLE_LOWEST: above the table-miss rule of that table.
 _LOWEST_PRIORITY = 1
 
 
 class Rule(NamedTuple):
-    """Where a service rule is: with its actions it is the whole rule."""
+    """A service rule without its actions."""
 
     table: int
     priority: int
@@ -51,10 +51,11 @@ def service_rules(
 
     tunnel_port: the switch's tunnel port, None if it has none
     ports: the ports that the big switch has
-    left_out: the ports that it has not: nothing comes in there, and KEY_ALL does not lead there
+    left_out: the ports that the big switch does not have; packets from them are dropped, and
+        KEY_ALL does not output to them
     queue_keys: (port, queue) -> tunnel key, for queues that other switches' flows use
-    lowest: True once there has been a flow of priority 0: these have a table of their own, since
-        their priority is that of the table-miss rule
+    lowest: True once there has been a flow of priority 0.  Such flows are in TABLE_LOWEST, since in
+        TABLE_OPENFLOW the table-miss rule has that priority.
     """
     ports, left_out = sorted(ports), sorted(left_out)
     controller = actions.output(of.OFPP_CONTROLLER, 0xFFFF)
@@ -87,7 +88,7 @@ def service_rules(
 
 
 def table_and_priority(priority: int) -> tuple[int, int]:
-    """Where on a switch a flow of this priority is."""
+    """The table and the priority that a flow of this priority has on a switch."""
     if priority:
         return TABLE_OPENFLOW, priority
     return TABLE_LOWEST, _LOWEST_PRIORITY
@@ -100,12 +101,12 @@ class InstalledRules:
         self._rules: dict[Rule, bytes] = {}
 
     def read(self, rules: dict[Rule, bytes]) -> None:
-        """The switch has told which it has."""
+        """The switch has reported these service rules."""
         self._rules = rules
 
     def update(self, wanted: dict[Rule, bytes]) -> list[bytes]:
-        """Return the flow-mods that make the difference; these rules are there then."""
-        # Deepest table first: a rule must not send packets where nothing is ready for them.
+        """Return the flow-mods that turn the installed service rules into the wanted ones."""
+        # The last table first: a rule must not resubmit packets to a table that is not ready.
         changes = []
         for rule in sorted(wanted, reverse=True):
             if self._rules.get(rule) != wanted[rule]:
@@ -118,8 +119,8 @@ class InstalledRules:
 
 
 def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:
-    # We never delete the table-miss rule of a table while the switch is up.  Somebody else who does
-    # is noticed, since the switch tells it.
+    # This program never deletes a table-miss rule while the switch is up.  If another program does,
+    # the switch reports it.
     flags = 0 if rule.priority else of.OFPFF_SEND_FLOW_REM
     return flowmods.nicira_flow_mod(
         new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, does, flags
@@ -127,5 +128,5 @@ def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:
 
 
 def silenced(rule: Rule) -> bytes:
-    """The flow-mod that has the switch not tell when this table-miss rule is deleted."""
+    """The flow-mod after which the switch does not report the deletion of a table-miss rule."""
     return flowmods.nicira_flow_mod(new_xid(), of.OFPFC_ADD, rule.table, rule.match, SERVICE)

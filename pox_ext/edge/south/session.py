@@ -1,8 +1,8 @@
 """
-The conversation with one switch: what is sent, what is asked, and whether it is still there.
+The session with one switch: its connection, its requests, and whether it still answers.
 
-Liveness decides; it is told the time and does no I/O.  Session has the connection: all that is
-sent to a switch is sent here.
+Liveness decides; it is told the time and does no I/O.  Session has the connection, and sends all
+messages to the switch.
 """
 
 import enum
@@ -22,9 +22,9 @@ log = logging.getLogger("edge.member")
 
 # How often a silent switch is asked whether it is there again, and for how long.
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
-# A switch that takes longer to say anything, while answers are due, has stood still.
+# A switch that owes an answer, and sends nothing for longer than this, has stalled.
 _STALL = 0.5  # seconds
-# An answer takes no longer once what we send reaches the switch's machine again.
+# Once what we send reaches the switch's machine again, an answer takes no longer than this.
 _MENDED = 0.25  # seconds
 
 ANSWERS = frozenset(
@@ -40,7 +40,7 @@ ANSWERS = frozenset(
 
 
 class State(str, enum.Enum):
-    """How it stands with a switch; the values are words of the dashboard's JSON."""
+    """The state of a switch; the values are used in the dashboard's JSON."""
 
     CONNECTING = "connecting"
     SYNCING = "syncing"
@@ -50,11 +50,11 @@ class State(str, enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What has to be done about a switch that is watched."""
+    """What a Session has to do about its switch."""
 
     FINE = enum.auto()
     ASK = enum.auto()  # send it an echo request
-    FALL_SILENT = enum.auto()  # it is lost; keep its connection, it may go on
+    FALL_SILENT = enum.auto()  # it counts as lost; keep its connection
     CLOSE = enum.auto()  # close its connection
 
 
@@ -74,17 +74,17 @@ class Liveness:
                      lost()
 
     CONNECTING: its OpenFlow handshake is done, and it is asked for its ports and flows.
-    SYNCING: it gets all that changes, and is being sent what it lacked when it connected.
-    UP: it has all that it has to have.
-    SILENT: it does not answer.  It counts as lost, but its connection is kept: a switch that hung,
-        or whose cable was cut for a moment, is heard on it at once when it goes on.
+    SYNCING: it is sent every change, and is being sent what it lacked when it connected.
+    UP: it is sent every change, and has been sent all that it lacked.
+    SILENT: it does not answer.  It counts as lost, but its connection is kept.  A switch that hung,
+        or whose cable was cut for a moment, sends on this connection as soon as it goes on.
     GONE: it has no connection.
 
-    state: the state
+    state: the present state
     ready: True in SYNCING and UP
-    up_since: when its flows were compared with the wanted ones, the last time
-    lost_at: when it was ready for the last time; -inf if it never was
-    stalled_at: when it last said something after it had let us wait; -inf if it never has
+    up_since: when its flow entries were last compared with the wanted ones
+    lost_at: when it last stopped being ready; -inf if it never has
+    stalled_at: when it last sent something after a stall (see _STALL); -inf if it never stalled
     All times are in seconds on the monotonic clock.
     """
 
@@ -107,25 +107,25 @@ class Liveness:
         self._enter(State.CONNECTING)
 
     def flows_read(self) -> None:
-        """The switch has told its flows."""
+        """The switch has sent its flow entries."""
         self._enter(State.SYNCING)
 
     def compared(self, now: float) -> None:
-        """What it has is known to be what it was to have, but for what it is sent now."""
+        """Its flow entries have been compared with the wanted ones; it is sent the difference."""
         self.up_since = now
 
     def synced(self) -> None:
-        """It has been sent all that it lacked."""
+        """The switch has been sent all that it lacked."""
         self._enter(State.UP)
 
     def lost(self, now: float) -> None:
-        """Its connection is closed, or is not used any more."""
+        """The switch's connection is closed, or is not used any more."""
         if self.ready:
             self.lost_at = now
         self._enter(State.GONE)
 
     def fell_silent(self, now: float) -> None:
-        """It is lost, and its connection is kept."""
+        """The switch counts as lost, and its connection is kept."""
         self._enter(State.SILENT)
         self._silent_since = self._asked_at = now
         self._cut_until = math.inf
@@ -133,21 +133,21 @@ class Liveness:
     # --- what is heard -------------------------------------------------------------------------
 
     def asked(self, now: float) -> None:
-        """The switch, which owed no answer, has been asked for something."""
+        """A request has been sent to the switch, which owed no answer before."""
         self._answered_at = self._heard_at = now
 
     def heard(self, now: float, owes: bool) -> None:
         """
-        The switch has said something that shows that it goes on with its work.
+        The switch has sent something that shows that it is working.
 
-        owes: True if it has been asked for something that it has not answered
+        owes: True if there is a request that it has not answered
         """
         if owes and now - self._heard_at > _STALL:
             self.stalled_at = now
         self._heard_at = now
 
     def answered(self, now: float) -> None:
-        """The switch has answered something."""
+        """The switch has answered a request."""
         self._answered_at = now
 
     # --- verdicts ------------------------------------------------------------------------------
@@ -156,12 +156,12 @@ class Liveness:
         """
         Judge a switch that has a connection.
 
-        Answers count, and that it reads what waits for it.  What it says unasked does not, since it
-        need not hear us.
+        Two things show that a switch receives what it is sent: it answers, or it reads bytes that
+        wait for it.  Messages that nobody asked for do not show it.
 
         timeout: seconds after which a switch that does not answer is lost
-        owes: True if it has been asked for something that it has not answered
-        stuck: bytes that wait since it reads too slowly
+        owes: True if there is a request that it has not answered
+        stuck: bytes that wait to be sent, since the switch reads too slowly
         """
         before, self._stuck = self._stuck, stuck
         if stuck < before:
@@ -173,26 +173,28 @@ class Liveness:
             return Verdict.ASK
         if silence < timeout:
             return Verdict.FINE
-        # What waits for a silent switch would have to be kept.
+        # As long as a switch is silent, the bytes that wait would have to be kept.
         return Verdict.CLOSE if stuck else Verdict.FALL_SILENT
 
     def silence(self, now: float) -> float:
-        """Seconds since it last answered, or was asked after it had owed nothing."""
+        """Seconds since the last answer, or since a request when no answer was owed."""
         return now - self._answered_at
 
     def watch_silent(self, now: float, stuck: int, unacknowledged: int) -> tuple[Verdict, str]:
         """
         Judge a silent switch; the second value says why its connection is to be closed.
 
-        unacknowledged: bytes that its machine has not acknowledged
+        stuck: bytes that wait to be sent, since the switch reads too slowly
+        unacknowledged: bytes that the TCP of its machine has not acknowledged
         """
         if now - self._silent_since >= _LONGEST_SILENCE or stuck:
             return Verdict.CLOSE, "silent for too long"
         if unacknowledged:
-            self._cut_until = now  # its cable is cut, until now at least
+            self._cut_until = now  # the way to it is cut, until now at least
         elif self._cut_until + _MENDED < now:
-            # It hears us again.  But its kernel holds back what it says until it sends again what
-            # was lost, which can take as long again as the cut.  A new connection is faster.
+            # Its machine receives what we send again.  But its kernel delays the switch's answers
+            # until it retransmits the lost packets.  That can take as long as the cut has taken.  A
+            # new connection is faster.
             return Verdict.CLOSE, "the way to it was cut, and it still does not answer"
         elif now - self._asked_at >= _ASK_AGAIN:
             self._asked_at = now
@@ -201,7 +203,7 @@ class Liveness:
 
 
 class _Request(NamedTuple):
-    """A request that the switch has not answered: what to do with an answer, and without one."""
+    """An unanswered request: the functions to call with an answer, and if none will come."""
 
     answer: Callable[[int, bytes], bool]
     lost: Callable[[], None]
@@ -214,10 +216,11 @@ class Session:
     """
     The connection to one switch, and the requests on it.
 
-    name: the switch's, for the log
-    received: gets the type and the bytes of each message; False leaves the message to POX
-    hear_again: the same for the messages of a silent switch
-    lost: is told that the switch is lost, whether it had been ready, and why
+    name: the name of the switch in the log
+    received: is called with the type and the bytes of each message; returns False to leave the
+        message to POX
+    hear_again: is called in place of `received` for messages of a silent switch
+    lost: is called when the switch is lost, with whether it was ready, and the reason
     """
 
     def __init__(
@@ -235,15 +238,16 @@ class Session:
         self._lost = lost
         self._silent: Optional[EdgeConnection] = None  # kept while the state is SILENT
         self._requests: dict[int, _Request] = {}  # by xid, the oldest first
-        # Messages that change something are numbered.  _sent: the last that was sent.  _done: the
-        # last that the switch has done for certain.  _configured: the last that changed its
-        # configuration.  _sent_before_dump: the last before it was asked for its flows.
+        # Messages that change something are numbered.  _sent is the number of the last that was
+        # sent, _done of the last that the switch is known to have executed, _configured of the last
+        # that changed its configuration, _sent_before_dump of the last before its flow entries were
+        # asked for.
         self._sent = self._done = self._configured = self._sent_before_dump = 0
 
     # --- connection ----------------------------------------------------------------------------
 
     def connect(self, connection: EdgeConnection) -> None:
-        """Take over a connection whose handshake is done; a silent one is closed."""
+        """Use a connection whose handshake is done; the connection of a silent switch is closed."""
         silent, self._silent = self._silent, None
         if silent is not None and silent is not connection:
             silent.disconnect("taken over by a new connection")
@@ -257,7 +261,7 @@ class Session:
         return self._silent
 
     def closed(self, connection: EdgeConnection) -> None:
-        """A connection is closed; perhaps it was that of this switch."""
+        """A connection is closed.  It need not be the connection of this switch."""
         if connection is self._silent:
             self._silent = None
             self.liveness.lost(time.monotonic())
@@ -286,7 +290,7 @@ class Session:
 
     def watch(self, now: float, timeout: float) -> None:
         """
-        Do what the state and the time demand.  To be called some ten times a second.
+        Have Liveness judge the switch, and act accordingly.  To be called some ten times a second.
 
         timeout: seconds after which a switch that does not answer is lost
         """
@@ -308,10 +312,10 @@ class Session:
 
     def _fall_silent(self, reason: str, now: float) -> None:
         """
-        The switch is lost, but its connection is kept.
+        Treat the switch as lost, but keep its connection.
 
-        Open vSwitch does not know that it is lost, and would let some time pass before it made
-        another connection.
+        Open vSwitch does not know that it counts as lost, and may answer again at any time.  If the
+        connection were closed, it would wait before it makes another one.
         """
         silent = self.connection
         assert silent is not None
@@ -336,7 +340,7 @@ class Session:
         """
         Send messages; without effect if the switch is not connected.
 
-        changes: False for what makes no difference to anything that is sent later
+        changes: False for messages without effect on anything that is sent later
         """
         if self.connection is not None:
             self._sent += changes
@@ -356,10 +360,10 @@ class Session:
         """
         Send a request.
 
-        build: makes the message of a transaction id
-        answer: is given the type and the bytes of each message that answers it, and says
-            whether that was the last
-        lost: is called instead if the connection goes before that
+        build: makes the message for a transaction id
+        answer: is called with the type and the bytes of each message that answers the request;
+            returns True if that was the last
+        lost: is called if the connection is lost before the last answer
         """
         if self.connection is None:
             lost()
@@ -371,7 +375,7 @@ class Session:
         self.connection.send(build(xid))
 
     def barrier(self, done: Callable[[], None]) -> None:
-        """Call done() when all that was sent before has been done, or when the switch is lost."""
+        """Call done() when the switch has executed all that it was sent before, or is lost."""
         sent = self._sent
 
         def answer(kind: int, message: bytes) -> bool:
@@ -380,8 +384,8 @@ class Session:
             return True
 
         def again(kind: int, message: bytes) -> bool:
-            # Open vSwitch treats packets by a new configuration from the next round of its main
-            # loop on, and answers a barrier before that.
+            # Open vSwitch answers a barrier before a new configuration is in force for packets: it
+            # is in force from the next round of the main loop.  So send a second barrier.
             self.request(messages.barrier_request, answer, done)
             return True
 
@@ -389,33 +393,33 @@ class Session:
 
     @property
     def settled(self) -> bool:
-        """True if barriers have shown that the switch has done all that it was sent."""
+        """True if barriers have shown that the switch has executed all that it was sent."""
         return self._sent <= self._done
 
     @property
     def configuring(self) -> bool:
-        """True if the switch may not go by its newest configuration yet."""
+        """True if the newest configuration may not be in force on the switch yet."""
         return self._configured > self._done
 
     def flows_asked(self) -> None:
-        """The switch is asked for its flows now (see `flows_told`)."""
+        """The switch is asked for its flow entries now (see `flows_told`)."""
         self._sent_before_dump = self._sent
 
     def flows_told(self) -> None:
-        """The switch has told its flows: what was sent before it was asked has been done."""
+        """The switch has sent its flow entries, so it has executed what came before the request."""
         self._done = max(self._done, self._sent_before_dump)
         self.liveness.flows_read()
 
     # --- what is received ----------------------------------------------------------------------
 
     def heard(self) -> float:
-        """The switch has said something of its work; returns the time."""
+        """The switch has sent something that shows that it is working.  Returns the time."""
         now = time.monotonic()
         self.liveness.heard(now, bool(self._requests))
         return now
 
     def answered(self, xid: int, kind: int, message: bytes) -> bool:
-        """Give a message to the request that it answers; False if it answers none."""
+        """Pass a message to the request that it answers.  Returns False if it answers none."""
         request = self._requests.get(xid)
         if request is None or kind not in ANSWERS:
             return False

@@ -1,1 +1,1 @@
-"""What people and Prometheus see of the big switch: it reads, and never changes anything."""
+"""The dashboard and the Prometheus metrics: they read the big switch, and never change it."""

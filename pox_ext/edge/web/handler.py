@@ -1,4 +1,4 @@
-"""Between POX's web server and the pages: the HTTP of an answer."""
+"""Sends the responses of the dashboard through POX's web server."""
 
 from edge.poxfixes.webserver import RequestHandler
 from edge.web.site import SECURITY_HEADERS, Site
@@ -6,7 +6,7 @@ from edge.web.site import SECURITY_HEADERS, Site
 
 class Handler(RequestHandler):
     """
-    Sends what the Site answers to a request.
+    Sends the Site's response to a request.
 
     args: the Site, as given to set_handler()
     """
@@ -29,5 +29,5 @@ class Handler(RequestHandler):
 
     @classmethod
     def format_info(cls, args: object) -> str:
-        """What POX's own page says of this prefix."""
+        """The description of this prefix on POX's own page."""
         return "the big switch"

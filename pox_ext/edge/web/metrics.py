@@ -58,9 +58,9 @@ class Numbers(NamedTuple):
     The values at one moment.
 
     gauges, counters: by name, as in _GAUGES and _COUNTERS
-    barriers: a histogram of how long barriers took: for each of BARRIER_BOUNDS (seconds) how many
-        took at most that, but more than the bound before; then how many took longer than the last
-    barrier_seconds: how long all barriers took together
+    barriers: a histogram of how long barriers took.  For each of BARRIER_BOUNDS (seconds), how many
+        took at most that, but more than the bound before.  Then how many took longer than the last
+    barrier_seconds: how long all barriers took together, in seconds
     """
 
     gauges: dict[str, int]
@@ -113,7 +113,7 @@ def text(shown: Numbers, accept: Optional[str] = None) -> tuple[bytes, str]:
 
 
 class _Collector:
-    """Hands the values to prometheus_client, under their names."""
+    """Gives the values to prometheus_client, with their names."""
 
     def __init__(self, shown: Numbers) -> None:
         self._shown = shown

@@ -1,4 +1,4 @@
-"""What a request asks for: the parameters in its address."""
+"""Parses the parameters in the address of a request."""
 
 import re
 from typing import NamedTuple
@@ -25,12 +25,12 @@ class Refused(Exception):
 
 class Query(NamedTuple):
     """
-    Which flows are wanted.
+    Which flows a request asks for.
 
     search: words, each of which a flow's text must contain (see view.search_text)
     sort: one of SORTS
     descending: the largest first
-    offset, limit: how many of the flows found to leave out, and how many to show after those
+    offset, limit: how many of the found flows to skip, and how many to show after these
     """
 
     search: str
@@ -41,7 +41,7 @@ class Query(NamedTuple):
 
 
 def parse_query(text: str) -> Query:
-    """The query string of /api/flows.  Raises Refused if it makes no sense."""
+    """Parse the query string of /api/flows.  Raises Refused if it is not valid."""
     try:
         fields = parse_qs(text, max_num_fields=_MOST_PARAMETERS)
     except ValueError:
@@ -73,7 +73,7 @@ def parse_query(text: str) -> Query:
 
 
 def parse_cookie(text: str) -> int:
-    """The cookie of a flow on the switches, in hexadecimal.  Raises Refused if it is none."""
+    """Parse the hexadecimal cookie of a flow on the switches.  Raises Refused if it is none."""
     if not re.fullmatch("(0x)?[0-9a-f]{1,16}", text):
         raise Refused(404, "There is no such flow: a flow is named by its switch_cookie.")
     return int(text, 16)

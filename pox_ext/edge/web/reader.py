@@ -21,8 +21,8 @@ from edge import poxfixes
 
 T = TypeVar("T")
 
-TURN = 0.002  # seconds at a time
-PAUSE = 0.006  # seconds between, for everybody else
+TURN = 0.002  # seconds
+PAUSE = 0.006  # seconds between two turns, for all other tasks
 MOST_WAITING = 64
 READ_TIMEOUT = 10.0  # seconds
 
@@ -32,7 +32,7 @@ class Busy(Exception):
 
 
 class Reader:
-    """Runs readings of any threads, one after the other."""
+    """Runs the generators of all threads, one after the other."""
 
     def __init__(self) -> None:
         self._jobs: deque[Generator[None, None, None]] = deque()  # used in the scheduler only
@@ -57,7 +57,7 @@ class Reader:
             core.callLater(self._add, job)
             finished, _ = futures.wait([answer], READ_TIMEOUT)
             if not finished:
-                core.callLater(job.close)  # then its next turn is its end
+                core.callLater(job.close)  # its next turn ends it
                 raise Busy
         return answer.result()
 
@@ -66,7 +66,9 @@ class Reader:
         Begin something in POX's scheduler, and wait until it is done.
 
         start: is called in the scheduler, with the function to call when it is done
-        longest: how many seconds to wait; the return value is False if it is not done then
+        longest: how many seconds to wait
+
+        Returns False if it was not done in that time.  Raises Busy.
         """
         done = threading.Event()
         with self._place():
@@ -75,7 +77,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        """Have one of the MOST_WAITING places.  Raises Busy if there is none."""
+        """Occupy one of the MOST_WAITING places.  Raises Busy if none is free."""
         if not self._waiting.acquire(blocking=False):
             raise Busy
         try:

@@ -1,4 +1,4 @@
-"""Asks the switches for what the page shows of flows; in POX's scheduler only."""
+"""Asks the switches for the counters and copies of flows; only for use in POX's scheduler."""
 
 import time
 from typing import Callable
@@ -12,11 +12,11 @@ from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
 from edge.web.view import Installed
 
-REFRESH = 2.0  # seconds between two times that the switches are asked for all counters
+REFRESH = 2.0  # seconds between two requests to the switches for all counters
 
 
 class Refresher:
-    """Asks for the counters of all flows, seldom however many want to know."""
+    """Asks for the counters of all flows, but not more often when more users want them."""
 
     def __init__(self) -> None:
         self._due = 0.0
@@ -26,8 +26,8 @@ class Refresher:
         """
         Call done() when the counters are new enough.
 
-        That is at once, unless REFRESH seconds have passed since the switches were asked; or ten
-        times as long as they took to answer, if that is longer.
+        Counters are new enough for REFRESH seconds after the switches were asked.  If the switches
+        took long to answer, counters are new enough for ten times as long as that took.
         """
         begun = time.monotonic()
         if not self._waiting and begun < self._due:
@@ -47,7 +47,7 @@ class Refresher:
         try:
             statistics.refresh(switch, list(switch.flows.table), finish)
         except Exception:
-            finish()  # nobody is to wait for what will not come
+            finish()  # no caller may wait for an answer that will not come
             raise
 
 
@@ -55,9 +55,9 @@ def ask_switches(
     switch: BigSwitch, cookie: int, installed: Installed, done: Callable[[], None]
 ) -> None:
     """
-    Ask the switches of one flow what they have with its cookie; then call done().
+    Ask the switches that hold a flow for their flow entries with its cookie; then call done().
 
-    installed: their answers are put there
+    installed: receives their answers
     """
     entry = switch.flows.cookies.entry(cookie)
     holders = switch.flows.holders(entry) if entry is not None else []

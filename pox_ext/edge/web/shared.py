@@ -1,4 +1,4 @@
-"""One answer for all who ask the same at about the same time."""
+"""One answer to all requests that ask the same at about the same time."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from concurrent.futures import Future
 from typing import Callable
 
-SHARE = 1.0  # seconds for which an answer is given to others who ask the same
+SHARE = 1.0  # seconds for which an answer is given to further requests
 _MOST_ANSWERS = 64
 
 
@@ -22,7 +22,7 @@ class Shared:
         """
         The answer to the question `key`; if there is none that is new enough, make() makes it.
 
-        Whoever asks meanwhile waits for that answer.  Raises what make() raises.
+        Further calls with this key wait for that answer meanwhile.  Raises what make() raises.
         """
         now = time.monotonic()
         with self._lock:

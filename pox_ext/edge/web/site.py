@@ -1,4 +1,4 @@
-"""The pages: what is answered to each request, and who may ask."""
+"""The pages: the response to each request, and which requests are refused."""
 
 import ipaddress
 import json
@@ -21,7 +21,7 @@ from edge.web.shared import Shared
 
 log = logging.getLogger("edge.dashboard")
 
-SWITCH_PATIENCE = 1.0  # seconds for the answers of switches; then what is known is shown
+SWITCH_PATIENCE = 1.0  # seconds to wait for switches; then the last known values are shown
 NO_METRICS = "/metrics needs the Python package prometheus_client, which is not installed."
 
 STATIC = Path(__file__).parent / "static"
@@ -34,7 +34,7 @@ FILES = {
 }
 _JSON = "application/json"
 
-# What every answer forbids a browser.
+# Headers of every response, which forbid things to the browser.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -52,7 +52,7 @@ class Response(NamedTuple):
     """
     The answer to a request.
 
-    status: of HTTP
+    status: the HTTP status
     """
 
     status: int
@@ -62,7 +62,7 @@ class Response(NamedTuple):
 
 class Site:
     """
-    Answers requests, in whichever thread they come.
+    Answers requests; for any thread.
 
     names: host names, other than IP addresses and localhost, by which browsers may call it
     """
@@ -79,7 +79,7 @@ class Site:
 
     def answer(self, command: str, target: str, headers: Message) -> Response:
         """
-        The response to a request, whatever it is.
+        The response to any request; errors are responses, too.
 
         command: the method, such as GET
         target: path and query
@@ -103,8 +103,8 @@ class Site:
         """
         Refuse requests for host names that are not ours.
 
-        Otherwise a page of another site could have its own name point at our address (DNS
-        rebinding), and read all that is here.
+        Otherwise a page of another site could have its own host name resolve to our address (DNS
+        rebinding), and read everything here.
         """
         try:
             name = urlsplit(f"//{host or ''}").hostname or ""
@@ -141,7 +141,7 @@ class Site:
         body = self._shared.get(key, lambda: json.dumps(make()).encode())
         return Response(200, _JSON, body)
 
-    # --- what there is to see --------------------------------------------------------------------
+    # --- the contents ----------------------------------------------------------------------------
 
     def _datapath(self) -> Datapath:
         datapath: Optional[Datapath] = core.components.get("aggregator")
@@ -194,7 +194,7 @@ def _error(status: int, text: str) -> Response:
 
 
 def _check_origin(headers: Message) -> None:
-    """Refuse what another site's page has its browser fetch; following a link is allowed."""
+    """Refuse requests that come from another site's page; following a link is allowed."""
     site, mode = headers.get("Sec-Fetch-Site"), headers.get("Sec-Fetch-Mode")
     if site in ("cross-site", "same-site") and mode != "navigate":
         raise Refused(403, "This is not for other sites' pages.")

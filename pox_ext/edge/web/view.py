@@ -2,8 +2,8 @@
 The big switch as values that can be written as JSON: what the dashboard shows.
 
 These functions read what the big switch holds, and change nothing; docs/dashboard.md explains the
-values.  Those that may have much to read are generators (Pieces): they yield after each piece, so
-that their caller can do other work between, and return the value at the end.
+values.  Functions that may have much to read are generators (Pieces).  They yield after each piece,
+so that other work can be done in between, and return the value at the end.
 """
 
 import time
@@ -68,8 +68,8 @@ def name_text(name: bytes) -> str:
     """
     A name that a switch has given, as text that is safe to show.
 
-    Bytes that are no UTF-8, and characters that do not print or that change how the text around
-    them looks, are replaced.
+    Bytes that are not UTF-8 are replaced.  So are characters that cannot be printed, or that change
+    how the text around them looks.
     """
     text = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -205,7 +205,7 @@ def search_text(switch: BigSwitch, entry: FlowEntry) -> str:
 
 
 def flows(switch: BigSwitch, query: Query) -> Pieces:
-    """The flows that are found, sorted, from query.offset to query.limit more."""
+    """A page of the flows found, sorted: query.limit of them after the first query.offset."""
     words = query.search.lower().split()
     found: list[tuple[float, FlowEntry]] = []
     for entry in list(switch.flows.table):
@@ -255,8 +255,8 @@ def _flow(switch: BigSwitch, entry: FlowEntry, now: float) -> Json:
     }
 
 
-# index of a switch -> its copy of a flow as it says, None if it says that it has none.  A switch
-# that has not answered is not there.
+# index of a switch -> the copy of a flow that it has reported, None if it has reported none.  A
+# switch that has not answered is missing.
 Installed = dict[int, Optional[stats.FlowStats]]
 
 
@@ -264,7 +264,7 @@ def flow(switch: BigSwitch, entry: FlowEntry, installed: Installed) -> Json:
     """
     One flow, and its copy on each switch that should have it.
 
-    installed: what the switches have answered
+    installed: the answers of the switches
     """
     members = sorted(switch.flows.homes(entry), key=lambda member: member.index)
     return {
@@ -311,7 +311,7 @@ def _copy(switch: BigSwitch, entry: FlowEntry, member: Member, installed: Instal
 
 
 def _explained(switch: BigSwitch, member: Member, actions: bytes) -> list[Json]:
-    """Each action, with a note on what it does on this switch (None if that is plain)."""
+    """Each action, with a note on what it does on this switch (None if it needs none)."""
     return [
         {"text": action_text(action), "note": _note(switch, member, action)}
         for action in split_actions(actions)
