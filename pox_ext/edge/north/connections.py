@@ -49,10 +49,10 @@ class ControllerConnection(OFConnection):
     POX, in pox/datapaths/switch.py:
     - :1094 __init__() raises if the controller has gone already, and :1097 makes a logger for every
       connection, which is never freed.
-    - :1119 read() ends the I/O of all datapaths when a message cannot be unpacked or has another
-      version (:1199).  A message whose length is 0 is an endless loop (:1151).
-    - :1151 unpacks all messages, which costs 15 microseconds for a flow-mod.  The unpacked message
-      lacks wrong bytes, such as those to which Open vSwitch answers with an error.
+    - :1119 read() ends the I/O of all datapaths when a message cannot be unpacked (:1151), or has
+      another version (:1199).  At a message whose length is 0 it loops endlessly (:1151).
+    - :1151 unpacks all messages, which costs 15 microseconds for a flow-mod.  Unpacking also loses
+      wrong bytes of a message, to which Open vSwitch answers with an error.
     - :1112 send() does a look-up for every message, and :1244 close() leaves the socket open.
 
     Here: the message handler (see MessageHandler) is given bytes.  It raises OpenFlowError to have

@@ -76,7 +76,7 @@ class TunnelFound(Event):
 
 
 def _features() -> SwitchFeatures:
-    """As Open vSwitch announces them: all capabilities for statistics, ARP matches, all actions."""
+    """Open vSwitch's features: flow, table, port and queue statistics, ARP matches; all actions."""
     features = SwitchFeatures(
         cap_flow_stats=True,
         cap_table_stats=True,

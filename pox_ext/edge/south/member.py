@@ -84,7 +84,7 @@ class Member:
         return self.liveness.state
 
     def warn_once(self, text: str) -> None:
-        """Warn the operator about this switch; of each text once for each of its connections."""
+        """Warn the operator about this switch: each text only once for each connection."""
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s: %s", self, text)

@@ -1,9 +1,12 @@
 """
 The service rules: flow entries that every switch has, whatever the controller does.
 
-Every packet enters in TABLE_INGRESS.  From there, packets out of a tunnel go to TABLE_REMOTE, and
-all others go to TABLE_OPENFLOW, which holds the controllers' flows.  TABLE_LOWEST holds those of
-priority 0, once there has been one.
+Every packet enters in TABLE_INGRESS.  From there, packets out of a tunnel go to TABLE_REMOTE.
+Packets from ports that the big switch does not have are dropped.  All others go to TABLE_OPENFLOW,
+which holds the controllers' flows.  Once there has been a flow of priority 0, TABLE_LOWEST holds
+the flows of priority 0.
+
+A tunnel key from 1 to the largest port number is the egress port of the receiving switch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +22,7 @@ TABLE_INGRESS, TABLE_REMOTE, TABLE_OPENFLOW, TABLE_LOWEST = range(4)
 # The cookie of the service rules.
 SERVICE = 0
 
-# Tunnel keys.  A key from 1 to the largest port number is the egress port of the receiving switch.
+# Tunnel keys that are no port number.
 KEY_DISCOVERY = 0
 KEY_ALL = 0x7E
 KEY_FLOOD = 0x7F

@@ -314,8 +314,8 @@ class Session:
         """
         Treat the switch as lost, but keep its connection.
 
-        Open vSwitch does not know that it counts as lost, and may answer again at any time.  If the
-        connection were closed, it would wait before it makes another one.
+        Open vSwitch does not know that it counts as lost.  If the connection were closed, it would
+        let some time pass before it made another one.
         """
         silent = self.connection
         assert silent is not None

@@ -199,7 +199,7 @@ class Expiry:
                 self._end([entry], of.OFPRR_HARD_TIMEOUT, member)
                 return True
             if entry.created + entry.hard_timeout <= now:
-                return False  # the MODIFY that restarted the timeout has not reached the switch
+                return False  # it ran out there: the switch missed the MODIFY that restarted it
         put_at = entry.created
         if entry.is_reinstalled_on(member.index):
             put_at = max(put_at, member.liveness.up_since)
@@ -243,7 +243,7 @@ class Expiry:
             in_use.append(True)  # without an answer, the flow counts as in use
 
         def done() -> None:
-            # In doubt the flow stays.  The next copy that ends as idle leads to the same question.
+            # In doubt the flow stays; the switches are asked again when a copy next ends as idle.
             now = time.monotonic()
             if entry not in self._table or any(in_use):
                 return
@@ -316,8 +316,8 @@ def _too_early(entry: FlowEntry) -> bool:
     """
     True if a flow is too young to be idle.
 
-    A copy ends so early if it has replaced an older flow entry with the same match, which was on
-    the switch since before the switch was lost.  In Open vSwitch the new flow entry inherits the
+    A copy ends so early if it has replaced an older flow entry with the same match, which had been
+    on the switch since before it was lost.  In Open vSwitch the new flow entry inherits the
     time of last use from the old one.
     """
     return entry.first_added + entry.idle_timeout > time.monotonic()

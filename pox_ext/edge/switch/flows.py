@@ -198,7 +198,7 @@ class Flows:
 
     def renew(self, unchanged: Unchanged) -> Iterator[None]:
         """
-        Send every copy whose translated actions have changed its new ones, in slices.
+        Send the new actions of every copy whose translation has changed, in slices.
 
         unchanged: the actions whose translation has stayed the same on each switch.  A switch that
             is not in it has connected since; its sync sends it the right actions.

@@ -98,7 +98,7 @@ class Refusals:
         if len(self._changes) >= _MANY:
             self.confirm()
         if self._octets > _MOST_OCTETS:
-            # An error needs 64 bytes of the message (OpenFlow 1.0.0, 5.4.4); Open vSwitch has more.
+            # An error needs at least 64 bytes (OpenFlow 1.0.0, 5.4.4); Open vSwitch sends more.
             change.message = change.message[:64]
         self._octets += len(change.message)
         xid = new_xid()
@@ -160,7 +160,7 @@ class Refusals:
             yield other
 
     def confirm(self) -> None:
-        """Send barriers, and forget the changes that they confirm.  Does nothing while it waits."""
+        """Send barriers, and forget the changes that they confirm; once at a time."""
         if self._confirming or not self._changes:
             return
         self._confirming = True

@@ -59,7 +59,8 @@ class Numbers(NamedTuple):
 
     gauges, counters: by name, as in _GAUGES and _COUNTERS
     barriers: a histogram of how long barriers took.  For each of BARRIER_BOUNDS (seconds), how many
-        took at most that, but more than the bound before.  Then how many took longer than the last
+        took at most that, but more than the bound before.  Then how many took
+        longer than the last bound.
     barrier_seconds: how long all barriers took together, in seconds
     """
 

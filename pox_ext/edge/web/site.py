@@ -34,7 +34,7 @@ FILES = {
 }
 _JSON = "application/json"
 
-# Headers of every response, which forbid things to the browser.
+# Headers of every response: what a browser must not do with it.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
