@@ -5,8 +5,8 @@ Every flow entry of the big switch gets a unique cookie, which all its copies ha
 The controller's cookie is kept in the flow entry, and only that one is shown to the controller.
 
 The upper half of the cookies is a random number, drawn when the aggregator starts.  It tells the
-flows of this run from the flows of another run.  With it as a mask, one flow-mod deletes all flows
-of this run.  Service rules have cookie 0.
+flows of this run from the flows of another run.  A flow-mod that matches the upper half deletes
+all flows of this run.  Service rules have cookie 0.
 """
 
 import itertools

@@ -45,9 +45,9 @@ class InPorts:
         """
         Translate the in_port of a match from the big switch to a switch.
 
-        The result differs from to_packet() if the tunnel port has the number of the port.  Another
-        port may get that number later, and the match has to match frames from that port then.
-        Until then no frame from that number meets the controller's flows.
+        The result differs from to_packet() if the switch's tunnel port has this number.  Another
+        port may get the number later, and the match has to match frames from that port then.  Until
+        then no frame with this in_port meets the controllers' flows.
         """
         where = self._numbers.locate(in_port)
         if where is not None and where[0] == member.index:
