@@ -11,7 +11,7 @@ A DELETE cannot be refused: see Flows.end().
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, KeysView
 from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -92,8 +92,8 @@ class Add(Change):
         self._holders: list[Member] = []
         if entry not in flows.table:
             for change in later:
-                if isinstance(change, Add) and change.replaces(entry):
-                    change._replaced = self._replaced
+                if isinstance(change, Add):
+                    change.rebase(entry, self._replaced)
             return
         self._holders = flows.holders(entry)
         self._delete = flows.delete_copy(entry)
@@ -102,9 +102,13 @@ class Add(Change):
         if self._replaced is not None:
             flows.put_again(*self._replaced)
 
-    def replaces(self, entry: FlowEntry) -> bool:
-        """True if this ADD has replaced that flow."""
-        return self._replaced is not None and self._replaced[0] is entry
+    def rebase(self, refused: FlowEntry, replaced: Optional[tuple[FlowEntry, int]]) -> None:
+        """
+        A flow has been refused.  If it is the one that this ADD has replaced, this ADD has replaced
+        the flow that the refused one had replaced.
+        """
+        if self._replaced is not None and self._replaced[0] is refused:
+            self._replaced = replaced
 
     def finish(self, refusers: set[Member]) -> None:
         for member in self._holders:
@@ -156,8 +160,8 @@ class Modify(Change):
         self._cookie = cookie
         self._actions = actions
 
-    def entries(self) -> Collection[FlowEntry]:
-        return self._before
+    def entries(self) -> KeysView[FlowEntry]:
+        return self._before.keys()
 
     def start(self) -> None:
         """Modify the flows and their copies."""
@@ -181,18 +185,20 @@ class Modify(Change):
         if any(entry.modified != self._modified for entry in self._before):
             for change in later:
                 if isinstance(change, Modify):
-                    for entry in change._before.keys() & self._before.keys():
-                        successors[entry] = change
+                    successors.update(dict.fromkeys(change.entries() & self._before.keys(), change))
         self._restored: list[FlowEntry] = []
         for entry, state in self._before.items():
-            successor = successors.get(entry)
-            if successor is not None:
-                successor._before[entry] = state
+            if entry in successors:
+                successors[entry].rebase(entry, state)
             else:
                 # A flow that is not in the table is restored too: it comes back if the flow that
                 # has replaced it is refused.
                 entry.restore(state)
                 self._restored.append(entry)
+
+    def rebase(self, entry: FlowEntry, state: ModifiedState) -> None:
+        """The MODIFY before this one is refused: this was the flow's state before this one."""
+        self._before[entry] = state
 
     def finish(self, refusers: set[Member]) -> None:
         for entry in self._restored:
@@ -293,20 +299,25 @@ class PortMod(Change):
     def revert(self, later: Iterator[Change]) -> None:
         ports, mask = self._member.ports, self._bits.mask
         for change in reversed(list(later)):
-            if isinstance(change, PortMod) and change._is_of(self._member, self._port):
-                change._rebase(self, mask)
-                mask &= ~change._bits.mask
+            if isinstance(change, PortMod) and change.is_of(self._member, self._port):
+                mask = change.rebase(self, mask)
         ports.take_back(self._port, mask, self._set_before, self._config_before)
         self._portlist.announce(self._member, self.requester)
 
-    def _is_of(self, member: Member, port: int) -> bool:
+    def is_of(self, member: Member, port: int) -> bool:
+        """True if this is a PORT_MOD of that port."""
         return self._member is member and self._port == port
 
-    def _rebase(self, refused: "PortMod", mask: int) -> None:
-        """An earlier PORT_MOD was refused: its bits in mask had the values from before it."""
+    def rebase(self, refused: "PortMod", mask: int) -> int:
+        """
+        An earlier PORT_MOD of the port was refused: its bits in mask had the values from before it.
+
+        Returns the bits that this PORT_MOD leaves alone.
+        """
         before = refused._set_before.only(mask)
         self._set_before = Bits(
             self._set_before.config & ~mask | before.config,
             self._set_before.mask & ~mask | before.mask,
         )
         self._config_before = self._config_before & ~mask | refused._config_before & mask
+        return mask & ~self._bits.mask

@@ -308,10 +308,6 @@ class Expiry:
         return True
 
 
-def _hard_end(entry: FlowEntry) -> float:
-    return entry.modified + entry.hard_timeout
-
-
 def _too_early(entry: FlowEntry) -> bool:
     """
     True if a flow is too young to be idle.

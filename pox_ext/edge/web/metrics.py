@@ -32,7 +32,7 @@ PREFIX = "edge_aggregator_"
 
 _GAUGES = {
     "switches": "Switches that have connected since the start.",
-    "switches_up": "Switches that are connected and up to date.",
+    "switches_up": "Switches that are connected and get all changes.",
     "tunnels": "Tunnel IPs.",
     "tunnels_discovered": "Tunnel IPs whose switch is known.",
     "tunnels_unreached": "Pairs of a switch and a tunnel IP that it does not reach.",
@@ -47,7 +47,7 @@ _COUNTERS = {
     "packet_outs": "Packet-outs from controllers.",
     "packet_ins": "Packet-ins to controllers (one that goes to several counts once).",
     "errors": "Messages of controllers that were refused.",
-    "refusals": "Messages that a switch refused.",
+    "refusals": "Errors that switches sent for what they refused.",
     "resynchronisations": "Times that a switch was brought up to date.",
 }
 _BARRIERS = "From a controller's barrier request to its reply."
