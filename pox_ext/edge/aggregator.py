@@ -19,7 +19,7 @@ from edge.north.datapath import Datapath
 from edge.switch import garbage
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import DEFAULT_FILE
-from edge.switch.ports import LARGEST_MAX_PORTS, MAX_PORT_NUMBER, PortNumbers
+from edge.switch.portnumbers import LARGEST_MAX_PORTS, MAX_PORT_NUMBER, PortNumbers
 
 log = logging.getLogger("edge.aggregator")
 
@@ -108,7 +108,7 @@ def launch(
             start_upstream()
 
     def openflow_ready() -> None:
-        # What is on a switch that comes back stays: see Member.
+        # What is on a switch that comes back stays: see Resync.
         core.openflow.clear_flows_on_connect = False
         core.openflow.miss_send_len = None
         core.openflow.addListenerByName(

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address
 from typing import Optional
 
 from edge.switch.indexes import GivenIndexes, Indexes, KeptIndexes
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]*|0[xX][0-9a-fA-F]+")
 _MOST_DIGITS = 32  # more than any number here may have; int() raises above some thousands

@@ -13,7 +13,7 @@ from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
 from edge.switch.indexes import Indexes
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 TUNNEL = 3
 

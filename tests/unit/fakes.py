@@ -10,7 +10,7 @@ from edge.openflow import actions as act
 from edge.openflow import flowmods, messages
 from edge.south.translate import Ingress
 from edge.switch.flows import Copy
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 from edge.switch.resync import Resync
 
 TUNNEL = 3
@@ -80,13 +80,13 @@ class Flows:
     def keys_for(self, actions, members):
         """Does nothing: no flow has a queue."""
 
-    def lacks(self, member, flows):
+    def note_missing(self, member, flows):
         """Does nothing: no test reads what a switch lacks."""
 
-    def sends(self, member, flow):
+    def note_sent(self, member, flow):
         """Does nothing: no test reads what a switch lacks."""
 
-    def complete(self, member):
+    def note_complete(self, member):
         """Does nothing: no test reads what a switch lacks."""
 
 

@@ -9,7 +9,7 @@ from lab.openflow10 import Port, Type
 from edge.north.datapath import Datapath
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 from .fakes import phy_port
 from .test_connections import HELLO, Socket, connect

@@ -34,7 +34,7 @@ class Switch:
 
     def __init__(self, index):
         self.index = index
-        self.liveness = SimpleNamespace(ready=True, lost_at=-1e9, up_since=-1e9, stalled_at=-1e9)
+        self.liveness = SimpleNamespace(ready=True, lost_at=-1e9, compared_at=-1e9, stalled_at=-1e9)
         self.asked = []
 
     def request(self, build, answer, lost):

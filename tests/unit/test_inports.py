@@ -4,11 +4,11 @@ import pytest
 
 from edge.south.member import Member
 from edge.switch.inports import InPorts
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
-from .fakes import PORTS, TUNNEL, Events
+from .fakes import PORTS, TUNNEL, Events, phy_port
 
-OFPP_LOCAL = 0xFFFE
+OFPP_MAX, OFPP_LOCAL, OFPP_NONE = 0xFF00, 0xFFFE, 0xFFFF
 
 
 @pytest.fixture
@@ -31,6 +31,20 @@ def test_a_packet_comes_back_with_the_in_port_that_it_was_sent_with(inports, ind
         local = inports.to_packet(switch, in_port)
         assert inports.to_north(switch, local) == in_port
         assert local != TUNNEL
+
+
+@pytest.mark.parametrize("left_out", [20, 7935, 7936, 8190, 8191, 8192, 0xFEFF])
+def test_a_port_that_is_left_out_has_a_stand_in_or_none(inports, left_out):
+    """There is no number left to stand for a very large one; its packets come from OFPP_NONE."""
+    switch = member(1)
+    switch.ports.read([*PORTS, phy_port(left_out, "s1-big")])
+    local = inports.to_packet(switch, left_out)
+    if left_out < 7936:
+        assert local < OFPP_MAX and local not in switch.ports.all
+        assert inports.to_north(switch, local) == left_out
+    else:
+        assert local == inports.to_north(switch, local) == OFPP_NONE
+    assert inports.to_north(switch, left_out) is None
 
 
 def test_only_the_number_of_the_tunnel_is_another_in_a_match(inports):

@@ -10,7 +10,7 @@ from pox.lib.util import dpid_to_str
 from edge import aggregator, options
 from edge.options import BadOption, parse_dpid, parse_given
 from edge.switch.indexes import GivenIndexes, KeptIndexes
-from edge.switch.ports import PortNumbers, Unnumbered
+from edge.switch.portnumbers import PortNumbers, Unnumbered
 
 # What POX passes to launch() for an option without a value.
 BARE = True

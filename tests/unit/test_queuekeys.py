@@ -7,7 +7,7 @@ from lab import openflow10 as of
 
 from edge.openflow import actions as act
 from edge.south.member import Member
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 from edge.switch.queuekeys import QueueKeys
 
 from .fakes import Events

@@ -11,7 +11,7 @@ from lab import openflow10 as of
 from edge.openflow import actions as act
 from edge.openflow.errors import OpenFlowError
 from edge.south import translate
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 from .wire import ALIKE_EVERYWHERE, SET_FIELDS, reg_load
 

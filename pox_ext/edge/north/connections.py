@@ -115,6 +115,14 @@ class ControllerConnection(OFConnection):
             log.log(level, "%s: connection closed: %s", self, reason)
             self.io_worker.close()
 
+    def set_role(self, role: int) -> None:
+        """The controller has asked for a role (NX_ROLE_*), or another one has become the master."""
+        self.role = role
+
+    def set_miss_send_len(self, octets: int) -> None:
+        """The controller has set its miss_send_len."""
+        self.miss_send_len = octets
+
     # --- asynchronous messages -----------------------------------------------------------------
 
     def _wants(self, kind: int) -> bool:

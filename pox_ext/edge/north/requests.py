@@ -204,8 +204,8 @@ class Requests(Statistics):
             # There is only one master.  The former one becomes a slave, and is not told.
             for other in self.connections:
                 if other.role == nx.NX_ROLE_MASTER:
-                    other.role = nx.NX_ROLE_SLAVE
-        connection.role = role
+                    other.set_role(nx.NX_ROLE_SLAVE)
+        connection.set_role(role)
         connection.send(messages.pack_role_reply(message, role))
 
     def _rx_features_request(self, message: bytes, connection: ControllerConnection) -> None:
@@ -237,7 +237,7 @@ class Requests(Statistics):
         if flags & of.OFPC_FRAG_MASK == of.OFPC_FRAG_REASM:
             # Open vSwitch does not reassemble fragments, and keeps its former setting.
             flags = flags & ~of.OFPC_FRAG_MASK | self.big.topology.fragments & of.OFPC_FRAG_MASK
-        connection.miss_send_len = miss_send_len
+        connection.set_miss_send_len(miss_send_len)
         self.big.topology.set_fragments(flags)
 
     def _rx_barrier_request(self, message: bytes, connection: ControllerConnection) -> None:

@@ -1,4 +1,8 @@
-"""The errors with which the big switch refuses a message, and their bytes."""
+"""
+How the big switch refuses a message: the exceptions to raise, and the bytes of the error.
+
+OpenFlow's error codes are constants of POX's libopenflow_01, Nicira's are in nicira.py.
+"""
 
 import struct
 

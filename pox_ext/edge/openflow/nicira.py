@@ -2,7 +2,8 @@
 Constants of the Nicira extensions.
 
 They are those of Open vSwitch's include/openflow/nicira-ext.h.  pox.openflow.nicira has them too,
-but that module can only be imported inside a running POX.
+but that module can only be imported inside a running POX.  Which actions a controller may use is
+decided in actions.py.
 """
 
 NX_VENDOR_ID = 0x00002320

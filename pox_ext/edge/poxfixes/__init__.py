@@ -7,8 +7,8 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
     listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
     connection  bad bytes end a switch's connection; a switch that connects again is lost
     outbox      one closed switch ends the thread that sends what the kernel did not take
-    ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time
-    webserver   one client can use up its threads (install() leaves this to who serves pages)
+    ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time;
+                connecting again (back-off) holds up all of POX
     help        it fails for a launch() with annotations, and since Python 3.11 for any
     timers      one exception ends a recurring timer
     ending      the main thread notices the end up to ten seconds late

@@ -85,14 +85,14 @@ class Counters:
 
     # --- copies that were missing when the switch reconnected -----------------------------------
 
-    def lost(self, cookie: int, packets: int, octets: int) -> None:
+    def lost_copy(self, cookie: int, packets: int, octets: int) -> None:
         """The switch has reconnected without a copy, whose last known counters were these."""
         self._lost_copies[cookie] = packets, octets
 
-    def take_lost(self, cookie: int) -> Optional[tuple[int, int]]:
+    def take_lost_copy(self, cookie: int) -> Optional[tuple[int, int]]:
         """Return and forget the counters of a missing copy; None if it was not missing."""
         return self._lost_copies.pop(cookie, None)
 
-    def forget_lost(self) -> None:
+    def forget_lost_copies(self) -> None:
         """Forget the missing copies: no FLOW_REMOVED of them will come any more."""
         self._lost_copies = {}

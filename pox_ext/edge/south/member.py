@@ -132,8 +132,8 @@ class Member:
 
     def watch(self, now: float, timeout: float) -> None:
         """Do the periodic work (see Session.watch).  To be called some ten times a second."""
-        if now > self.liveness.up_since + _LATE:
-            self.counters.forget_lost()
+        if now > self.liveness.compared_at + _LATE:
+            self.counters.forget_lost_copies()
         self.session.watch(now, timeout)
 
     def compared(self, now: float) -> None:
@@ -177,7 +177,7 @@ class Member:
         if kind not in ANSWERS and kind != of.OFPT_FLOW_REMOVED:
             # This does not show that it receives what we send.  POX answers echo requests.
             return bool(kind != of.OFPT_ECHO_REQUEST)
-        self.connect(self.session.hear_silent_again())
+        self.connect(self.session.silent_connection())
         return self._received(kind, message)
 
     def _port_status(self, reason: int, port: PhyPort) -> None:

@@ -109,7 +109,7 @@ class MemberPorts:
         self._set_bits[number] = self._set_bits.get(number, _NO_BITS).changed(bits)
         return self._port_mod(xid, number, bits, advertise)
 
-    def set_bits(self, number: int) -> Bits:
+    def bits_set(self, number: int) -> Bits:
         """The bits that controllers have set on a port."""
         return self._set_bits.get(number, _NO_BITS)
 
@@ -122,7 +122,7 @@ class MemberPorts:
         """
         if number not in self.all:
             return
-        now = self.set_bits(number)
+        now = self.bits_set(number)
         before = set_before.only(mask)
         bits = Bits(now.config & ~mask | before.config, now.mask & ~mask | before.mask)
         if bits.mask:

@@ -82,7 +82,7 @@ class Liveness:
 
     state: the present state
     ready: True in SYNCING and UP
-    up_since: when its flow entries were last compared with the wanted ones
+    compared_at: when its flow entries were last compared with the wanted ones
     lost_at: when it last stopped being ready; -inf if it never has
     stalled_at: when it last sent something after a stall (see _STALL); -inf if it never stalled
     All times are in seconds on the monotonic clock.
@@ -91,7 +91,7 @@ class Liveness:
     def __init__(self) -> None:
         self.state = State.GONE
         self.ready = False
-        self.up_since = self.lost_at = self.stalled_at = -math.inf
+        self.compared_at = self.lost_at = self.stalled_at = -math.inf
         self._answered_at = self._heard_at = 0.0
         self._stuck = 0
         self._silent_since = self._asked_at = self._cut_until = 0.0
@@ -112,7 +112,7 @@ class Liveness:
 
     def compared(self, now: float) -> None:
         """Its flow entries have been compared with the wanted ones; it is sent the difference."""
-        self.up_since = now
+        self.compared_at = now
 
     def synced(self) -> None:
         """The switch has been sent all that it lacked."""
@@ -255,7 +255,7 @@ class Session:
         connection.intercept = self._received
         self.liveness.connected()
 
-    def hear_silent_again(self) -> EdgeConnection:
+    def silent_connection(self) -> EdgeConnection:
         """Return the connection of a switch that was silent and answers now."""
         assert self._silent is not None, "only a silent switch is heard again"
         return self._silent

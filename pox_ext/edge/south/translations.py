@@ -51,7 +51,7 @@ class Translations:
         same = {
             wire
             for wire, (actions, translation) in before.items()
-            if self.translated_or_none(actions) == translation
+            if self.translated_or_drop(actions) == translation
         }
         return None if complete and len(same) == len(before) else same
 
@@ -85,7 +85,7 @@ class Translations:
             self._known[actions.wire] = known
         return known[1]
 
-    def translated_or_none(self, actions: Actions) -> bytes:
+    def translated_or_drop(self, actions: Actions) -> bytes:
         """
         Like translated(), but return no actions (drop) where that raises.
 

@@ -11,7 +11,7 @@ from edge.poxfixes import EdgeConnection
 from edge.south.discovery import Discovery
 from edge.south.member import Member
 from edge.switch.indexes import Indexes
-from edge.switch.ports import Unnumbered
+from edge.switch.portnumbers import Unnumbered
 from edge.switch.topology import Topology
 
 log = logging.getLogger("edge.switch")
@@ -42,7 +42,7 @@ class Arrivals:
         self._indexes = indexes
         self._new_member = new_member
         self._discovery = discovery
-        self._complained: set[int] = set()  # dpids of which the operator has been warned
+        self._complained: set[tuple[int, str]] = set()  # dpids, and what the operator was told
 
     def connected(self, dpid: int, connection: EdgeConnection) -> None:
         """A switch's OpenFlow handshake is done."""
@@ -61,8 +61,8 @@ class Arrivals:
             self._challenge(member, connection)
 
     def _complain(self, dpid: int, text: str, *arguments: object) -> None:
-        if dpid not in self._complained:
-            self._complained.add(dpid)
+        if (dpid, text) not in self._complained:
+            self._complained.add((dpid, text))
             log.warning(text, *arguments)
 
     def _let_in(self, member: Member, connection: EdgeConnection) -> None:

@@ -29,7 +29,7 @@ from edge.switch.indexes import Indexes
 from edge.switch.inports import InPorts
 from edge.switch.packets import Packets
 from edge.switch.portlist import PortList
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 from edge.switch.refusals import Refusals
 from edge.switch.resync import Resync
 from edge.switch.topology import Topology, Unchanged
@@ -191,7 +191,7 @@ class BigSwitch:
 
     def lost(self, member: Member, was_ready: bool, reason: str) -> None:
         """A switch is lost: floods no longer go to it, and its ports go LINK_DOWN."""
-        self.flows.complete(member)
+        self.flows.note_complete(member)
         if was_ready:
             # While POX shuts down, a lost switch is not worth a warning.
             level = logging.WARNING if core.running else logging.INFO

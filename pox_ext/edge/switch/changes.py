@@ -88,7 +88,6 @@ class Add(Change):
 
     def revert(self, later: Iterator[Change]) -> None:
         flows, entry = self._flows, self._entry
-        entry.refuse()
         self._holders: list[Member] = []
         if entry not in flows.table:
             for change in later:
@@ -167,9 +166,11 @@ class Modify(Change):
         """Modify the flows and their copies."""
         flows, actions = self._flows, self._actions
         members = flows.ready_members()
+        if len(self._before) == 1:
+            members = flows.holders(*self._before)
         flows.keys_for(actions, members)
         for member in members:
-            member.translations.translated(actions)
+            member.translations.translated(actions)  # raises if they are too many for this switch
         xid = self._refusals.track(self)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%d flows now do %s", len(self._before), actions_text(actions.wire))
@@ -287,7 +288,7 @@ class PortMod(Change):
         self._port = port
         self._bits = bits
         self._advertise = advertise
-        self._set_before = member.ports.set_bits(port)
+        self._set_before = member.ports.bits_set(port)
         self._config_before = member.ports.all[port].config
 
     def start(self) -> None:

@@ -202,14 +202,14 @@ class Expiry:
                 return False  # it ran out there: the switch missed the MODIFY that restarted it
         put_at = entry.created
         if entry.is_reinstalled_on(member.index):
-            put_at = max(put_at, member.liveness.up_since)
+            put_at = max(put_at, member.liveness.compared_at)
         if put_at + entry.idle_timeout > now:
             return False  # too early to be idle: the copy never reached the switch
         if self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return True
         self._ask(member, entry)
-        return entry not in self._table
+        return entry not in self._table  # if nobody had to be asked, it has ended already
 
     def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
         """True if nothing but this switch can have used a flow within its idle timeout."""
@@ -303,7 +303,7 @@ class Expiry:
         else:
             self.rescued += 1
         entry.hit_in_gap(packet.total_len, now)
-        actions = member.translations.translated_or_none(entry.actions)
+        actions = member.translations.translated_or_drop(entry.actions)
         member.session.send(messages.packet_out(new_xid(), packet.in_port, actions, packet.data))
         return True
 

@@ -67,7 +67,7 @@ class Copy(NamedTuple):
 
 
 # Sends a switch its copy of a flow, which it does not have (any more).
-Reinstall = Callable[[FlowEntry, Member], None]
+Reinstaller = Callable[[FlowEntry, Member], None]
 
 
 class Flows:
@@ -85,7 +85,7 @@ class Flows:
         topology: Topology,
         inports: InPorts,
         events: BigSwitchEvents,
-        reinstall: Reinstall,
+        reinstall: Reinstaller,
     ) -> None:
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
@@ -158,7 +158,7 @@ class Flows:
             entry.idle_timeout,
             entry.hard_timeout,
             flags,
-            member.translations.translated_or_none(entry.actions),
+            member.translations.translated_or_drop(entry.actions),
         )
 
     def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
@@ -185,7 +185,7 @@ class Flows:
         cookie = self.cookies.cookie(entry)
         packed: dict[bytes, bytes] = {}
         for member in self.holders(entry):
-            actions = member.translations.translated_or_none(entry.actions)
+            actions = member.translations.translated_or_drop(entry.actions)
             data = packed.get(actions)
             if data is None:
                 data = packed[actions] = flowmods.modify_flow(xid, table, cookie, actions, kind)
@@ -221,7 +221,7 @@ class Flows:
                     new_xid(),
                     table,
                     self.cookies.cookie(entry),
-                    member.translations.translated_or_none(entry.actions),
+                    member.translations.translated_or_drop(entry.actions),
                     packet_kind(entry.match, entry.actions),
                 )
             )
@@ -239,7 +239,7 @@ class Flows:
         self._entered(entry)
         if old is None:
             return None
-        entry.replace(old)
+        entry.inherit_from(old)
         cookie = self.cookies.cookie(old)
         self.expiry.removed(old)
         self.release(old)
@@ -377,21 +377,21 @@ class Flows:
             else:
                 mortal = entry.idle_timeout or entry.hard_timeout
                 if mortal and entry.created <= member.liveness.lost_at and not anew:
-                    member.counters.lost(cookie, packets, octets)
+                    member.counters.lost_copy(cookie, packets, octets)
                     if entry.idle_timeout and self.expiry.ended_while_lost(member, entry):
                         continue
                 self.expiry.put_on(entry, member)
             yield entry
 
-    def lacks(self, member: Member, entries: Iterable[FlowEntry]) -> None:
+    def note_missing(self, member: Member, entries: Iterable[FlowEntry]) -> None:
         """A switch that is being synced lacks these flows, and will be sent them."""
         self._missing[member] = dict.fromkeys(entries)
 
-    def sends(self, member: Member, entry: FlowEntry) -> None:
+    def note_sent(self, member: Member, entry: FlowEntry) -> None:
         """A switch is sent one of the flows that it lacked."""
         self._missing[member].pop(entry, None)
 
-    def complete(self, member: Member) -> None:
+    def note_complete(self, member: Member) -> None:
         """Forget which flows a switch lacks: it has been sent them all, or it is lost."""
         self._missing.pop(member, None)
 
@@ -402,7 +402,7 @@ class Flows:
             return
         entry.count(removed.packets, removed.octets)
         if removed.reason in _BY_ITSELF:
-            lost = member.counters.take_lost(removed.cookie)
+            lost = member.counters.take_lost_copy(removed.cookie)
             if lost is not None:
                 # Its last known counters were added in returned(), and the switch has a new copy.
                 entry.count(-lost[0], -lost[1])

@@ -29,7 +29,6 @@ class FlowEntry:
     first_added: created, or first_added of the flow that this one has replaced.  (In Open vSwitch
         a flow that replaces another inherits its time of last use.)
     packets, octets: counted by copies that are no longer on their switches, and by hit_in_gap()
-    refused: True once a switch has refused to add it
     reinstalled_on: indexes of the switches that were sent their copy again; such a copy counts as
         unused until it has counted a packet
     last_gap_hit: when the aggregator last forwarded a packet for this flow because a copy was
@@ -49,7 +48,6 @@ class FlowEntry:
         "first_added",
         "packets",
         "octets",
-        "refused",
         "reinstalled_on",
         "last_gap_hit",
     )
@@ -74,7 +72,6 @@ class FlowEntry:
         self.actions = actions
         self.created = self.modified = self.first_added = now
         self.last_gap_hit = 0.0
-        self.refused = False
         self.packets = self.octets = 0
         self.reinstalled_on: Optional[set[int]] = None
 
@@ -103,13 +100,9 @@ class FlowEntry:
         """Undo modify(): take back the values that state() returned before it."""
         self.actions, self.cookie, self.modified = state
 
-    def replace(self, old: "FlowEntry") -> None:
+    def inherit_from(self, old: "FlowEntry") -> None:
         """This flow has replaced another: inherit when that was last used."""
         self.last_gap_hit, self.first_added = old.last_gap_hit, old.first_added
-
-    def refuse(self) -> None:
-        """A switch has refused to add this flow."""
-        self.refused = True
 
     def reinstalled(self, index: int) -> None:
         """The switch with this index is sent its copy again."""

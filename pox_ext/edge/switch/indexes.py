@@ -2,10 +2,10 @@
 The indexes of the switches.
 
 The numbers of a switch's ports on the big switch are computed from the switch's index (see
-ports.py).  By default the index is the switch's dpid.  Some dpids are too large for that, such as
-those made of a MAC address.  Then there are two ways.  Either the user gives each switch an index
-(GivenIndexes), or each new switch gets the lowest free index, and a file keeps it over restarts
-(KeptIndexes).
+portnumbers.py).  By default the index is the switch's dpid.  Some dpids are too large for that,
+such as those made of a MAC address.  Then there are two ways.  Either the user gives each switch
+an index (GivenIndexes), or each new switch gets the lowest free index, and a file keeps it over
+restarts (KeptIndexes).
 """
 
 import json
@@ -14,7 +14,7 @@ import os
 import tempfile
 from typing import Callable
 
-from edge.switch.ports import PortNumbers, Unnumbered
+from edge.switch.portnumbers import PortNumbers, Unnumbered
 
 log = logging.getLogger("edge.indexes")
 

@@ -9,11 +9,12 @@ from typing import Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge.south.member import Member
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 # On a switch, the in_port _NO_PORT + n stands for a port n of the big switch that is not on this
 # switch.  The ports of a switch that the big switch has are below these numbers.
 _NO_PORT = 0xE000
+_LARGEST_WITH_STAND_IN = of.OFPP_MAX - 1 - _NO_PORT
 # Stands for OFPP_LOCAL of the big switch: frames on a switch's own OFPP_LOCAL do not belong to it.
 _NO_LOCAL_PORT = _NO_PORT - 1
 
@@ -28,7 +29,8 @@ class InPorts:
         """
         Translate the in_port of a packet-out from the big switch to a switch.
 
-        If the switch does not have that port, the result is a number that none of its ports has.
+        If the switch does not have that port, the result is a number that none of its ports has,
+        or OFPP_NONE.
         """
         where = self._numbers.locate(in_port)
         if where is not None and where[0] == member.index:
@@ -38,7 +40,8 @@ class InPorts:
         if in_port == of.OFPP_LOCAL:
             return _NO_LOCAL_PORT
         if in_port in member.ports.all or 1 <= in_port <= self._numbers.max_ports:
-            return _NO_PORT + in_port
+            # Only for a switch that has a port with such a number is there no number left.
+            return _NO_PORT + in_port if in_port <= _LARGEST_WITH_STAND_IN else int(of.OFPP_NONE)
         return in_port
 
     def to_match(self, member: Member, in_port: int) -> int:
@@ -63,6 +66,7 @@ class InPorts:
             return int(of.OFPP_LOCAL)
         if 1 <= port <= self._numbers.max_ports:
             return self._numbers.number(member.index, port)
-        if _NO_PORT < port <= _NO_PORT + self._numbers.max_ports or port - _NO_PORT in ports.all:
-            return port - _NO_PORT
+        meant = port - _NO_PORT
+        if port < of.OFPP_MAX and (1 <= meant <= self._numbers.max_ports or meant in ports.all):
+            return meant
         return port

@@ -7,7 +7,7 @@ import pox.openflow.libopenflow_01 as of
 from edge.openflow.messages import PhyPort
 from edge.south.member import Member
 from edge.switch.events import BigSwitchEvents, Requester
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 
 
 class PortList:

@@ -13,7 +13,7 @@ from edge.poxfixes import run_in_slices
 from edge.south.member import Member
 from edge.south.rules import SERVICE, Rule, silenced
 from edge.south.xids import new_xid
-from edge.switch.flows import FLOWS_PER_SLICE, Flows, Reinstall
+from edge.switch.flows import FLOWS_PER_SLICE, Flows, Reinstaller
 from edge.switch.flowtable import FlowEntry
 from edge.switch.reconcile import Difference, Wanted, difference, sort_out
 
@@ -29,7 +29,9 @@ class Resync:
     done: is called with a switch that has been sent all that it lacked
     """
 
-    def __init__(self, flows: Flows, reinstall: Reinstall, done: Callable[[Member], None]) -> None:
+    def __init__(
+        self, flows: Flows, reinstall: Reinstaller, done: Callable[[Member], None]
+    ) -> None:
         self._flows = flows
         self._reinstall = reinstall
         self._done = done
@@ -37,12 +39,12 @@ class Resync:
     def begin(self, member: Member, dump: list[FlowStats]) -> None:
         """A switch has sent the flow entries of all its tables (dump): bring it up to date."""
         found = sort_out(dump, member.wanted_rules(), self._flows.is_live)
-        member.counters.forget_lost()
+        member.counters.forget_lost_copies()
         member.update_rules(found.rules)
         wanted = list(self._flows.returned(member, found.copies, anew=not found.rules))
         todo = difference(found, [self._wanted(entry, member) for entry in wanted])
         member.compared(time.monotonic())
-        self._flows.lacks(member, todo.missing)
+        self._flows.note_missing(member, todo.missing)
         log.info(
             "%s: up, %d ports; flows: %d kept, %d added, %d changed, %d removed",
             member,
@@ -57,7 +59,7 @@ class Resync:
     def _wanted(self, entry: FlowEntry, member: Member) -> Wanted:
         flows = self._flows
         flows.keys_for(entry.actions, (member,))
-        actions = member.translations.translated_or_none(entry.actions)
+        actions = member.translations.translated_or_drop(entry.actions)
         return Wanted(entry, flows.cookies.cookie(entry), actions)
 
     def _make_right(self, member: Member, todo: Difference) -> Iterator[None]:
@@ -73,13 +75,13 @@ class Resync:
                 yield
                 if member.session.connection is not connection:
                     return
-        self._flows.complete(member)
+        self._flows.note_complete(member)
         member.synced()
         self._done(member)
 
     def _corrections(self, member: Member, todo: Difference) -> Iterator[None]:
         for entry in todo.missing:
-            self._flows.sends(member, entry)
+            self._flows.note_sent(member, entry)
             self._reinstall(entry, member)
             yield
         for entry in todo.wrong:

@@ -12,7 +12,7 @@ import pox.openflow.libopenflow_01 as of
 from edge.poxfixes import end_of_turn
 from edge.south.member import Member
 from edge.south.translate import Ingress
-from edge.switch.ports import PortNumbers
+from edge.switch.portnumbers import PortNumbers
 from edge.switch.queuekeys import QueueKeys
 
 # For each switch: the actions (wire form) whose translation has stayed the same; None for all.

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from lab import openflow10 as of
 
 from edge.south import rules
-from edge.switch import ports
-from edge.switch.ports import PortNumbers, Unnumbered
+from edge.switch import portnumbers
+from edge.switch.portnumbers import PortNumbers, Unnumbered
 
-sizes = st.integers(1, ports.LARGEST_MAX_PORTS)
+sizes = st.integers(1, portnumbers.LARGEST_MAX_PORTS)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_every_number_has_one_port_or_none(max_ports, number):
         assert numbers.number(*where) == number
 
 
-@given(sizes, st.integers(1, 0xFFFF), st.integers(1, ports.LARGEST_MAX_PORTS))
+@given(sizes, st.integers(1, 0xFFFF), st.integers(1, portnumbers.LARGEST_MAX_PORTS))
 def test_every_port_that_has_a_number_is_found_by_it(max_ports, index, port):
     numbers = PortNumbers(max_ports)
     expected = port + max_ports * (index - 1)
@@ -81,5 +81,5 @@ def test_a_number_of_ports_that_would_meet_the_tunnel_keys_is_refused(max_ports)
 def test_tunnel_keys_are_told_apart():
     """A port's key is its number. The other keys are above every number that a port can have."""
     assert (rules.KEY_DISCOVERY, rules.KEY_ALL, rules.KEY_FLOOD) == (0, 0x7E, 0x7F)
-    assert min(rules.KEY_ALL, rules.KEY_FLOOD, rules.KEY_QUEUES) > ports.LARGEST_MAX_PORTS
+    assert min(rules.KEY_ALL, rules.KEY_FLOOD, rules.KEY_QUEUES) > portnumbers.LARGEST_MAX_PORTS
     assert max(rules.KEY_ALL, rules.KEY_FLOOD) < rules.KEY_QUEUES
