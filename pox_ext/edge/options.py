@@ -140,12 +140,12 @@ def upstreams(controllers: object, address: object, port: object) -> list[tuple[
 
 
 def listen(text: object) -> Optional[tuple[str, int]]:
-    """--listen: a port of 127.0.0.1, or ADDRESS:PORT; None without the option."""
+    """--listen: PORT or :PORT, of 127.0.0.1, or ADDRESS:PORT; None without the option."""
     if text is None:
         return None
-    address, colon, number = _value("listen", text).rpartition(":")
+    address, _, number = _value("listen", text).rpartition(":")
     return (
-        host("listen", address) if colon else "127.0.0.1",
+        host("listen", address) if address else "127.0.0.1",
         whole_number("listen", number, 1, 65535),
     )
 

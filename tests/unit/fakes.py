@@ -77,8 +77,8 @@ class Flows:
         actions = member.translations.translated(flow.actions)
         member.session.send(flowmods.modify_flow(1, 2, flow.cookie, actions))
 
-    def keys_for(self, actions, members):
-        """Does nothing: no flow has a queue."""
+    def translated_or_drop(self, actions, member):
+        return member.translations.translated_or_drop(actions)
 
     def note_missing(self, member, flows):
         """Does nothing: no test reads what a switch lacks."""

@@ -151,6 +151,59 @@ def test_what_the_first_of_two_refused_adds_had_replaced_comes_back(bed):
     assert outputs(bed) == [[1], [1], []]
 
 
+def test_refusals_of_two_switches_that_come_in_another_order_are_all_undone(bed):
+    """M1 modifies A and B, M2 modifies A, M3 modifies B; M2's refusal comes before M1's."""
+    a, b = of.match(dl_type=0x88B5), of.match(dl_type=0x88B6)
+    bed.send(of.flow_mod(a, of.output(1)), of.flow_mod(b, of.output(1)))
+    settle(bed)
+    one, other = bed.switches
+    refuse(one, 0, 1)
+    refuse(other, 2)
+    bed.send(
+        of.flow_mod(of.match(), of.output(2), Command.MODIFY),
+        of.flow_mod(a, of.output(17), Command.MODIFY_STRICT),
+        of.flow_mod(b, of.output(18), Command.MODIFY_STRICT),
+    )
+    other.work()
+    one.work()
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    does = {entry.match.wire[22:24]: entry.actions.wire for entry in bed.big.flows.table}
+    assert does == {b"\x88\xb5": of.output(1), b"\x88\xb6": of.output(18)}
+    for entry in bed.big.flows.table:
+        cookie = bed.big.flows.cookies.cookie(entry)
+        for index, switch in enumerate(bed.switches, 1):
+            member = bed.big.topology.members[index]
+            assert switch.flows[cookie] == member.translations.translated(entry.actions)
+
+
+def tunnels_are_known(bed):
+    for index, member in bed.big.topology.members.items():
+        bed.big._tunnel_found(member, 0xAC100000 + index)
+    settle(bed)
+
+
+def test_a_modify_is_undone_to_a_queue_of_another_switch_that_was_away_before(bed):
+    """No switch but the queue's own had needed a tunnel key for it."""
+    tunnels_are_known(bed)
+    bed.big.disconnected(bed.switches[0])
+    bed.end_turns()
+    second = bed.switches.pop()
+    bed.switches = [second]
+    bed.send(of.flow_mod(MATCH, of.enqueue(17, 5)))
+    settle(bed)
+    refuse(second, 0)
+    bed.send(modify(18))
+    first = bed.connect(1)
+    bed.switches = [first, second]
+    told = [kind for kind in settle(bed) if kind != Type.PORT_STATUS]
+    assert told == [Type.ERROR, Type.BARRIER_REPLY]
+    (entry,) = bed.big.flows.table
+    assert entry.actions.wire == of.enqueue(17, 5)
+    (on_first,) = first.flows.values()
+    assert len(of.unpack_actions(on_first)) == 3, "tunnel key, tunnel IP, and the tunnel"
+    assert list(second.flows.values()) == [of.enqueue(1, 5)]
+
+
 # ---- PORT_MOD ----
 
 

@@ -111,9 +111,9 @@ def test_a_switch_has_stood_still_if_it_is_late_and_owes_an_answer():
 
 def silent(now=100.0):
     liveness = up()
-    liveness.lost(now)
     liveness.fell_silent(now)
     assert (liveness.state, liveness.ready) == (State.SILENT, False)
+    assert liveness.lost_at == now
     return liveness
 
 

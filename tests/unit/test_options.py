@@ -277,14 +277,14 @@ def test_the_port_of_a_controller_has_one_spelling(text):
 
 def test_where_to_listen():
     assert options.listen(None) is None
-    assert options.listen("6654") == ("127.0.0.1", 6654)
+    assert options.listen("6654") == options.listen(":6654") == ("127.0.0.1", 6654)
     assert options.listen("10.0.0.1:6654") == ("10.0.0.1", 6654)
 
 
 @pytest.mark.parametrize(
     "text",
     [BARE, "", "x", "0", "a:0", "10.0.0.256:1", "a b:1", "1:2:3"]
-    + [":6654", "a:", *MISSPELT, *(f"a:{text}" for text in MISSPELT)],
+    + [":", "a:", *MISSPELT, *(f"a:{text}" for text in MISSPELT)],
 )
 def test_where_not_to_listen(text):
     with pytest.raises(BadOption, match="--listen"):

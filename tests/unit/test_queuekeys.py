@@ -18,11 +18,11 @@ class Bed:
 
     def __init__(self):
         self.members = {index: Member(Events(), index, index, 16) for index in (1, 2)}
-        self.sent = 0
-        self.keys = QueueKeys(self.members, PortNumbers().locate, self._sent)
+        self.changes = 0
+        self.keys = QueueKeys(self.members, PortNumbers().locate, self._changed)
 
-    def _sent(self):
-        self.sent += 1
+    def _changed(self):
+        self.changes += 1
 
     def give_out(self, *queues, ingress=(1, 2)):
         actions = act.parse(b"".join(of.enqueue(*each) for each in queues))
@@ -47,14 +47,14 @@ def test_a_queue_has_a_key_on_its_switch_when_another_switch_needs_it(bed):
 
 def test_a_queue_that_only_its_own_switch_needs_has_none(bed):
     bed.give_out((18, 7), ingress=[2])
-    assert not bed.keys.by_queue and not bed.sent
+    assert not bed.keys.by_queue and not bed.changes
 
 
 def test_a_queue_keeps_its_key(bed):
     bed.give_out((18, 7))
     bed.give_out((18, 7))
     assert bed.keys.by_queue == {(2, 2, 7): 0x100}
-    assert bed.sent == 1, "rules are told of once"
+    assert bed.changes == 1, "rules are told of once"
 
 
 def test_a_switch_that_connects_later_is_told_its_keys(bed):
@@ -81,12 +81,18 @@ def test_keys_are_taken_back_a_second_after_the_last_flow_and_packet_out(bed):
     for member in bed.members.values():
         member.translations = SimpleNamespace(forget=lambda: forgotten.append(True))
     bed.give_out((18, 7))
-    assert not bed.keys.take_back_unused(100.0, True, 0)
-    assert not bed.keys.take_back_unused(100.9, False, 0)
-    assert not bed.keys.take_back_unused(100.95, False, 1), "a packet-out"
-    assert not bed.keys.take_back_unused(101.9, False, 1)
-    assert bed.has(2) and not forgotten
-    assert bed.keys.take_back_unused(101.95, False, 1)
+    for now, has_flows, packet_outs in (
+        (100.0, True, 0),
+        (100.9, False, 0),
+        (100.95, False, 1),  # a packet-out
+        (101.9, False, 1),
+    ):
+        bed.keys.take_back_unused(now, has_flows, packet_outs)
+        assert bed.has(2) and not forgotten
+    assert bed.changes == 1
+    bed.keys.take_back_unused(101.95, False, 1)
     assert not bed.has(2) and not bed.keys.by_queue
     assert len(forgotten) == 2, "what was translated with them would lead to other queues"
-    assert not bed.keys.take_back_unused(110.0, False, 1)
+    assert bed.changes == 2, "told of that, too"
+    bed.keys.take_back_unused(110.0, False, 1)
+    assert len(forgotten) == 2 and bed.changes == 2

@@ -367,25 +367,22 @@ class Requests(Statistics):
 
     def _rx_port_mod(self, message: bytes, connection: ControllerConnection) -> None:
         number, hw_addr, config, mask, advertise = messages.parse_port_mod(message)
-        port = self.ports.get(number)
-        if port is None:
-            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
-        if hw_addr != port.hw_addr.raw:
-            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
-        mask &= _PORT_CONFIG
         where = self.big.port(number)
-        if where is not None:
-            member, local = where
-            PortMod(
-                self.big.portlist,
-                self.big.refusals,
-                member,
-                local,
-                Bits(config, mask),
-                advertise,
-                connection,
-                message,
-            ).start()
+        if where is None:
+            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
+        if hw_addr != self.big.portlist.ports[number].hw_addr:
+            raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)
+        member, port = where
+        PortMod(
+            self.big.portlist,
+            self.big.refusals,
+            member,
+            port,
+            Bits(config, mask & _PORT_CONFIG),
+            advertise,
+            connection,
+            message,
+        ).start()
 
     def _rx_queue_get_config_request(
         self, message: bytes, connection: ControllerConnection

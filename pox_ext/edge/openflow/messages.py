@@ -231,7 +231,7 @@ def pack_flow_removed(
     octets: int,
 ) -> bytes:
     """
-    OFPT_FLOW_REMOVED (OpenFlow 1.0.0, 5.4.3).
+    OFPT_FLOW_REMOVED (OpenFlow 1.0.0, 5.4.2).
 
     match: 40 bytes
     reason: OFPRR_*

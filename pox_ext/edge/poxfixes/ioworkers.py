@@ -102,8 +102,9 @@ class RobustIOWorker(RecocoIOWorker):
         if self.outbox is not None:
             self.outbox.flush()
             self.outbox.close()
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # this wakes the task
+        if self.socket is not None:  # else it has not tried to connect yet
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # this wakes the task
 
     def shutdown(self, send: bool = True, recv: bool = True) -> None:
         """Close it."""
@@ -191,7 +192,8 @@ class _WorkerTask(Task):
         except Exception as e:
             _complain("The close handler of", worker, e)
         worker.rx_handler = None  # so that it does not keep alive whoever handles what comes
-        worker.socket.close()
+        if worker.socket is not None:
+            worker.socket.close()
 
 
 def _complain(what: str, worker: RobustIOWorker, error: Exception) -> None:
@@ -204,7 +206,7 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
 
     POX, in pox/lib/ioworker/workers.py:
     - :161 connect_ex() looks the host's name up while all of POX waits, and raises if there is no
-      such name; :185 then nobody tries again.
+      such name, as :157 does if no descriptor is left; :185 then nobody tries again.
     - A connection attempt has no time limit but the kernel's two minutes.
     - :218 delays are cut to whole seconds: with a max_retry_delay below a second it is 0, and it
       connects without a pause.
@@ -235,8 +237,6 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         self.reconnect_delay = reconnect_delay
         self.connect_callback = connect_callback
         self.disconnect_callback = disconnect_callback
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.socket.setblocking(False)
         loop.register_worker(self)
 
     @property
@@ -275,8 +275,12 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
 
     def _connect(self) -> Generator[Any, Any, int]:
         """Connect the socket, and return the errno, 0 for success."""
-        sock = self.socket
         address = yield from resolved(self.addr, self.port)
+        try:
+            sock = self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as e:  # no descriptor left, or no memory
+            return e.errno or errno.EMFILE
+        sock.setblocking(False)
         problem: int = sock.connect_ex(address) if address else errno.EHOSTUNREACH
         if problem == errno.EINPROGRESS:
             yield Select([], [sock], [sock], CONNECT_TIME)

@@ -1,14 +1,17 @@
 """Sends requests to many switches, and waits until all are answered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Callable, Generic, Optional, TypeVar
 
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import stats
+from edge.poxfixes import run_in_slices
 from edge.south.member import Member
 
 M = TypeVar("M")
+
+_REQUESTS_PER_SLICE = 250  # that are sent before others have their turn
 
 # A switch, and what makes the request to it from a transaction id.
 Request = tuple[Member, Callable[[int], bytes]]
@@ -73,9 +76,14 @@ def ask(
 
         member.request(build, answer, unanswered)
 
-    for number, (member, build) in numbered:
-        send(number, member, build)
-    gather.start()
+    def send_all() -> Iterator[None]:
+        for sent, (number, (member, build)) in enumerate(numbered, 1):
+            send(number, member, build)
+            if sent % _REQUESTS_PER_SLICE == 0:
+                yield
+        gather.start()
+
+    run_in_slices(send_all())
 
 
 def barriers(members: Iterable[Member], done: Callable[[], None]) -> None:

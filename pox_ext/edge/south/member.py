@@ -18,7 +18,7 @@ from edge.poxfixes import EdgeConnection
 from edge.south.counters import Counters
 from edge.south.events import MemberEvents
 from edge.south.memberports import Bits, MemberPorts
-from edge.south.rules import InstalledRules, Rule, service_rules
+from edge.south.rules import InstalledRules, Rule, queue_rule, service_rules
 from edge.south.session import ANSWERS, Session, State
 from edge.south.translate import Ingress
 from edge.south.translations import Translations
@@ -147,7 +147,7 @@ class Member:
     def _lost(self, was_ready: bool, reason: str) -> None:
         self._rules.read({})
         self._dump = []
-        self.translations.lost()
+        self.translations.forget()
         self._events.lost(self, was_ready, reason)
 
     # --- what it says --------------------------------------------------------------------------
@@ -226,8 +226,9 @@ class Member:
     def use_queue_key(self, port: int, queue: int, key: int) -> None:
         """Have frames from the tunnel with this tunnel key enqueued to this queue of this port."""
         self._queue_keys[port, queue] = key
-        if self.ready:
-            self.update_rules()
+        if self.ready and self.ports.tunnel is not None:
+            for each in self._rules.add(*queue_rule(port, queue, key)):
+                self.session.send(each)
 
     def forget_queue_keys(self) -> None:
         """Delete the service rules for queues: no flow uses their tunnel keys any more."""

@@ -113,25 +113,26 @@ class MemberPorts:
         """The bits that controllers have set on a port."""
         return self._set_bits.get(number, _NO_BITS)
 
-    def take_back(self, number: int, mask: int, set_before: Bits, config_before: int) -> None:
+    def take_back(self, before: PhyPort, mask: int, set_before: Bits) -> None:
         """
-        The switch has refused to set the bits in mask: give them their former values.
+        The switch has refused to set the bits in mask: restore them.
 
-        set_before: the bits that controllers had set before
-        config_before: the port's configuration bits before
+        Without effect if another port has got the number since: the bits are not that port's.
+
+        before: the port before the bits were set
+        set_before: the bits that controllers had set on it then
         """
-        if number not in self.all:
+        port = self.all.get(before.port_no)
+        if port is None or (port.name, port.hw_addr) != (before.name, before.hw_addr):
             return
-        now = self.bits_set(number)
-        before = set_before.only(mask)
-        bits = Bits(now.config & ~mask | before.config, now.mask & ~mask | before.mask)
+        now, restored = self.bits_set(port.port_no), set_before.only(mask)
+        bits = Bits(now.config & ~mask | restored.config, now.mask & ~mask | restored.mask)
         if bits.mask:
-            self._set_bits[number] = bits
+            self._set_bits[port.port_no] = bits
         else:
-            self._set_bits.pop(number, None)
-        port = self.all[number]
-        config = port.config & ~mask | config_before & mask
-        self.all[number] = port._replace(config=config)
+            self._set_bits.pop(port.port_no, None)
+        config = port.config & ~mask | before.config & mask
+        self.all[port.port_no] = port._replace(config=config)
 
     def _port_mod(self, xid: int, number: int, bits: Bits, advertise: int = 0) -> bytes:
         port = self.all[number]

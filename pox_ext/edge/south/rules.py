@@ -83,11 +83,17 @@ def service_rules(
     for port in ports:
         remote(port, actions.output(port))
     for (port, queue), key in queue_keys.items():
-        remote(key, actions.enqueue(port, queue))
+        rules.update([queue_rule(port, queue, key)])
     everywhere = [of.OFPP_ALL] if not left_out else ports
     remote(KEY_ALL, b"".join(map(actions.output, everywhere)))
     remote(KEY_FLOOD, actions.output(of.OFPP_FLOOD))
     return rules
+
+
+def queue_rule(port: int, queue: int, key: int) -> tuple[Rule, bytes]:
+    """The rule, and its actions, by which frames with this tunnel key leave by this queue."""
+    rule = Rule(TABLE_REMOTE, _SERVICE_PRIORITY, flowmods.match_tunnel_key(key))
+    return rule, actions.enqueue(port, queue)
 
 
 def table_and_priority(priority: int) -> tuple[int, int]:
@@ -119,6 +125,13 @@ class InstalledRules:
             changes.append(_change(of.OFPFC_DELETE_STRICT, rule))
         self._rules = wanted
         return changes
+
+    def add(self, rule: Rule, does: bytes) -> list[bytes]:
+        """Return the flow-mod that adds one rule more; none if the rule is there."""
+        if self._rules.get(rule) == does:
+            return []
+        self._rules[rule] = does
+        return [_change(of.OFPFC_ADD, rule, does)]
 
 
 def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:

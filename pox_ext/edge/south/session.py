@@ -125,7 +125,9 @@ class Liveness:
         self._enter(State.GONE)
 
     def fell_silent(self, now: float) -> None:
-        """The switch counts as lost, and its connection is kept."""
+        """The switch is lost since it does not answer, and its connection is kept."""
+        if self.ready:
+            self.lost_at = now
         self._enter(State.SILENT)
         self._silent_since = self._asked_at = now
         self._cut_until = math.inf
@@ -261,22 +263,27 @@ class Session:
         return self._silent
 
     def closed(self, connection: EdgeConnection) -> None:
-        """A connection is closed.  It need not be the connection of this switch."""
+        """A connection is closed; perhaps it was that of this switch."""
         if connection is self._silent:
             self._silent = None
             self.liveness.lost(time.monotonic())
         elif connection is self.connection:
-            self._lose(connection.reason)
+            was_ready = self.liveness.ready
+            self.liveness.lost(time.monotonic())
+            self._end(was_ready, connection.reason)
 
     def disconnect(self, reason: str) -> None:
         """Close the connection, if there is one."""
         if self.connection is not None:
             self.connection.disconnect(reason)
 
-    def _lose(self, reason: str) -> None:
-        was_ready = self.liveness.ready
+    def _end(self, was_ready: bool, reason: str) -> None:
+        """
+        Tell everybody who waits for the switch that it is lost.
+
+        They may give it a new connection, if one has been waiting for the end of this one.
+        """
         self.connection = None
-        self.liveness.lost(time.monotonic())
         requests, self._requests = self._requests, {}
         for request in requests.values():
             try:
@@ -319,10 +326,11 @@ class Session:
         """
         silent = self.connection
         assert silent is not None
-        self._lose(reason)
+        was_ready = self.liveness.ready
         self._silent = silent
         silent.intercept = self._hear_again
         self.liveness.fell_silent(now)
+        self._end(was_ready, reason)
 
     def _watch_silent(self, now: float) -> None:
         silent = self._silent

@@ -55,11 +55,6 @@ class Translations:
         }
         return None if complete and len(same) == len(before) else same
 
-    def lost(self) -> None:
-        """The switch is lost: forget all translations, and the Ingress, which may change."""
-        self._ingress = None
-        self.forget()
-
     def forget(self) -> None:
         """Forget all translations."""
         self._known = {}

@@ -66,7 +66,7 @@ class BigSwitch:
         learn_ips: bool = False,
     ) -> None:
         self.counts = Counts()
-        self.topology = Topology(numbers, self._retranslated, self._queue_rules_sent)
+        self.topology = Topology(numbers, self._retranslated, self._queue_keys_changed)
         self.portlist = PortList(numbers, events)
         self.refusals = Refusals(self._ask_barriers, self.counts)
         inports = InPorts(numbers)
@@ -107,8 +107,7 @@ class BigSwitch:
         self.flows.expiry.tick(now)
         self.flows.removals.tick(now)
         has_flows, packet_outs = bool(self.flows.table), self.counts.packet_outs
-        if self.topology.queue_keys.take_back_unused(now, has_flows, packet_outs):
-            self.packets.forget_outs()
+        self.topology.queue_keys.take_back_unused(now, has_flows, packet_outs)
 
     # --- switches that come and go -------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class BigSwitch:
         if any(same is not None for same in unchanged.values()):
             run_in_slices(self.flows.renew(unchanged))
 
-    def _queue_rules_sent(self) -> None:
+    def _queue_keys_changed(self) -> None:
         self.packets.forget_outs()
 
     # --- barriers ------------------------------------------------------------------------------
@@ -173,7 +172,10 @@ class BigSwitch:
     def ports_changed(self, member: Member, reach_changed: bool) -> None:
         """A switch's ports have been read, or one of them has changed."""
         self.packets.forget(member)
-        if member.ready:
+        if not member.ready:
+            # It may send packets for flows whose copies are gone before it has told its flows.
+            member.use(self.topology.ingress_of(member))
+        else:
             self.portlist.announce(member)
             if reach_changed:
                 self.topology.changed()
@@ -191,7 +193,7 @@ class BigSwitch:
 
     def lost(self, member: Member, was_ready: bool, reason: str) -> None:
         """A switch is lost: floods no longer go to it, and its ports go LINK_DOWN."""
-        self.flows.note_complete(member)
+        self._resync.stop(member)
         if was_ready:
             # While POX shuts down, a lost switch is not worth a warning.
             level = logging.WARNING if core.running else logging.INFO

@@ -69,7 +69,7 @@ class Add(Change):
         actions = entry.actions
         holders = flows.holders(entry)
         if actions.queues:
-            flows.keys_for(actions, holders)
+            flows.allocate_keys(actions, holders)
         copies = [(member, member.translations.translated(actions)) for member in holders]
         self._replaced = flows.put(entry)
         xid = self._refusals.track(self)
@@ -78,7 +78,7 @@ class Add(Change):
         if not copies:
             return
         # The copies for the switches differ at most in their actions.
-        copy = flows.copy(entry, holders[0])
+        copy = flows.copy(entry, *copies[0])
         packed: dict[bytes, bytes] = {}
         for member, translated in copies:
             data = packed.get(translated)
@@ -165,12 +165,8 @@ class Modify(Change):
     def start(self) -> None:
         """Modify the flows and their copies."""
         flows, actions = self._flows, self._actions
-        members = flows.ready_members()
-        if len(self._before) == 1:
-            members = flows.holders(*self._before)
-        flows.keys_for(actions, members)
-        for member in members:
-            member.translations.translated(actions)  # raises if they are too many for this switch
+        for member in flows.holders_of_any(self._before):
+            flows.translated(actions, member)  # raises if they are too many for this switch
         xid = self._refusals.track(self)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%d flows now do %s", len(self._before), actions_text(actions.wire))
@@ -289,7 +285,7 @@ class PortMod(Change):
         self._bits = bits
         self._advertise = advertise
         self._set_before = member.ports.bits_set(port)
-        self._config_before = member.ports.all[port].config
+        self._port_before = member.ports.all[port]
 
     def start(self) -> None:
         """Set the bits."""
@@ -302,7 +298,7 @@ class PortMod(Change):
         for change in reversed(list(later)):
             if isinstance(change, PortMod) and change.is_of(self._member, self._port):
                 mask = change.rebase(self, mask)
-        ports.take_back(self._port, mask, self._set_before, self._config_before)
+        ports.take_back(self._port_before, mask, self._set_before)
         self._portlist.announce(self._member, self.requester)
 
     def is_of(self, member: Member, port: int) -> bool:
@@ -320,5 +316,6 @@ class PortMod(Change):
             self._set_before.config & ~mask | before.config,
             self._set_before.mask & ~mask | before.mask,
         )
-        self._config_before = self._config_before & ~mask | refused._config_before & mask
+        config = self._port_before.config & ~mask | refused._port_before.config & mask
+        self._port_before = self._port_before._replace(config=config)
         return mask & ~self._bits.mask

@@ -24,12 +24,11 @@ from typing import Callable, Optional, Protocol
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import match as matches
-from edge.openflow import messages, stats
+from edge.openflow import stats
 from edge.openflow.messages import PacketIn
 from edge.openflow.text import match_text
 from edge.south.gather import ask
 from edge.south.member import Member
-from edge.south.xids import new_xid
 from edge.switch import garbage
 from edge.switch.flowtable import FlowEntry, FlowTable
 
@@ -80,7 +79,7 @@ class Expiry:
         self._cookie = cookie
         self._put_back = put_back
         self._end = end
-        self.rescued = 0  # table-miss packet-ins that forward_in_gap() has forwarded
+        self.rescued = 0  # table-miss packet-ins that hit_in_gap() has found a flow for
         self._shared = 0  # flows with an idle timeout that may be on several switches
         # Flows with an idle timeout of which no ready switch has a copy, and when they end as idle.
         self._unheld: dict[FlowEntry, float] = {}
@@ -271,41 +270,40 @@ class Expiry:
 
     @property
     def has_gaps(self) -> bool:
-        """False if forward_in_gap() has nothing to do for any packet."""
+        """False if hit_in_gap() has nothing to do for any packet."""
         return self._shared > 0
 
-    def forward_in_gap(
-        self, member: Member, packet: PacketIn, in_port: int, taker: Optional[FlowEntry]
-    ) -> bool:
+    def hit_in_gap(
+        self, packet: PacketIn, in_port: int, taker: Optional[FlowEntry]
+    ) -> Optional[FlowEntry]:
         """
-        Forward a packet-in that a flow would have matched, had its copy here not just expired.
+        The flow that a packet-in would have matched, had the flow's copy not just expired.
 
-        While a flow is in use on other switches, its copy on this switch may be missing for a
-        moment.  Another flow or the table-miss rule then sends the packet to the controller.
+        While a flow is in use on other switches, its copy on one switch may be missing for a
+        moment.  Another flow or the table-miss rule then sends the packet to the controller.  The
+        packet counts for the flow, and has to be forwarded by it.
 
         in_port: the aggregator port where the packet entered
         taker: the flow that has sent the packet to the controller, None for the table-miss rule
 
-        Returns False if the packet is for the controller.
+        Returns None if the packet is for the controller.
         """
         if not self._shared or (taker is not None and not _only_to_controller(taker)):
-            return False
+            return None
         entry = self._table.lookup(matches.of_frame(packet.data, in_port))
         if entry is None or entry is taker or not _is_shared(entry):
-            return False
+            return None
         now = time.monotonic()
         if now < entry.created + entry.idle_timeout:
-            return False  # no copy can have expired yet: the packet came before the flow
+            return None  # no copy can have expired yet: the packet came before the flow
         if taker is not None:
             if entry.priority == taker.priority:
-                return False  # either flow may match the packet
+                return None  # either flow may match the packet
             taker.count(-1, -packet.total_len)
         else:
             self.rescued += 1
         entry.hit_in_gap(packet.total_len, now)
-        actions = member.translations.translated_or_drop(entry.actions)
-        member.session.send(messages.packet_out(new_xid(), packet.in_port, actions, packet.data))
-        return True
+        return entry
 
 
 def _too_early(entry: FlowEntry) -> bool:

@@ -114,9 +114,14 @@ class Flows:
         """The ready switches that hold a copy of a flow."""
         return [member for member in self.homes(entry) if member.liveness.ready]
 
-    def ready_members(self) -> list[Member]:
-        """The switches that are connected and are sent every change."""
-        return self._topology.ready_members()
+    def holders_of_any(self, entries: Iterable[FlowEntry]) -> Iterable[Member]:
+        """The ready switches that hold copies of at least one of these flows."""
+        found: dict[Member, None] = {}
+        for entry in entries:
+            if entry.match.in_port is None:
+                return self._topology.ready_members()
+            found.update(dict.fromkeys(self.holders(entry)))
+        return found
 
     def is_live(self, cookie: int) -> bool:
         """True if a flow in the table has this cookie on the switches."""
@@ -135,13 +140,13 @@ class Flows:
             more = member.counters.copy(cookie)
             packets += more[0]
             octets += more[1]
-        # The sum is below 0 if a packet was subtracted (see Expiry.forward_in_gap) which the last
+        # The sum is below 0 if a packet was subtracted (see Expiry.hit_in_gap) which the last
         # known counters of its switch do not include yet.
         return max(0, min(packets, LARGEST_COUNT)), max(0, min(octets, LARGEST_COUNT))
 
     # --- copies --------------------------------------------------------------------------------
 
-    def copy(self, entry: FlowEntry, member: Member) -> Copy:
+    def copy(self, entry: FlowEntry, member: Member, actions: Optional[bytes] = None) -> Copy:
         """The copy of a flow for a switch that gets it when the controller adds the flow."""
         table, priority = table_and_priority(entry.priority)
         flags = 0
@@ -158,22 +163,35 @@ class Flows:
             entry.idle_timeout,
             entry.hard_timeout,
             flags,
-            member.translations.translated_or_drop(entry.actions),
+            self.translated_or_drop(entry.actions, member) if actions is None else actions,
         )
 
     def copy_again(self, entry: FlowEntry, member: Member) -> Copy:
         """The copy of a flow for a switch that gets it later, with the rest of its hard timeout."""
-        self.keys_for(entry.actions, (member,))
         copy = self.copy(entry, member)
         if not entry.hard_timeout:
             return copy
         left = entry.hard_end - time.monotonic()
         return copy._replace(hard_timeout=max(1, math.ceil(left)))
 
-    def keys_for(self, actions: Actions, members: Iterable[Member]) -> None:
+    def allocate_keys(self, actions: Actions, members: Iterable[Member]) -> None:
         """Allocate the tunnel keys that these actions need on packets entering these switches."""
         if actions.queues:
             self._topology.queue_keys.give_out(actions, members)
+
+    def translated(self, actions: Actions, member: Member) -> bytes:
+        """
+        The actions as a switch has to do them on a packet that enters there, keys allocated.
+
+        Raises OpenFlowError (OFPBAC_TOO_MANY) if no message to the switch has room for them.
+        """
+        self.allocate_keys(actions, (member,))
+        return member.translations.translated(actions)
+
+    def translated_or_drop(self, actions: Actions, member: Member) -> bytes:
+        """The same, but empty (drop) for actions that no message has room for any more."""
+        self.allocate_keys(actions, (member,))
+        return member.translations.translated_or_drop(actions)
 
     def send_actions(self, entry: FlowEntry, xid: int, kind: bytes) -> None:
         """
@@ -185,7 +203,7 @@ class Flows:
         cookie = self.cookies.cookie(entry)
         packed: dict[bytes, bytes] = {}
         for member in self.holders(entry):
-            actions = member.translations.translated_or_drop(entry.actions)
+            actions = self.translated_or_drop(entry.actions, member)
             data = packed.get(actions)
             if data is None:
                 data = packed[actions] = flowmods.modify_flow(xid, table, cookie, actions, kind)
@@ -215,13 +233,12 @@ class Flows:
         """Send a switch the present translation of a flow's actions, if the flow still exists."""
         if entry in self.table:
             table, _ = table_and_priority(entry.priority)
-            self.keys_for(entry.actions, (member,))
             member.session.send(
                 flowmods.modify_flow(
                     new_xid(),
                     table,
                     self.cookies.cookie(entry),
-                    member.translations.translated_or_drop(entry.actions),
+                    self.translated_or_drop(entry.actions, member),
                     packet_kind(entry.match, entry.actions),
                 )
             )

@@ -32,7 +32,7 @@ class FlowEntry:
     reinstalled_on: indexes of the switches that were sent their copy again; such a copy counts as
         unused until it has counted a packet
     last_gap_hit: when the aggregator last forwarded a packet for this flow because a copy was
-        missing (see Expiry.forward_in_gap; seconds, monotonic); 0.0 for never
+        missing (see Expiry.hit_in_gap; seconds, monotonic); 0.0 for never
     """
 
     __slots__ = (

@@ -20,6 +20,7 @@ from edge.openflow.text import actions_text
 from edge.south.member import Member
 from edge.south.rules import SERVICE, TABLE_LOWEST, TABLE_OPENFLOW, TABLE_REMOTE
 from edge.south.translate import translate
+from edge.south.xids import new_xid
 from edge.switch.counts import Counts
 from edge.switch.events import BigSwitchEvents, Requester
 from edge.switch.flows import Flows
@@ -105,12 +106,12 @@ class Packets:
             member = self._some_member(actions)
         if member is None:
             return True
-        self._flows.keys_for(actions, (member,))
         local = self._inports.to_packet(member, in_port)
         matched = self._inports.to_match(member, in_port)
         if matched == local:
-            translated = member.translations.translated(actions)
+            translated = self._flows.translated(actions, member)
         else:
+            self._flows.allocate_keys(actions, (member,))
             table = act.resubmit(TABLE_OPENFLOW, matched)
             translated = translate(actions, member.translations.ingress._replace(table=table))
         if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
@@ -203,8 +204,13 @@ class Packets:
         reason = of.OFPR_NO_MATCH if missed else packet.reason
         taker = None if missed else self._flows.cookies.entry(packet.cookie)
         # Any other packet was sent to the controller by a packet-out, or by a flow that is gone.
-        if (missed or taker) and self._expiry.forward_in_gap(member, packet, in_port, taker):
-            return
+        if missed or taker:
+            flow = self._expiry.hit_in_gap(packet, in_port, taker)
+            if flow is not None:
+                translated = self._flows.translated_or_drop(flow.actions, member)
+                sent = messages.packet_out(new_xid(), packet.in_port, translated, packet.data)
+                member.session.send(sent)
+                return
         self._counts.packet_ins += 1
         self._events.packet_in(
             messages.pack_packet_in(packet.total_len, in_port, reason, packet.data)

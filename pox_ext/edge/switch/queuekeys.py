@@ -24,19 +24,20 @@ class QueueKeys:
 
     members: all switches, by their index
     locate: aggregator port -> (index, port) or None
-    rules_sent: is called when service rules for queues have been sent.  A packet-out that needs
-        such a rule has to wait until the switch has it (see `confirmed`).
+    changed: is called when keys have been allocated or freed.  Remembered translations of
+        packet-outs are wrong then; a packet-out that needs a new key has to wait until the switch
+        has the service rule for it (see `confirmed`)
     """
 
     def __init__(
         self,
         members: Mapping[int, Member],
         locate: Callable[[int], Optional[tuple[int, int]]],
-        rules_sent: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         self._members = members
         self._locate = locate
-        self._rules_sent = rules_sent
+        self._changed = changed
         self._keys: dict[tuple[int, int, int], int] = {}
         self._given_out: dict[int, int] = {}  # switch index -> number of keys
         # The number of service rules sent for queues, and how many of them barriers have confirmed.
@@ -72,7 +73,7 @@ class QueueKeys:
                 if owner is not None:
                     owner.use_queue_key(local, queue, key)
         if self._sent > sent:
-            self._rules_sent()
+            self._changed()
 
     def tell(self, member: Member) -> None:
         """Give a new switch the service rules for the keys of its queues."""
@@ -98,24 +99,22 @@ class QueueKeys:
 
     # --- the end of keys ------------------------------------------------------------------------
 
-    def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> bool:
+    def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> None:
         """
         Free all keys if there are no flows, and no packet is on its way through a tunnel.
 
         Translations that use the keys are forgotten, too: a key may stand for another queue later.
 
         packet_outs: how many packet-outs controllers have sent so far
-
-        Returns True if keys were freed.
         """
         if has_flows or packet_outs != self._packet_outs_before:
             self._unused_since, self._packet_outs_before = now, packet_outs
-            return False
+            return
         if not self._keys or now - self._unused_since < _ON_ITS_WAY:
-            return False
+            return
         self._keys.clear()
         self._given_out.clear()
         for member in self._members.values():
             member.translations.forget()
             member.forget_queue_keys()
-        return True
+        self._changed()

@@ -157,7 +157,8 @@ class Refusals:
         for other in reversed(list(self._changes.values())):
             if other is change:
                 return
-            yield other
+            if other.refusers is None:  # else it has been reverted already
+                yield other
 
     def confirm(self) -> None:
         """Send barriers, and forget the changes that they confirm; once at a time."""

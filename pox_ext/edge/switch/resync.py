@@ -35,6 +35,7 @@ class Resync:
         self._flows = flows
         self._reinstall = reinstall
         self._done = done
+        self._under_way: dict[Member, Difference] = {}
 
     def begin(self, member: Member, dump: list[FlowStats]) -> None:
         """A switch has sent the flow entries of all its tables (dump): bring it up to date."""
@@ -58,8 +59,7 @@ class Resync:
 
     def _wanted(self, entry: FlowEntry, member: Member) -> Wanted:
         flows = self._flows
-        flows.keys_for(entry.actions, (member,))
-        actions = member.translations.translated_or_drop(entry.actions)
+        actions = flows.translated_or_drop(entry.actions, member)
         return Wanted(entry, flows.cookies.cookie(entry), actions)
 
     def _make_right(self, member: Member, todo: Difference) -> Iterator[None]:
@@ -69,15 +69,20 @@ class Resync:
         Changes that controllers make meanwhile are sent at once.  If the switch still lacks the
         flow, the change has no effect there: the switch is sent the flow later, already changed.
         """
-        connection = member.session.connection
+        self._under_way[member] = todo
         for number, _ in enumerate(self._corrections(member, todo), 1):
             if number % FLOWS_PER_SLICE == 0:
                 yield
-                if member.session.connection is not connection:
+                if self._under_way.get(member) is not todo:
                     return
-        self._flows.note_complete(member)
+        self.stop(member)
         member.synced()
         self._done(member)
+
+    def stop(self, member: Member) -> None:
+        """The switch has been sent all that it lacked, or it is lost."""
+        self._under_way.pop(member, None)
+        self._flows.note_complete(member)
 
     def _corrections(self, member: Member, todo: Difference) -> Iterator[None]:
         for entry in todo.missing:

@@ -25,7 +25,7 @@ class Topology:
 
     numbers: how ports are numbered
     retranslated: is called once for all changes of a turn, with what has stayed the same
-    queue_rules_sent: see QueueKeys
+    queue_keys_changed: see QueueKeys
 
     members: the switches by their index
     queue_keys: the tunnel keys that stand for queues of their ports
@@ -35,12 +35,12 @@ class Topology:
         self,
         numbers: PortNumbers,
         retranslated: Callable[[Unchanged], None],
-        queue_rules_sent: Callable[[], None],
+        queue_keys_changed: Callable[[], None],
     ) -> None:
         self.numbers = numbers
         self.members: dict[int, Member] = {}
         self._retranslated = retranslated
-        self.queue_keys = QueueKeys(self.members, numbers.locate, queue_rules_sent)
+        self.queue_keys = QueueKeys(self.members, numbers.locate, queue_keys_changed)
         self._due = False
         self.fragments: int = of.OFPC_FRAG_NORMAL
         # True once there has been a flow of priority 0.  It is never reset, so that the table-miss
@@ -56,6 +56,7 @@ class Topology:
         if self._has_lowest:
             member.use_lowest()
         member.set_fragments(self.fragments)
+        member.use(self.ingress_of(member))
 
     def use_lowest(self) -> None:
         """Have a table for flows of priority 0 on all switches from now on: there is one."""
