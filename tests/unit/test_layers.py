@@ -118,6 +118,18 @@ def test_messages_leave_where_connections_are():
     assert senders <= SENDERS
 
 
+def test_only_a_switch_s_session_and_arrivals_know_its_connection():
+    """Whoever else has something for a switch gives it to Session.send."""
+    users = {
+        module
+        for module in FILES
+        if module.startswith(("edge.switch", "edge.south"))
+        for node in ast.walk(parsed(module))
+        if isinstance(node, ast.Attribute) and node.attr == "connection"
+    }
+    assert users == {"edge.south.session", "edge.switch.arrivals"}
+
+
 def test_the_state_machine_of_a_switch_is_told_the_time_and_does_no_io():
     """Liveness uses constants and states of its module, and math. All else it gets as arguments."""
     (liveness,) = (
