@@ -128,7 +128,8 @@ class FaultBed(BigSwitch):
         self.relays: dict[int, Relay] = {}
         self._relayed = relays
         inside = ["lab.inside"] if dead is None else ["lab.inside", f"--dead={dead}"]
-        super().__init__(switches, options=[*options, *inside], **more)
+        # Tracing for the coverage makes it several times slower; here it is asked how long things take.
+        super().__init__(switches, options=[*options, *inside], measured=False, **more)
 
     def stop(self) -> None:
         for relay in self.relays.values():
