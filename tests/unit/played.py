@@ -53,11 +53,15 @@ class Switch:
     def send(self, data):
         self.waiting.extend(split(data))
 
-    def work(self):
-        """Do everything that was sent."""
+    def work(self, only=None):
+        """Do everything that was sent; with `only`, only what is of this type."""
+        later = deque()
         while self.waiting:
             raw = self.waiting.popleft()
             message = of.unpack(raw)
+            if only not in (None, message.type):
+                later.append(raw)
+                continue
             if message.type == Type.FEATURES_REQUEST:
                 ports = b"".join(port.pack() for port in self.ports)
                 self._answer(
@@ -75,6 +79,7 @@ class Switch:
             else:
                 self.did.append(message.type)
                 self._do(message)
+        self.waiting = later
 
     def _do(self, message):
         if message.type == Type.FLOW_MOD:

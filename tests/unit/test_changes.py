@@ -4,6 +4,7 @@ The big switch is real. Its two switches are played: they refuse what the test s
 """
 
 import struct
+import time
 from collections import deque
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from lab.openflow10 import Command, Type
 
 from edge import poxfixes
 from edge.north import connections
+from edge.south.session import State
 from edge.switch import topology
 
 from .fakes import phy_port
@@ -204,6 +206,32 @@ def test_a_modify_is_undone_to_a_queue_of_another_switch_that_was_away_before(be
     assert list(second.flows.values()) == [of.enqueue(1, 5)]
 
 
+def nothing_is_left(bed):
+    """No switch has a flow that the big switch does not know."""
+    known = {bed.big.flows.cookies.cookie(entry) for entry in bed.big.flows.table}
+    return all(set(switch.flows) <= known for switch in bed.switches)
+
+
+def test_what_a_refused_add_was_to_replace_goes_if_the_flow_is_deleted_meanwhile(bed):
+    bed.send(of.flow_mod(MATCH, of.output(1)))
+    settle(bed)
+    refuse(bed.switches[0], 0, kind=Type.FLOW_MOD)
+    bed.send(of.flow_mod(MATCH, of.output(2)), of.flow_mod(MATCH, command=Command.DELETE_STRICT))
+    settle(bed)
+    assert len(bed.big.flows.table) == 0 and nothing_is_left(bed)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_adds_in_one_place_that_different_switches_refuse_leave_nothing(bed, first):
+    one, other = bed.switches
+    refuse(one, 0, kind=Type.FLOW_MOD)
+    refuse(other, 1, kind=Type.FLOW_MOD)
+    bed.send(of.flow_mod(MATCH, of.output(1)), of.flow_mod(MATCH, of.output(2)))
+    bed.switches[first].work()
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    assert len(bed.big.flows.table) == 0 and nothing_is_left(bed)
+
+
 # ---- PORT_MOD ----
 
 
@@ -257,7 +285,94 @@ def test_of_two_refused_port_mods_neither_stays(bed):
     assert sent_again(bed) == []
 
 
+def port_status(reason, port):
+    return of.message(Type.PORT_STATUS, bytes([reason]) + bytes(7) + port.pack())
+
+
+def test_a_refused_port_mod_takes_nothing_back_on_a_port_that_has_got_the_number_since(bed):
+    bed.send(port_mod(0x10, 0x10))
+    settle(bed)
+    one = bed.switches[0]
+    refuse(one, 0, kind=Type.PORT_MOD)
+    bed.send(port_mod(0, 0x10))
+    # Meanwhile another port is there.
+    other = phy_port(1, "s1-eth9")
+    for reason, port in ((of.PortReason.DELETE, one.ports[0]), (of.PortReason.ADD, other)):
+        one.intercept(Type.PORT_STATUS, port_status(reason, port))
+    assert Type.ERROR in settle(bed)
+    assert config(bed) == 0
+    one.ports[0] = other
+    assert sent_again(bed) == []
+
+
+def test_a_port_that_has_got_the_number_while_its_switch_was_away_does_not_get_the_bits(bed):
+    bed.send(port_mod(0x10, 0x10))
+    settle(bed)
+    bed.big.disconnected(bed.switches[0])
+    bed.switches[0] = Switch(1)
+    bed.switches[0].ports[0] = phy_port(1, "s1-eth9")
+    bed.connect(1, bed.switches[0])
+    bed.settle()
+    assert config(bed) == 0
+    assert sent_again(bed) == []
+
+
+def test_a_port_mod_of_a_port_that_the_switch_has_told_to_be_gone_is_refused(bed):
+    """The switch has come back, and has not told its flows yet: controllers still see the port."""
+    bed.big.disconnected(bed.switches[0])
+    one = bed.switches[0] = Switch(1)
+    del one.ports[0]
+    bed.big.connected(1, one)
+    one.work(only=Type.FEATURES_REQUEST)
+    bed.told()
+    bed.send(port_mod(0x10, 0x10))
+    assert bed.told() == [Type.ERROR]
+
+
 # ---- switches that are lost or refused ----
+
+
+def packet_in(frame, cookie=0, table=2, in_port=1):
+    """An NXT_PACKET_IN of a table-miss."""
+    match = struct.pack("!LH", 0x00000002, in_port)
+    body = struct.pack("!LHBBQH6x", 0xFFFFFFFF, len(frame), 0, table, cookie, len(match))
+    body += match + bytes(-len(match) % 8) + bytes(2) + frame
+    return of.message(Type.VENDOR, struct.pack("!LL", of.NX_VENDOR, 17) + body)
+
+
+def test_a_packet_of_a_switch_that_has_not_told_its_flows_yet_goes_the_way_of_its_flow(bed):
+    """The copy has expired there while the switch was away, and the flow is in use elsewhere."""
+    bed.send(of.flow_mod(of.match(), of.output(2), idle_timeout=1))
+    settle(bed)
+    (entry,) = bed.big.flows.table
+    entry.created -= 5
+    bed.big.disconnected(bed.switches[0])
+    bed.end_turns()
+    one = bed.switches[0] = Switch(1)
+    bed.big.connected(1, one)
+    assert bed.big.topology.members[1].state is State.CONNECTING
+    one.waiting.clear()
+    one.intercept(Type.VENDOR, packet_in(bytes(60)))
+    (sent,) = one.waiting
+    assert sent[1] == Type.PACKET_OUT and entry.packets == 1
+
+
+def test_a_switch_that_falls_silent_while_another_connection_of_it_waits_goes_on_with_that(
+    bed, monkeypatch
+):
+    monkeypatch.setattr(poxfixes, "after", lambda *_: None)
+    closed = []
+    member, old = bed.big.topology.members[1], bed.switches[0]
+    old.disconnect = closed.append
+    new = Switch(1)
+    bed.big.connected(1, new)  # the old one is asked whether it still answers
+    member.watch(time.monotonic() + 100, 5.0)
+    assert member.session.connection is new and closed == ["taken over by a new connection"]
+    bed.switches[0] = new
+    bed.settle()
+    bed.big.disconnected(old)
+    assert member.state is State.UP and member.ready
+    assert bed.big.portlist.ports[1].state == 0
 
 
 def test_what_a_switch_lacked_is_forgotten_when_it_is_lost_while_it_is_brought_up_to_date(bed):

@@ -18,6 +18,9 @@ class Bed:
 
     def __init__(self):
         self.members = {index: Member(Events(), index, index, 16) for index in (1, 2)}
+        for member in self.members.values():
+            member.liveness.connected()
+            member.liveness.flows_read()
         self.changes = 0
         self.keys = QueueKeys(self.members, PortNumbers().locate, self._changed)
 
@@ -96,3 +99,15 @@ def test_keys_are_taken_back_a_second_after_the_last_flow_and_packet_out(bed):
     assert bed.changes == 2, "told of that, too"
     bed.keys.take_back_unused(110.0, False, 1)
     assert len(forgotten) == 2 and bed.changes == 2
+
+
+def test_the_keys_of_a_switch_that_is_away_are_not_given_to_other_queues(bed):
+    """It may still have its rules, and forward by them."""
+    bed.give_out((2, 7), (18, 7))
+    bed.members[2].liveness.lost(99.0)
+    for now in (100.0, 101.5):
+        bed.keys.take_back_unused(now, now < 101, 0)
+    assert bed.keys.by_queue == {(2, 2, 7): 0x100}
+    assert not bed.has(1) and bed.has(2) == {(2, 7): 0x100}
+    bed.give_out((2, 9), (18, 8))
+    assert bed.keys.by_queue == {(2, 2, 7): 0x100, (1, 2, 9): 0x100, (2, 2, 8): 0x101}

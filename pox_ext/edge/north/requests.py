@@ -368,7 +368,8 @@ class Requests(Statistics):
     def _rx_port_mod(self, message: bytes, connection: ControllerConnection) -> None:
         number, hw_addr, config, mask, advertise = messages.parse_port_mod(message)
         where = self.big.port(number)
-        if where is None:
+        # A switch that has come back may have told already that a port is gone.
+        if where is None or where[1] not in where[0].ports.all:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_PORT)
         if hw_addr != self.big.portlist.ports[number].hw_addr:
             raise OpenFlowError(of.OFPET_PORT_MOD_FAILED, of.OFPPMFC_BAD_HW_ADDR)

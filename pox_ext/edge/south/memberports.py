@@ -71,7 +71,7 @@ class MemberPorts:
 
     def read(self, ports: Iterable[PhyPort]) -> list[bytes]:
         """The switch has connected and sent its ports.  Returns the messages to send it."""
-        self.all = {}
+        before, self.all = self.all, {}
         wanted: list[bytes] = []
         for port in ports:
             if port.port_no < of.OFPP_MAX:
@@ -80,9 +80,11 @@ class MemberPorts:
                 wanted.append(_no_flood(port))  # OFPP_LOCAL, which is not a port of the big switch
         self._decide()
         wanted += self._hold_back_floods()
-        for number, bits in self._set_bits.items():
-            if number in self.all:
+        for number, bits in list(self._set_bits.items()):
+            if _is_same(before.get(number), self.all.get(number)):
                 wanted.append(self._port_mod(new_xid(), number, bits))
+            else:
+                del self._set_bits[number]  # they were set on another port
         return wanted
 
     def changed(self, reason: int, port: PhyPort) -> list[bytes]:
@@ -123,7 +125,7 @@ class MemberPorts:
         set_before: the bits that controllers had set on it then
         """
         port = self.all.get(before.port_no)
-        if port is None or (port.name, port.hw_addr) != (before.name, before.hw_addr):
+        if port is None or not _is_same(before, port):
             return
         now, restored = self.bits_set(port.port_no), set_before.only(mask)
         bits = Bits(now.config & ~mask | restored.config, now.mask & ~mask | restored.mask)
@@ -187,3 +189,10 @@ class MemberPorts:
 def _no_flood(port: PhyPort) -> bytes:
     bit = of.OFPPC_NO_FLOOD
     return messages.port_mod(new_xid(), port.port_no, port.hw_addr, bit, bit)
+
+
+def _is_same(one: Optional[PhyPort], other: Optional[PhyPort]) -> bool:
+    """True if these are the same port: a number may have got another device."""
+    if one is None or other is None:
+        return False
+    return (one.name, one.hw_addr) == (other.name, other.hw_addr)

@@ -59,6 +59,8 @@ class Add(Change):
         self._refusals = refusals
         self._entry = entry
         self._replaced: Optional[tuple[FlowEntry, int]] = None  # with its cookie
+        # Cookies of flows that are gone, whose copies may be on switches that refuse this ADD.
+        self._leftovers: tuple[int, ...] = ()
 
     def entries(self) -> Collection[FlowEntry]:
         return (self._entry,)
@@ -91,8 +93,11 @@ class Add(Change):
         self._holders: list[Member] = []
         if entry not in flows.table:
             for change in later:
-                if isinstance(change, Add):
-                    change.rebase(entry, self._replaced)
+                if isinstance(change, Add) and change.rebase(entry, self):
+                    return
+            # Deleted meanwhile: what it had replaced is still on the switches that refuse it.
+            if self._replaced is not None:
+                self._leftovers += (self._replaced[1],)
             return
         self._holders = flows.holders(entry)
         self._delete = flows.delete_copy(entry)
@@ -101,13 +106,20 @@ class Add(Change):
         if self._replaced is not None:
             flows.put_again(*self._replaced)
 
-    def rebase(self, refused: FlowEntry, replaced: Optional[tuple[FlowEntry, int]]) -> None:
+    def rebase(self, entry: FlowEntry, refused: "Add") -> bool:
         """
-        A flow has been refused.  If it is the one that this ADD has replaced, this ADD has replaced
-        the flow that the refused one had replaced.
+        An earlier ADD of this entry was refused.
+
+        If this ADD has replaced that entry, it has replaced what the refused one had replaced.
+        Switches that refuse this ADD too may have a copy of that entry, which has to go.
+
+        Returns True if this ADD has replaced the entry.
         """
-        if self._replaced is not None and self._replaced[0] is refused:
-            self._replaced = replaced
+        if self._replaced is None or self._replaced[0] is not entry:
+            return False
+        self._leftovers += (*refused._leftovers, self._replaced[1])
+        self._replaced = refused._replaced
+        return True
 
     def finish(self, refusers: set[Member]) -> None:
         for member in self._holders:
@@ -117,6 +129,10 @@ class Add(Change):
                 Reinstall(self._flows, self._refusals, self._replaced[0], member).start()
             else:
                 member.session.send(self._delete)
+        for cookie in self._leftovers:
+            if not self._flows.is_live(cookie):
+                for member in refusers:
+                    member.session.send(self._flows.delete_cookie(cookie, self._entry.priority))
 
 
 class Modify(Change):

@@ -211,8 +211,12 @@ class Flows:
 
     def delete_copy(self, entry: FlowEntry) -> bytes:
         """The flow-mod that deletes a copy of a flow from its switch."""
-        table, _ = table_and_priority(entry.priority)
-        return flowmods.delete_flow(new_xid(), table, self.cookies.cookie(entry))
+        return self.delete_cookie(self.cookies.cookie(entry), entry.priority)
+
+    def delete_cookie(self, cookie: int, priority: int) -> bytes:
+        """The flow-mod that deletes the copy with this cookie, of a flow of this priority."""
+        table, _ = table_and_priority(priority)
+        return flowmods.delete_flow(new_xid(), table, cookie)
 
     def renew(self, unchanged: Unchanged) -> Iterator[None]:
         """

@@ -101,7 +101,7 @@ class QueueKeys:
 
     def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> None:
         """
-        Free all keys if there are no flows, and no packet is on its way through a tunnel.
+        Free the keys if there are no flows, and no packet is on its way through a tunnel.
 
         Translations that use the keys are forgotten, too: a key may stand for another queue later.
 
@@ -112,9 +112,17 @@ class QueueKeys:
             return
         if not self._keys or now - self._unused_since < _ON_ITS_WAY:
             return
-        self._keys.clear()
-        self._given_out.clear()
-        for member in self._members.values():
+        # A switch that is away may still have its rules, and forward by them: its keys stay what
+        # they are.
+        away = {index for index, member in self._members.items() if not member.liveness.ready}
+        kept = {where: key for where, key in self._keys.items() if where[0] in away}
+        if len(kept) == len(self._keys):
+            return
+        for where in self._keys.keys() - kept.keys():
+            del self._keys[where]
+            self._given_out.pop(where[0], None)
+        for index, member in self._members.items():
             member.translations.forget()
-            member.forget_queue_keys()
+            if index not in away:
+                member.forget_queue_keys()
         self._changed()
