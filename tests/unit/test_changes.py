@@ -232,6 +232,19 @@ def test_two_adds_in_one_place_that_different_switches_refuse_leave_nothing(bed,
     assert len(bed.big.flows.table) == 0 and nothing_is_left(bed)
 
 
+def test_of_three_adds_in_one_place_the_first_is_back_on_all_if_two_are_refused(bed):
+    """One switch refuses the last, and only then the other switch the one before it."""
+    one, other = bed.switches
+    refuse(one, 2, kind=Type.FLOW_MOD)
+    refuse(other, 1, kind=Type.FLOW_MOD)
+    bed.send(*(of.flow_mod(MATCH, of.output(port)) for port in (1, 2, 17)))
+    bed.big.refusals.confirm()
+    one.work()
+    other.work()
+    assert settle(bed) == [Type.ERROR, Type.ERROR, Type.BARRIER_REPLY]
+    assert outputs(bed) == [[1], [1], []]
+
+
 # ---- PORT_MOD ----
 
 

@@ -91,6 +91,7 @@ class Add(Change):
     def revert(self, later: Iterator[Change]) -> None:
         flows, entry = self._flows, self._entry
         self._holders: list[Member] = []
+        self._cookie = 0
         if entry not in flows.table:
             for change in later:
                 if isinstance(change, Add) and change.rebase(entry, self):
@@ -100,7 +101,7 @@ class Add(Change):
                 self._leftovers += (self._replaced[1],)
             return
         self._holders = flows.holders(entry)
-        self._delete = flows.delete_copy(entry)
+        self._cookie = flows.cookies.cookie(entry)
         flows.take_out(entry)
         flows.release(entry)
         if self._replaced is not None:
@@ -122,17 +123,21 @@ class Add(Change):
         return True
 
     def finish(self, refusers: set[Member]) -> None:
+        flows, entry = self._flows, self._entry
+        # The flow that is in its place now.  A later one has been sent to the switches after it.
+        place = flows.table.find(entry.match, entry.priority)
+        is_older = place is not None and flows.cookies.cookie(place) < self._cookie
         for member in self._holders:
             if member in refusers:
                 continue
-            if self._replaced is not None and self._replaced[0] in self._flows.table:
-                Reinstall(self._flows, self._refusals, self._replaced[0], member).start()
+            if place is not None and is_older:
+                Reinstall(flows, self._refusals, place, member).start()
             else:
-                member.session.send(self._delete)
+                member.session.send(flows.delete_cookie(self._cookie, entry.priority))
         for cookie in self._leftovers:
-            if not self._flows.is_live(cookie):
+            if not flows.is_live(cookie):
                 for member in refusers:
-                    member.session.send(self._flows.delete_cookie(cookie, self._entry.priority))
+                    member.session.send(flows.delete_cookie(cookie, entry.priority))
 
 
 class Modify(Change):
