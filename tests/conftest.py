@@ -83,11 +83,25 @@ class Shared:
 
 @pytest.fixture(scope="session")
 def _shared_big_switch(root):
-    # Not traced for the coverage: that makes it several times slower, and the differential suite
-    # compares its times with a plain bridge's.
+    shared = Shared(BigSwitch)
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture(scope="session")
+def _shared_quick_big_switch(root):
     shared = Shared(lambda: BigSwitch(measured=False))
     yield shared
     shared.stop()
+
+
+@pytest.fixture
+def quick_big_switch(_shared_quick_big_switch):
+    """The same as big_switch, for tests that compare times with a plain bridge's.
+
+    It is not traced for the coverage, which would make it some four times slower.
+    """
+    return _shared_quick_big_switch.as_new()
 
 
 @pytest.fixture

@@ -23,6 +23,12 @@ IDLE, HARD, DELETE = (
 )
 
 
+@pytest.fixture
+def big_switch(quick_big_switch):
+    """Durations are compared here."""
+    return quick_big_switch
+
+
 class Clock:
     """Seconds since the clock was made."""
 

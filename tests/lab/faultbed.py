@@ -128,8 +128,7 @@ class FaultBed(BigSwitch):
         self.relays: dict[int, Relay] = {}
         self._relayed = relays
         inside = ["lab.inside"] if dead is None else ["lab.inside", f"--dead={dead}"]
-        # Tracing for the coverage would make it several times slower; tests of faults take times.
-        super().__init__(switches, options=[*options, *inside], measured=False, **more)
+        super().__init__(switches, options=[*options, *inside], **more)
 
     def stop(self) -> None:
         for relay in self.relays.values():

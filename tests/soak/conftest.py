@@ -7,6 +7,6 @@ from lab.faultbed import FaultBed
 @pytest.fixture
 def bed(root):
     options = ["--switch_timeout=2", "log.level", "--edge.expiry=DEBUG"]
-    bed = FaultBed(3, relays=[2, 3], level="INFO", options=options)
+    bed = FaultBed(3, relays=[2, 3], level="INFO", options=options, measured=False)
     yield bed
     bed.stop()
