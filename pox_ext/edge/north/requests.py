@@ -403,7 +403,7 @@ class Requests(Statistics):
                 done()
                 return True
 
-            member.session.request(
+            member.request(
                 lambda xid: messages.queue_get_config_request(xid, port),
                 answer,
                 done,

@@ -52,7 +52,9 @@ class Add(Change):
         requester: Requester,
         message: bytes,
     ) -> None:
-        super().__init__(requester, message, entry.actions.refusable)
+        self.requester = requester
+        self.message = message
+        self.refusable = entry.actions.refusable
         self._flows = flows
         self._refusals = refusals
         self._entry = entry
@@ -168,7 +170,9 @@ class Modify(Change):
         requester: Requester,
         message: bytes,
     ) -> None:
-        super().__init__(requester, message, actions.refusable)
+        self.requester = requester
+        self.message = message
+        self.refusable = actions.refusable
         self._flows = flows
         self._refusals = refusals
         self._before: dict[FlowEntry, ModifiedState] = {each: each.state() for each in entries}
