@@ -132,6 +132,9 @@ class Wires:
         round of its main loop ovs-vswitchd forwards up to 32 frames of each queue, and answers its
         control socket.  So after two answers it has forwarded all frames.  All this is done twice,
         because a frame may cross two switches.
+
+        This holds for up to BURST frames in a receive queue.  `send` sees to it for the frames that
+        it sends; who sends packet-outs has to see to it too.
         """
         self._unsettled = 0
         for _ in range(2):
