@@ -30,11 +30,12 @@ def clock(monkeypatch):
 
 
 class Switch:
-    """A Member as Expiry sees it."""
+    """A Member, and its Session, as Expiry sees them."""
 
     def __init__(self, index):
         self.index = index
         self.liveness = SimpleNamespace(ready=True, lost_at=-1e9, compared_at=-1e9, stalled_at=-1e9)
+        self.session = self
         self.asked = []
 
     def request(self, build, answer, lost):

@@ -438,7 +438,7 @@ def test_a_switch_is_settled_when_a_barrier_has_shown_that_it_has_done_all():
     member.session.barrier(lambda: None)
     switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
     assert member.session.settled
-    member.request(messages.echo_request, lambda kind, message: True, lambda: None)
+    member.session.request(messages.echo_request, lambda kind, message: True, lambda: None)
     assert member.session.settled, "a request changes nothing"
     member.session.barrier(lambda: None)
     member.session.send(messages.set_config(1, 0, 0))
@@ -495,7 +495,7 @@ def test_a_reply_of_several_parts_is_answered_by_the_last():
         return not message[11] & 1
 
     lost = []
-    switch.member.request(stats.dump_flows, part, lambda: lost.append(True))
+    switch.member.session.request(stats.dump_flows, part, lambda: lost.append(True))
     (request,) = switch.connection.take()
     for flags in (1, 1, 0, 0):
         body = struct.pack("!HHII4x", 0xFFFF, flags, of.NX_VENDOR, 0)

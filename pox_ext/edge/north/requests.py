@@ -403,7 +403,7 @@ class Requests(Statistics):
                 done()
                 return True
 
-            member.request(
+            member.session.request(
                 lambda xid: messages.queue_get_config_request(xid, port),
                 answer,
                 done,

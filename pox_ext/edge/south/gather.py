@@ -74,7 +74,7 @@ def ask(
                 lost(member)
             gather.answered(number)
 
-        member.request(build, answer, unanswered)
+        member.session.request(build, answer, unanswered)
 
     def send_all() -> Iterator[None]:
         for sent, (number, (member, build)) in enumerate(numbered, 1):

@@ -6,7 +6,7 @@ the big switch nor the controllers.
 """
 
 import logging
-from typing import Callable, Optional
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -269,14 +269,3 @@ class Member:
         """The switch has removed a service rule of this priority."""
         if not priority and self.ready:
             self.session.disconnect("somebody else has deleted its flows; it is set up again")
-
-    # --- requests ------------------------------------------------------------------------------
-
-    def request(
-        self,
-        build: Callable[[int], bytes],
-        answer: Callable[[int, bytes], bool],
-        lost: Callable[[], None],
-    ) -> None:
-        """Send a request (see Session.request)."""
-        self.session.request(build, answer, lost)

@@ -106,7 +106,7 @@ class Arrivals:
             decide(True)
             return True
 
-        member.request(messages.echo_request, answered, lambda: decide(False))
+        member.session.request(messages.echo_request, answered, lambda: decide(False))
         poxfixes.after(_CHALLENGE, lambda: decide(False), "edge.aggregator challenge")
 
 

@@ -52,9 +52,7 @@ class Add(Change):
         requester: Requester,
         message: bytes,
     ) -> None:
-        self.requester = requester
-        self.message = message
-        self.refusable = entry.actions.refusable
+        super().__init__(requester, message, entry.actions.refusable)
         self._flows = flows
         self._refusals = refusals
         self._entry = entry
@@ -170,9 +168,7 @@ class Modify(Change):
         requester: Requester,
         message: bytes,
     ) -> None:
-        self.requester = requester
-        self.message = message
-        self.refusable = actions.refusable
+        super().__init__(requester, message, actions.refusable)
         self._flows = flows
         self._refusals = refusals
         self._before: dict[FlowEntry, ModifiedState] = {each: each.state() for each in entries}
