@@ -159,9 +159,10 @@ class FarController:
 
 def test_moves_and_is_cut_off(make_bed, measured):
     """First the controller's address moves to another machine. Then the cable to that machine is
-    cut, and echo requests find out.
+    cut, and echo requests find out. A client of --listen that says nothing in that time is left
+    alone.
     """
-    options = ["--address=" + CONTROLLER_ADDRESS, "--port=6653"]
+    options = ["--address=" + CONTROLLER_ADDRESS, "--port=6653", f"--listen={LISTEN}"]
     bed = make_bed(flows=False, ready=False, options=options)
     first = FarController(bed, "first", 6653)
     second = None
@@ -169,6 +170,8 @@ def test_moves_and_is_cut_off(make_bed, measured):
         bed.controller = first.controller
         bed.wait_until_ready()
         bed.install_flows()
+        client = Connection.open(bed.network.outer, LISTEN)
+        client.answer_echo = False
         with Stream(bed.network, 1, [17]) as stream:
             stream.wait_for_frames()
             first.cut()
@@ -191,6 +194,8 @@ def test_moves_and_is_cut_off(make_bed, measured):
             assert len(second.controller.flow_stats()) == 21
             stream.wait_for_frames()
         stream.expect_no_loss()
+        assert client.take() == [] and not client.closed
+        client.close()
     finally:
         first.stop()
         if second is not None:

@@ -91,10 +91,10 @@ def connect(sock, handle, name="controller", **options):
 class Line:
     """A ControllerConnection, and the controller's end of it."""
 
-    def __init__(self, handle=None, greet=True):
+    def __init__(self, handle=None, greet=True, **options):
         self.handled = []
         self.sock = Socket()
-        self.connection = connect(self.sock, handle or self.keep)
+        self.connection = connect(self.sock, handle or self.keep, **options)
         assert self.answers() == [of.unpack(HELLO)], "a switch greets unasked"
         if greet:
             self.send(HELLO)
@@ -366,6 +366,25 @@ def test_who_is_not_read_for_long_is_not_silent(monkeypatch):
     now += 4
     next(waits)
     assert [message.type for message in line.answers()] == [of.Type.ECHO_REQUEST]
+
+
+@pytest.mark.parametrize(
+    "service, asked, closed", [(False, 5, 10), (True, 60, 120)], ids=["controller", "client"]
+)
+def test_who_is_silent_is_asked_and_given_up(monkeypatch, service, asked, closed):
+    """A bridge asks its controller after 5 s, and a client of its management socket after 60 s, so
+    that an `ovs-ofctl monitor` may stand still for a minute.
+    """
+    now = 1000
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now)
+    monkeypatch.setattr(connections, "core", SimpleNamespace(running=True))
+    line = Line(service=service)
+    told = {}
+    for _ in connections.serve(line.connection):
+        for message in line.answers():
+            told[message.type] = now - 1000
+        now += 1
+    assert told == {of.Type.ECHO_REQUEST: asked + 1} and now - 1000 == closed + 1
 
 
 def test_what_has_come_is_done_though_the_controller_has_gone():

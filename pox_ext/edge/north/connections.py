@@ -36,6 +36,7 @@ _VERSIONS_WITH_ERRORS = range(1, 7)  # versions whose error messages look like t
 # for an answer.
 _CHANGES = frozenset((of.OFPT_SET_CONFIG, of.OFPT_PACKET_OUT, of.OFPT_FLOW_MOD, of.OFPT_PORT_MOD))
 _ECHO_INTERVAL, _ECHO_TIMEOUT = 5.0, 5.0  # seconds, Open vSwitch's
+_SERVICE_PROBE = 60.0  # seconds, for both in a service connection: a bridge's management socket's
 
 # Is called with the connection and a whole message.  It returns False if the connection is held,
 # and the message has to be handled again when the connection is released.
@@ -325,10 +326,14 @@ def serve(
     Read a connection's messages until it is closed.  A task of POX's scheduler delegates to this.
 
     A controller that has sent nothing for _ECHO_INTERVAL is sent an echo request.  If it stays
-    silent for _ECHO_TIMEOUT more, its connection is closed.  The connection is also closed if no
-    hello comes within hello_timeout seconds.
+    silent for _ECHO_TIMEOUT more, its connection is closed.  A client of --listen has
+    _SERVICE_PROBE for both.  The connection is also closed if no hello comes within hello_timeout
+    seconds.
     """
     worker = connection.io_worker
+    interval, timeout = _ECHO_INTERVAL, _ECHO_TIMEOUT
+    if connection.service:
+        interval = timeout = _SERVICE_PROBE
     connection.heard = asked = time.monotonic()
     while core.running and not connection.closed:
         if not connection.wants_more:
@@ -340,9 +345,9 @@ def serve(
         if not connection.greeted:
             if silence > hello_timeout:
                 connection.close("no hello")
-        elif silence > _ECHO_INTERVAL + _ECHO_TIMEOUT:
+        elif silence > interval + timeout:
             connection.close("no answer to an echo request")
-        elif silence > _ECHO_INTERVAL and asked <= connection.heard:
+        elif silence > interval and asked <= connection.heard:
             asked = time.monotonic()
             connection.send(messages.echo_request(0))
     connection.close("POX ends")
