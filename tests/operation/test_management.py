@@ -205,6 +205,52 @@ def test_a_hundred_come_and_go(managed):
     assert "Traceback" not in log and "ERROR" not in log
 
 
+def test_who_ends_its_sending_gets_all_answers(managed):
+    """A client such as `nc -N` sends its requests, ends its sending (TCP half-close) and reads. So
+    may a controller. The last answer is an error that a switch finds.
+    """
+    load_ip = of.vendor_action(struct.pack("!HHIQ", 7, 31, 0x00001004, 1))  # needs a match on IP
+    requests = [
+        of.message(Type.HELLO),
+        of.flow_mod(of.match(in_port=1), [of.output(17)], xid=1),
+        of.message(Type.BARRIER_REQUEST, xid=2),
+        *(
+            of.stats_request(of.Stats.FLOW, of.flow_stats_body(), xid=number)
+            for number in range(3, 13)
+        ),
+        of.message(Type.BARRIER_REQUEST, xid=13),
+        of.message(Type.ECHO_REQUEST, xid=14),
+        of.flow_mod(of.match(in_port=2), load_ip, xid=15),
+    ]
+
+    def answers(connection):
+        connection.send(*requests)
+        connection.socket.shutdown(socket.SHUT_WR)
+        connection.wait_closed()
+        got = [(of.type_name(each.type), each.xid, len(each.body)) for each in connection.take()]
+        connection.close()
+        return got
+
+    def ask(bed):
+        for n in range(300):
+            bed.controller.send(of.flow_mod(of.match(dl_vlan=n), [of.output(2)]))
+        bed.controller.barrier()
+        client = answers(Connection.open(bed.wires.outer, PORT, hello=None))
+        controller = bed.others[0]
+        count, controller.hello = len(controller.connections), None
+        controller.connection.close()
+        until(lambda: len(controller.connections) > count, "the next connection")
+        upstream = answers(controller.connection)
+        controller.hello = of.message(Type.HELLO)
+        controller.wait_for_connection(count + 2)
+        return client, upstream
+
+    client, upstream = managed.same(ask)
+    assert client == upstream
+    assert [xid for _, xid, _ in client] == list(range(2, 16))
+    assert client[-1][0] == "ERROR"
+
+
 def test_one_that_reads_nothing_holds_nobody_up(managed):
     """One connection requests megabytes and does not read them. All others are answered."""
     bed = managed.big

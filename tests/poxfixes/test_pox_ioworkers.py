@@ -6,6 +6,7 @@ import queue
 import socket
 import threading
 import time
+import types
 import weakref
 
 from poxharness import HELLO, NEVER, SOON, free_port, in_time, message, on_both, on_fixed
@@ -332,6 +333,7 @@ def frees_connections(pox):
     opened, closed = queue.Queue(), queue.Queue()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         datapath = Watched(1, [listener.getsockname()])
+        datapath.big = types.SimpleNamespace(barrier=lambda done: done())
         port = free_port()
 
         def begin():

@@ -50,6 +50,7 @@ class Sent:
 
     def __init__(self, _sock, _failed):
         self.data = b""
+        self.backlog = 0  # what the test says that the kernel has not taken
         self.closed = False
 
     def send(self, data):
@@ -74,7 +75,10 @@ class Worker(ioworkers.RobustIOWorker):
     """Reads from a Socket. It stands in for the workers that report their end to somebody else."""
 
     def ended(self, reason):
-        self.connection.close(reason or "by the controller")
+        self.connection.lost(reason)
+
+    def far_end_finished(self):
+        self.connection.finish()
 
 
 def connect(sock, handle, name="controller", **options):
@@ -398,7 +402,7 @@ def test_what_has_come_is_done_though_the_controller_has_gone():
 
     kinds = [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.STATS_REQUEST, of.Type.PACKET_OUT]
     line = Line(hold_at_first)
-    line.send(b"".join(map(of.message, kinds)), b"")
+    line.send(b"".join(map(of.message, kinds)), ConnectionResetError(104, "reset"))
     assert line.connection.closed and handled == kinds[:1]
     line.connection.release()
     assert handled == [of.Type.BARRIER_REQUEST, of.Type.FLOW_MOD, of.Type.PACKET_OUT]
@@ -608,7 +612,65 @@ def test_what_waits_is_forgotten_when_the_connection_ends():
         connection.hold()
 
     line = Line(hold)
-    line.send(b"".join(numbered(3)), b"")
+    line.send(b"".join(numbered(3)), ConnectionResetError(104, "reset"))
     assert line.connection.closed
     line.connection.release()
     assert handled == numbered(1)
+
+
+# ---- a controller that has sent its last message and still reads ----
+
+
+def test_who_sends_no_more_is_answered_all_and_then_closed():
+    """The requests wait behind a barrier when the controller ends its sending. The errors of
+    switches come last.
+    """
+
+    def hold(connection, message):
+        connection.hold()
+        handled.append(message)
+
+    handled, settling = [], []
+    line = Line(hold)
+    line.connection.settle = settling.append
+    requests = numbered(2)
+    line.send(b"".join(requests) + HELLO[:5], b"")
+    for number in (1, 2):
+        assert handled == requests[:number] and not settling
+        line.connection.answer([requests[number - 1]])
+    assert not line.connection.closed
+    line.connection.send(PORT_STATUS)
+    settling.pop()()
+    assert line.connection.closed and settling == []
+    assert line.answers() == [of.unpack(each) for each in (*requests, PORT_STATUS)]
+
+
+def test_who_sends_no_more_has_time_to_read_the_answers(monkeypatch):
+    """The time begins anew whenever some of what waits has been read."""
+    now = 1000
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now)
+    monkeypatch.setattr(connections, "core", SimpleNamespace(running=True))
+    line = Line()
+    outbox = line.connection.io_worker.outbox
+    waits = connections.serve(line.connection)
+    next(waits)
+    outbox.backlog = 20
+    line.send(b"")
+    for backlog in (20, 10):
+        outbox.backlog = backlog
+        for _ in range(5):
+            next(waits)
+            now += 1
+        assert not line.connection.closed
+    outbox.backlog = 0
+    assert list(waits) == [] and line.connection.closed
+
+    line = Line()
+    waits = connections.serve(line.connection)
+    next(waits)
+    line.connection.io_worker.outbox.backlog = 20
+    line.send(b"")
+    gone = now
+    for _ in waits:
+        now += 1
+    assert line.connection.closed and 5 <= now - gone <= 8

@@ -68,6 +68,8 @@ class ControllerConnection(OFConnection):
     role: the controller's Nicira role (NX_ROLE_*)
     greeted: True once the controller's hello has come
     heard: when the controller last sent something (seconds, monotonic)
+    finished: True once the controller has sent its last message (see finish)
+    settle: calls back when the switches have executed or refused all that they were sent
     """
 
     def __init__(self, io_worker: RobustIOWorker, name: str, service: bool = False) -> None:
@@ -85,6 +87,9 @@ class ControllerConnection(OFConnection):
         self.greeted = False
         self.closed = False
         self.heard = 0.0
+        self.finished = False
+        self.settle: Callable[[Callable[[], None]], None] = lambda done: done()
+        self._settled = False
         self.on_message_received: Optional[MessageHandler] = None
         self._received = b""
         self._held = False
@@ -115,6 +120,38 @@ class ControllerConnection(OFConnection):
             level = logging.DEBUG if self.service else logging.INFO
             log.log(level, "%s: connection closed: %s", self, reason)
             self.io_worker.close()
+
+    def lost(self, reason: str) -> None:
+        """The connection has ended by itself.  The reason is empty if the controller closed it."""
+        self.close(reason if reason and not self.finished else "by the controller")
+
+    def finish(self) -> None:
+        """
+        The controller has sent its last message, but may still read (TCP half-close).
+
+        It gets the answers to all that it has sent, also the switches' errors, and then the
+        connection is closed.
+        """
+        self.finished = True
+        if not self._held:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self.hold()
+            self.settle(self.release)
+        else:
+            self.close_if_answered()
+
+    def close_if_answered(self) -> None:
+        """Close a finished connection if all answers have been handed to the kernel."""
+        outbox = self.io_worker.outbox
+        assert outbox is not None
+        if not self._held:
+            outbox.flush()
+            if not outbox.backlog:
+                self.close("by the controller")
 
     def set_role(self, role: int) -> None:
         """The controller has asked for a role (NX_ROLE_*), or another one has become the master."""
@@ -252,6 +289,8 @@ class ControllerConnection(OFConnection):
         self._processing = False
         if offset:
             self._received = buffer[offset:]
+        if self.finished and not self._held and not self.closed:
+            self._settle()
 
     def _bypasses(self, message: bytes) -> bool:
         bypass = self._bypass_barrier
@@ -336,6 +375,9 @@ def serve(
         interval = timeout = _SERVICE_PROBE
     connection.heard = asked = time.monotonic()
     while core.running and not connection.closed:
+        if connection.finished:
+            yield from _answer_the_rest(connection, timeout)
+            return
         if not connection.wants_more:
             yield Sleep(_SHORT_WHILE)
             connection.heard = time.monotonic()  # nothing is read, so this is no silence
@@ -350,4 +392,25 @@ def serve(
         elif silence > interval and asked <= connection.heard:
             asked = time.monotonic()
             connection.send(messages.echo_request(0))
+    connection.close("POX ends")
+
+
+def _answer_the_rest(
+    connection: ControllerConnection, patience: float
+) -> Generator[Any, Any, None]:
+    """
+    Wait until a finished connection is closed.
+
+    A controller that takes nothing of what waits for it, for `patience` seconds, is given up.
+    """
+    outbox = connection.io_worker.outbox
+    assert outbox is not None
+    waits, since = outbox.backlog, time.monotonic()
+    while core.running and not connection.closed:
+        yield Sleep(_SHORT_WHILE)
+        connection.close_if_answered()
+        if outbox.backlog != waits or not waits:
+            waits, since = outbox.backlog, time.monotonic()
+        elif time.monotonic() - since > patience:
+            connection.close("it does not read its answers")
     connection.close("POX ends")

@@ -158,6 +158,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         there.
         """
         connection.set_message_handler(self.rx_message)
+        connection.settle = self.big.barrier
         self.connections.append(connection)
 
     def connection_closed(self, connection: ControllerConnection) -> None:

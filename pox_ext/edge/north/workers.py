@@ -116,7 +116,11 @@ class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
 
     def ended(self, reason: str) -> None:
         if self.connection is not None:
-            self.connection.close(reason or "by the controller")
+            self.connection.lost(reason)
+
+    def far_end_finished(self) -> None:
+        if self.connection is not None:
+            self.connection.finish()
 
     def _handle_connect(self) -> None:
         """Make the connection, and hand it to the datapath."""
@@ -156,7 +160,11 @@ class ClientWorker(RobustIOWorker):
 
     def ended(self, reason: str) -> None:
         if self._connection is not None:
-            self._connection.close(reason or "by the controller")
+            self._connection.lost(reason)
+
+    def far_end_finished(self) -> None:
+        if self._connection is not None:
+            self._connection.finish()
 
     def talk(self, loop: RobustIOLoop) -> Turns:
         name = "client"

@@ -145,11 +145,12 @@ class RobustSelectHub:
 
         The scheduler may be running already, and may wait in POX's hub at this moment.
         """
+        old = self._old  # the scheduler's thread may take over before this is done
         self._scheduler._selectHub = self
         self._scheduler.cycle = self.cycle
-        if self._old._thread is not None:
-            self._old._event.set()
-        self._old._pinger.ping()
+        if old._thread is not None:
+            old._event.set()
+        old._pinger.ping()
 
     # -- what POX's Scheduler and blocking operations call
 

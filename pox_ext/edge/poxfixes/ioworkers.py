@@ -114,6 +114,10 @@ class RobustIOWorker(RecocoIOWorker):
         """The connection has ended by itself.  The reason is empty if the far end has closed it."""
         self.close()
 
+    def far_end_finished(self) -> None:
+        """The far end sends no more; it may still read (TCP half-close).  The connection ends."""
+        self.ended("")
+
     def talk(self, loop: "RobustIOLoop") -> Turns:
         """Read until the worker is closed.  Its task delegates to this."""
         while core.running and not self.closed:
@@ -133,7 +137,7 @@ class RobustIOWorker(RecocoIOWorker):
             self.ended(e.strerror or str(e))
             return False
         if not data:
-            self.ended("")
+            self.far_end_finished()
             return False
         self.receive_buf = self.receive_buf + data if self.receive_buf else data
         # A handler of POX's returns nothing.
