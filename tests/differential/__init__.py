@@ -39,6 +39,9 @@ The big switch departs from a bridge in these points, on purpose (test_departure
 - A frame that is dropped because of a port's NO_RECV or NO_RECV_STP counts for no flow and is no
   lookup. A fragment dropped because of OFPC_FRAG_DROP is no lookup either. A bridge counts both
   before it drops them.
+- A flow that a switch evicts to make room (overflow_policy=evict) ends with OFPRR_DELETE, if its
+  controller asked for the FLOW_REMOVED. A bridge does not tell OpenFlow 1.0 controllers of it.
+  (tests/system/test_audit.py)
 - A packet-out may contain OFPP_TABLE behind an output to another switch. The flow that it meets
   there then counts the 42 bytes of the tunnel header too, as Open vSwitch does with any tunnel
   port.

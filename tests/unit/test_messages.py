@@ -11,7 +11,7 @@ from edge.openflow import messages
 
 from .wire import padded, vendor
 
-NX_TABLE_ID, NX_PACKET_IN_FORMAT, NX_PACKET_IN = 15, 16, 17
+NX_TABLE_ID, NX_PACKET_IN_FORMAT, NX_PACKET_IN, NX_ASYNC_CONFIG = 15, 16, 17, 27
 COOKIE = 0x1122334455667788
 
 u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
@@ -23,6 +23,8 @@ u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64)
 def test_what_a_switch_is_told_first():
     assert vendor(messages.set_packet_in_format(7), NX_PACKET_IN_FORMAT) == struct.pack("!I", 1)
     assert vendor(messages.use_table_ids(7), NX_TABLE_ID) == b"\1" + bytes(7)
+    reasons = struct.pack("!HHI", 5, 8, 0b100111)
+    assert vendor(messages.report_evictions(7), NX_ASYNC_CONFIG) == reasons
     assert messages.set_config(7, 0, 0xFFFF) == of.set_config(0, 0xFFFF, xid=7)
 
 

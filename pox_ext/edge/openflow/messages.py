@@ -179,6 +179,24 @@ def use_table_ids(xid: int) -> bytes:
     return _nicira(nx.NXT_FLOW_MOD_TABLE_ID, xid, struct.pack("!B7x", 1))
 
 
+# OFPRR_EVICTION, which OpenFlow 1.0 does not have: the switch has made room for another flow.
+FLOW_EVICTED = 5
+_REASONS = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT, of.OFPRR_DELETE, FLOW_EVICTED)
+_OFPACPT_FLOW_REMOVED_MASTER = 5
+
+
+def report_evictions(xid: int) -> bytes:
+    """
+    Return an NXT_SET_ASYNC_CONFIG2, after which a switch reports flows that it evicts, too.
+
+    It reports those with OFPFF_SEND_FLOW_REM, with the reason FLOW_EVICTED.  Without this message,
+    Open vSwitch does not report them to an OpenFlow 1.0 controller.
+    """
+    reasons = sum(1 << reason for reason in _REASONS)
+    change = struct.pack("!HHL", _OFPACPT_FLOW_REMOVED_MASTER, 8, reasons)
+    return _nicira(nx.NXT_SET_ASYNC_CONFIG2, xid, change)
+
+
 class PhyPort(NamedTuple):
     """An ofp_phy_port (OpenFlow 1.0.0, 5.2.1)."""
 

@@ -97,6 +97,7 @@ class Member:
         self._warned.clear()
         self.session.send(messages.set_packet_in_format(new_xid()))
         self.session.send(messages.use_table_ids(new_xid()))
+        self.session.send(messages.report_evictions(new_xid()))
         self._configure()
         # POX has asked already, but a change of a port since then would be missed.
         self.session.request(messages.features_request, self._features, lambda: None)

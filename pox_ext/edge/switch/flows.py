@@ -36,6 +36,7 @@ log = logging.getLogger("edge.switch")
 FLOWS_PER_SLICE = 1000  # flows handled in one slice of work that no controller waits for
 LARGEST_COUNT = (1 << 64) - 1  # the largest value of a counter in OpenFlow
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead of ours
+_NO_ROOM = "has no room for all flows; those that it evicts are removed from all switches"
 _BY_ITSELF = (of.OFPRR_IDLE_TIMEOUT, of.OFPRR_HARD_TIMEOUT)  # timeouts
 
 
@@ -438,6 +439,11 @@ class Flows:
             self.end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
             self.expiry.copy_idle(member, entry, removed.packets)
+        elif removed.reason == messages.FLOW_EVICTED:
+            # If it were put back, the switch would evict another flow for it, and so on.
+            member.warn_once(_NO_ROOM)
+            log.debug("%s: evicts flow %s", member, flow_text(entry))
+            self.end([entry], of.OFPRR_DELETE, member)
         else:
             log.warning("%s: somebody else has deleted a flow; it is put back", member)
             self._reinstall(entry, member)
