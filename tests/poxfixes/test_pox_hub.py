@@ -322,6 +322,25 @@ def test_poll_itself_failing_costs_only_the_task_to_blame():
     assert on_fixed(more_than_the_limit).result == {"bogus": True, "others": True}
 
 
+def limit_lowered(pox):
+    """The limit of descriptors is lowered to less than there are. Then poll() itself fails."""
+    pairs = [socket.socketpair() for _ in range(20)]
+    for near, _ in pairs:
+        echo(near)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (7, hard))
+    meanwhile = [answers(far) for _, far in pairs]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return [all(meanwhile), all(answers(far) for _, far in pairs)]
+
+
+def test_who_is_connected_is_served_though_the_limit_is_lowered_below_what_is_open():
+    outcome = on_fixed(limit_lowered)
+    assert outcome.result == [True, True]
+    assert outcome.log.count("No file descriptor is left") == 1
+    assert "ERROR" not in outcome.log
+
+
 def waits_twice(pox):
     """A task waits, something else wakes it, and it waits again."""
     near, far = socket.socketpair()

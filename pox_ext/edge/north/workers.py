@@ -194,5 +194,5 @@ class Listener(RobustServerWorker):
         super().__init__(ClientWorker, *address, child_args={"switch": switch})
         log.info("Listening for OpenFlow connections on %s:%d", self.local_ip, self.local_port)
 
-    def cannot_accept(self, error: OSError) -> None:
+    def cannot_accept(self, error: Exception) -> None:
         log.error("Cannot accept an OpenFlow connection: %s", error)

@@ -11,6 +11,7 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
                 connecting again (back-off) holds up all of POX
     help        it fails for a launch() with annotations, and since Python 3.11 for any
     timers      one exception ends a recurring timer
+    lack        no repair: what the repaired parts do without a descriptor, a thread or memory
     ending      the main thread notices the end up to ten seconds late
     webserver   one connection may cost any memory, thread or log; imported by edge.dashboard alone
 """

@@ -1,10 +1,12 @@
 """The select loop of POX's scheduler, replaced by one that no bad descriptor ends."""
 
 import contextlib
+import errno
 import heapq
 import logging
 import math
 import os
+import resource
 import select
 import time
 from collections import deque
@@ -13,10 +15,13 @@ from typing import Callable, Optional, Protocol, Union
 
 from pox.lib.recoco import BlockingOperation, Scheduler, Task
 
+from .lack import notice
+
 log = logging.getLogger("edge.pox")
 
 # Seconds, as POX's CYCLE_MAXIMUM: after them the scheduler looks whether it has been told to quit.
 LONGEST_WAIT = 2.0
+_SHORT_WHILE = 0.02  # seconds until poll() is called again after it has failed
 
 _IN, _OUT, _PRI = select.POLLIN, select.POLLOUT, select.POLLPRI
 # The events of poll() that select() counts as readable, writable and exceptional (Linux,
@@ -190,7 +195,7 @@ class RobustSelectHub:
         """Wait until a task is ready; the scheduler calls this when no task is."""
         scheduler = self._scheduler
         while not scheduler._ready and not scheduler._hasQuit:
-            self._poll(LONGEST_WAIT)
+            self._look(LONGEST_WAIT)
             if self._end_of_turn:  # another thread has asked for it
                 self._finish_turn()
 
@@ -206,7 +211,7 @@ class RobustSelectHub:
     def cycle(self) -> bool:
         """Run one turn of one task, as Scheduler.cycle does, and what is due between turns."""
         if self._turns <= 0:
-            self._poll(0)
+            self._look(0)
         self._turns -= 1
         try:
             return self._pox_cycle()
@@ -238,6 +243,21 @@ class RobustSelectHub:
             except Exception as e:
                 log.error("%s at the end of a turn: %s: %s", callback, type(e).__name__, e)
                 log.debug("Details:", exc_info=True)
+
+    def _look(self, longest: float) -> None:
+        """Wake what is ready, after so many seconds at most.
+
+        No error may leave here: it would end the scheduler. What a lack of memory has cut short is
+        found again by the next poll.
+        """
+        try:
+            self._poll(longest)
+        except Exception as e:
+            if not notice(e):
+                log.error("Cannot look for what is ready: %s: %s", type(e).__name__, e)
+                log.debug("Details:", exc_info=True)
+            time.sleep(_SHORT_WHILE)
+            self._sleeping = False
 
     def _poll(self, longest: float) -> None:
         if self._incoming or self._dirty or self._old is not None:
@@ -274,6 +294,9 @@ class RobustSelectHub:
             request = self._incoming.popleft()
             try:
                 self._add(*request)
+            except MemoryError:
+                self._incoming.appendleft(request)
+                raise
             except Exception as e:
                 log.error("%s is dropped, since it waits for no such thing: %s", request[0], e)
         self._tell_poller()
@@ -444,18 +467,16 @@ class RobustSelectHub:
     def _expire(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            wait = heapq.heappop(self._timers)[2]
+            wait = self._timers[0][2]
             if wait.live:
                 self._wake(wait)
+            heapq.heappop(self._timers)
 
     def _bad_descriptors(self, error: OSError) -> list[tuple[int, int]]:
         """Return the events that explain why poll() itself failed.
 
         It fails when it is given more descriptors than the process may have.
         """
-        if not self._poll_failed:
-            log.error("Cannot wait for connections: %s", error)
-        self._poll_failed = True
         bad = []
         for fd in self._by_fd:
             try:
@@ -463,5 +484,25 @@ class RobustSelectHub:
             except OSError:
                 bad.append((fd, select.POLLNVAL))
         if not bad:
-            time.sleep(0.05)  # no descriptor explains it: do not try again at once
+            notice(OSError(errno.EMFILE, "the limit has been lowered"))
+            return self._poll_in_parts()
+        if not self._poll_failed:
+            log.error("Cannot wait for connections: %s", error)
+        self._poll_failed = True
         return bad
+
+    def _poll_in_parts(self) -> list[tuple[int, int]]:
+        """Poll when there are more descriptors than the process may have (EINVAL of poll(2)).
+
+        That is so when the limit has been lowered since. What is open goes on being served.
+        """
+        time.sleep(_SHORT_WHILE)
+        events: list[tuple[int, int]] = []
+        most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        masks = [(self._wake_r, _IN), *self._masks.items()]
+        for first in range(0, len(masks), most):
+            poller = select.poll()
+            for fd, mask in masks[first : first + most]:
+                poller.register(fd, mask)
+            events += poller.poll(0)
+        return events

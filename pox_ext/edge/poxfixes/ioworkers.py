@@ -19,7 +19,8 @@ from pox.lib.ioworker.workers import BackoffWorker, RecocoServerWorker
 from pox.lib.recoco import Select, Sleep, Task
 
 from .hub import Serve
-from .listener import ACCEPTED_AT_ONCE, PAUSE, PEER_GONE
+from .lack import LACKING, RETRY, behind, notice
+from .listener import ACCEPTED_AT_ONCE, PEER_GONE
 from .outbox import Outbox
 from .timers import after
 
@@ -62,11 +63,13 @@ class RobustIOWorker(RecocoIOWorker):
     when whoever closed it is done.
 
     outbox: takes what is sent; None until the socket is connected
+    lacked: whether it has ended because the process lacked something (see lack.py)
     """
 
     closed: bool
     receive_buf: bytes
     outbox: Optional[Outbox] = None
+    lacked = False
 
     @property
     def rx_handler(self) -> Optional[RxHandler]:
@@ -188,16 +191,27 @@ class _WorkerTask(Task):
         try:
             yield from worker.work(self._loop)
         except Exception as e:
-            _complain("The work of", worker, e)
-        worker.close()
+            worker.lacked = notice(e)
+            if not worker.lacked:
+                _complain("The work of", worker, e)
+        yield from self._done("The end of", worker.close)
         self._loop.discard(worker)
-        try:
-            worker._handle_close()
-        except Exception as e:
-            _complain("The close handler of", worker, e)
+        yield from self._done("The close handler of", worker._handle_close)
         worker.rx_handler = None  # so that it does not keep alive whoever handles what comes
         if worker.socket is not None:
             worker.socket.close()
+
+    def _done(self, what: str, step: Callable[[], object]) -> Turns:
+        """Do a step of the end, again for as long as the process lacks something for it."""
+        while True:
+            try:
+                step()
+                return
+            except Exception as e:
+                if not notice(e):
+                    _complain(what, self._worker, e)
+                    return
+            yield Sleep(RETRY)
 
 
 def _complain(what: str, worker: RobustIOWorker, error: Exception) -> None:
@@ -219,7 +233,9 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
     - :36 log.warn() is deprecated.
 
     Here: a thread looks names up; an attempt takes CONNECT_TIME at most.  The worker's owner says
-    with worked() that a connection was of use, after which the delays begin anew.
+    with worked() that a connection was of use, after which the delays begin anew.  What fails
+    because the process lacks something (see lack.py) is tried again after RETRY seconds, and the
+    delay does not grow by it.
     """
 
     first_delay = 0.5  # seconds; doubled before each attempt
@@ -256,13 +272,28 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         """An attempt has failed."""
         self._info("Cannot connect to %s:%s: %s", self.addr, self.port, problem)
 
+    @classmethod
+    def begin(cls, **kw: Any) -> Optional["RobustBackoffWorker"]:
+        """Make a worker, which connects; None if the process lacks something, and then later."""
+        try:
+            worker: RobustBackoffWorker = super().begin(**kw)
+            return worker
+        except Exception as e:
+            if not notice(e):
+                raise
+        after(RETRY, lambda: cls.begin(**kw), f"retry {kw['addr']}:{kw['port']}")
+        return None
+
     def open_later(self) -> None:
         """Make another worker like this one after the delay."""
-        self.reconnect_delay = self.next_delay
+        if self.lacked:
+            delay = min(RETRY, self.max_retry_delay)
+        else:
+            delay = self.reconnect_delay = self.next_delay
         self.kw["reconnect_delay"] = self.reconnect_delay
         if core.running:
             begin, kw = self.begin, self.kw
-            after(self.reconnect_delay, lambda: begin(**kw), f"retry {self.addr}:{self.port}")
+            after(delay, lambda: begin(**kw), f"retry {self.addr}:{self.port}")
 
     def work(self, loop: RobustIOLoop) -> Turns:
         problem = yield from self._connect()
@@ -278,12 +309,13 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         super(BackoffWorker, self)._handle_connect()
 
     def _connect(self) -> Generator[Any, Any, int]:
-        """Connect the socket, and return the errno, 0 for success."""
+        """
+        Connect the socket, and return the errno, 0 for success.
+
+        Raises an exception if the process lacks something for it.
+        """
         address = yield from resolved(self.addr, self.port)
-        try:
-            sock = self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as e:  # no descriptor left, or no memory
-            return e.errno or errno.EMFILE
+        sock = self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         problem: int = sock.connect_ex(address) if address else errno.EHOSTUNREACH
         if problem == errno.EINPROGRESS:
@@ -291,6 +323,8 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
             problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not problem and not _is_connected(sock):
                 problem = errno.ETIMEDOUT
+        if problem in LACKING:
+            raise OSError(problem, os.strerror(problem))
         return problem
 
 
@@ -298,20 +332,29 @@ def resolved(host: str, port: int) -> Generator[Any, Any, Optional[tuple[str, in
     """Return the IP address of a host, with the port; None if it has none.
 
     A task delegates to this.  A name server may take its time, so a thread waits for it.
+
+    Raises an exception if the process lacks something for it (see lack.py).
     """
     with contextlib.suppress(OSError):
         socket.inet_aton(host)
         return host, port
     found: list[str] = []
+    lacking: list[Exception] = []
 
     def resolve() -> None:
-        with contextlib.suppress(OSError, UnicodeError):
+        try:
             found.append(socket.gethostbyname(host))
+        except Exception as e:
+            reason = behind(e)
+            if reason is not None:
+                lacking.append(reason)
 
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     while thread.is_alive():
         yield Sleep(_NAME_POLL)
+    if lacking:
+        raise lacking[0]
     return (found[0], port) if found else None
 
 
@@ -361,8 +404,8 @@ class RobustServerWorker(RobustIOWorker, RecocoServerWorker):
         """The port that it listens on."""
         return int(self.socket.getsockname()[1])
 
-    def cannot_accept(self, error: OSError) -> None:
-        """The process has no descriptor left, or no memory; told once until accept() works."""
+    def cannot_accept(self, error: Exception) -> None:
+        """accept() fails, and not because the process lacks something; told once until it works."""
         log.error("Cannot accept a connection: %s", error)
 
     def talk(self, loop: RobustIOLoop) -> Turns:
@@ -370,26 +413,32 @@ class RobustServerWorker(RobustIOWorker, RecocoServerWorker):
             yield Serve(self.socket, lambda: self._do_recv(loop), _LOOK_AGAIN)
             if self._paused:
                 self._paused = False
-                yield Sleep(PAUSE)
+                yield Sleep(RETRY)
 
     def _do_recv(self, loop: Optional[RobustIOLoop] = None) -> bool:
         """Accept some connections.  Return False to have a pause."""
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 sock, _ = self.socket.accept()
-                self._do_accept(loop, sock)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError as e:
-                if e.errno in PEER_GONE:
+            except Exception as e:
+                if isinstance(e, OSError) and e.errno in PEER_GONE:
                     continue
                 if self.closed:
                     return False
-                if not self._complained:
+                if not notice(e) and not self._complained:
                     self.cannot_accept(e)
-                self._complained = self._paused = True
+                    self._complained = True
+                self._paused = True
                 return False
             self._complained = False
+            try:
+                self._do_accept(loop, sock)
+            except Exception as e:  # the client's connection ends, and nothing else
+                sock.close()
+                if not notice(e):
+                    _complain("A connection accepted by", self, e)
         return True
 
     def _do_accept(self, loop: Optional[RobustIOLoop], socket: socket.socket) -> None:

@@ -14,11 +14,11 @@ from pox.openflow import debug, of_01
 
 from .connection import EdgeConnection
 from .hub import Serve
+from .lack import RETRY, notice
 
 log = logging.getLogger("edge.pox")
 
 HANDSHAKE_TIME = 10  # seconds for the handshakes of TLS and OpenFlow together
-PAUSE = 1.0  # seconds until the next accept() when the process has no descriptor left
 ACCEPTED_AT_ONCE = 16  # connections; then other tasks have their turn
 # Errors of accept() that concern one connection or the network, not the listener (accept(2)).
 PEER_GONE = {
@@ -74,7 +74,7 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
     if debug.pcap_traces:  # of_01.py:1000 uses file(), and loses every switch
         log.warning("openflow.debug does not work with Python 3; tcpdump makes traces, too")
 
-    failing = None  # the errno of the last failure, which is logged once
+    failing = None  # the type of the last failure, which is logged once
     while core.running:
         yield Select([listener], [], [], 5)  # seconds, then to look at core.running
         pause = False
@@ -84,17 +84,22 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
                 failing = None
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError as e:
-                if e.errno in PEER_GONE:
+            except Exception as e:
+                if isinstance(e, OSError) and e.errno in PEER_GONE:
                     continue
-                if e.errno != failing:
-                    log.error("Cannot accept a switch on %s: %s", address, e.strerror or e)
-                failing = e.errno
+                if not notice(e) and type(e) is not failing:
+                    log.error("Cannot accept a switch on %s: %s", address, e)
+                    failing = type(e)
                 pause = True
                 break
-            SwitchTask(sock, tls).start(fast=True)
+            try:
+                SwitchTask(sock, tls).start(fast=True)
+            except Exception as e:  # the switch's connection ends, and nothing else
+                sock.close()
+                if not notice(e):
+                    log.error("Cannot serve a switch on %s: %s: %s", address, type(e).__name__, e)
         if pause:
-            yield Sleep(PAUSE)
+            yield Sleep(RETRY)
     listener.close()
 
 
@@ -152,7 +157,8 @@ class SwitchTask(Task):
         except OSError as e:
             log.info("%s: closing: %s", con or self._peer(), e)
         except Exception as e:
-            log.error("%s: closing: %s: %s", con or self._peer(), type(e).__name__, e)
+            level = logging.INFO if notice(e) else logging.ERROR
+            log.log(level, "%s: closing: %s: %s", con or self._peer(), type(e).__name__, e)
             log.debug("Details:", exc_info=True)
         finally:
             if con is not None:
