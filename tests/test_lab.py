@@ -1,9 +1,11 @@
 """Tests of the lab, which all other tests rely on."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from lab import frames
@@ -12,6 +14,7 @@ from lab.aggregator import Aggregator
 from lab.controller import Connection, Controller
 from lab.namespaces import Namespace
 from lab.openflow10 import Command, Message, Type
+from lab.traffic import Stream
 
 FRAMES = {
     "shortest": frames.ethernet(pad=False),
@@ -404,3 +407,39 @@ def test_each_test_gets_a_bed_as_new(bed):
     assert controller.features().ports[2].state == 0
     assert controller.take() == []
     bed.wires.expect_nothing()
+
+
+class PlayedPort:
+    """A port whose frames the test lets out."""
+
+    def __init__(self, send=None):
+        self.send = send
+        self.out = queue.Queue()
+
+    def receive(self, timeout=0):
+        try:
+            return self.out.get(timeout=timeout) if timeout else self.out.get_nowait()
+        except queue.Empty:
+            return None
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_stream_tells_a_late_frame_from_a_lost_one(comes):
+    out, kept = PlayedPort(), []
+
+    def send(frame):
+        if stream.sent == 1:
+            kept.append(frame)
+        else:
+            out.out.put(frame)
+
+    stream = Stream(SimpleNamespace(ports={1: PlayedPort(send), 2: out}), 1, [2])
+    with stream:
+        stream.wait_for_frames(3)
+    assert stream.lost == [(1, 2)]
+    if comes:
+        out.out.put(kept[0])
+        stream.expect_no_loss()
+    else:
+        with pytest.raises(AssertionError, match="1 of them lost at"):
+            stream.expect_no_loss()
