@@ -435,13 +435,14 @@ def test_a_far_end_that_hangs_up_at_once_is_no_success():
 
 
 def unknown(pox):
-    return attempts(pox, 2, "nobody.invalid", 1, max_retry_delay=0.3)
+    return attempts(pox, 2, "no..name", 1, max_retry_delay=0.3)  # no name server is asked for it
 
 
 def test_an_unknown_host_is_tried_again():
     plain, fixed = on_both(unknown)
     assert plain.result == [[None, None], "gaierror"]
     assert fixed.result == [[0.3, 0.3], None]
+    assert "no..name cannot be resolved: it cannot be a host name" in fixed.log
 
 
 def slow_name(pox):

@@ -373,7 +373,7 @@ def serve(
     interval, timeout = _ECHO_INTERVAL, _ECHO_TIMEOUT
     if connection.service:
         interval = timeout = _SERVICE_PROBE
-    connection.heard = asked = time.monotonic()
+    connection.heard = asked = begun = time.monotonic()
     while core.running and not connection.closed:
         if connection.finished:
             yield from _answer_the_rest(connection, timeout)
@@ -385,7 +385,7 @@ def serve(
         yield Serve(worker.socket, worker._do_recv, 1.0)
         silence = time.monotonic() - connection.heard
         if not connection.greeted:
-            if silence > hello_timeout:
+            if time.monotonic() - begun > hello_timeout:
                 connection.close("no hello")
         elif silence > interval + timeout:
             connection.close("no answer to an echo request")

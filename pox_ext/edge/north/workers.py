@@ -46,7 +46,7 @@ class Upstream:
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
         self.connection: Optional[ControllerConnection] = None
-        self._outage_told = False
+        self._told: set[str] = set()  # the problems of this outage
 
     def __str__(self) -> str:
         return f"controller {self.address[0]}:{self.address[1]}"
@@ -56,7 +56,7 @@ class Upstream:
         Connect, and connect again whenever the connection has ended.
 
         max_retry_delay: the longest time between two attempts, in seconds.  The first time is one
-            second; it doubles with each attempt.
+            second; it doubles until a connection lasts longer than the time before it.
         """
         host, port = self.address
         ControllerWorker.begin(
@@ -71,22 +71,22 @@ class Upstream:
     def opened(self, connection: ControllerConnection) -> None:
         """The connection has been made."""
         self.connection = connection
-        self._outage_told = False
+        self._told.clear()
 
     def closed(self) -> None:
         """The connection has ended."""
         self.connection = None
 
     def cannot_connect(self, problem: str, max_retry_delay: float) -> None:
-        """Log a failed attempt, once for each outage."""
-        if not self._outage_told:
+        """Log a failed attempt: each problem once for each outage."""
+        if problem not in self._told:
             log.info(
                 "%s: cannot connect (%s); trying again, at least every %g s",
                 self,
                 problem,
                 max_retry_delay,
             )
-            self._outage_told = True
+            self._told.add(problem)
 
 
 class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
@@ -142,7 +142,7 @@ class ControllerWorker(RobustBackoffWorker, OpenFlowWorker):
     def talk(self, loop: RobustIOLoop) -> Turns:
         assert self.connection is not None
         # As in Open vSwitch, a slow controller gets more time with every attempt.
-        return serve(self.connection, hello_timeout=self.next_delay)
+        return serve(self.connection, hello_timeout=self.time_left)
 
 
 class ClientWorker(RobustIOWorker):

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Generator
 from typing import Any, Callable, Optional
 
@@ -27,7 +28,6 @@ from .timers import after
 log = logging.getLogger("edge.pox")
 
 READ_SIZE = 16 << 10  # bytes; some 200 flow-mods, and then it is the turn of others
-CONNECT_TIME = 5.0  # seconds
 BACKLOG = 128  # connections that wait to be accepted
 _LOOK_AGAIN = 5.0  # seconds after which a task looks whether POX still runs
 _NAME_POLL = 0.05  # seconds
@@ -232,13 +232,14 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
     - :224 it goes on when POX ends.
     - :36 log.warn() is deprecated.
 
-    Here: a thread looks names up; an attempt takes CONNECT_TIME at most.  The worker's owner says
-    with worked() that a connection was of use, after which the delays begin anew.  What fails
-    because the process lacks something (see lack.py) is tried again after RETRY seconds, and the
-    delay does not grow by it.
+    Here: a thread looks names up.  The delays, and the time that an attempt may take, are those of
+    Open vSwitch (lib/rconn.c): the delays are doubled until a connection that worked() has lasted
+    longer than the delay before it.  What fails because the process lacks something (see lack.py)
+    is tried again after RETRY seconds, and the delay does not grow by it.
     """
 
     first_delay = 0.5  # seconds; doubled before each attempt
+    _begun = 0.0  # when this attempt began (seconds, monotonic)
 
     def _make_connection(
         self,
@@ -264,9 +265,19 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         """Seconds until the next attempt, should this one fail."""
         return float(min(self.reconnect_delay * 2, self.max_retry_delay))
 
+    @property
+    def time_left(self) -> float:
+        """Seconds until this attempt, and what the owner counts as a part of it, takes too long."""
+        return self._begun + float(max(1.0, self.reconnect_delay)) - time.monotonic()
+
     def worked(self) -> None:
-        """The connection was of use: the next attempt comes soon after its end."""
-        self.reconnect_delay = self.first_delay
+        """The connection that ends now was of use.
+
+        The delays begin anew, unless it was shorter than the delay before it: so does a far end
+        that greets and hangs up.
+        """
+        if time.monotonic() - self._begun >= self.reconnect_delay:
+            self.reconnect_delay = self.first_delay
 
     def cannot_connect(self, problem: str) -> None:
         """An attempt has failed."""
@@ -296,7 +307,11 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
             after(delay, lambda: begin(**kw), f"retry {self.addr}:{self.port}")
 
     def work(self, loop: RobustIOLoop) -> Turns:
-        problem = yield from self._connect()
+        try:
+            problem = yield from self._connect()
+        except UnknownHost as e:
+            self.cannot_connect(str(e))
+            return
         if problem:
             self.cannot_connect(os.strerror(problem))
             return
@@ -312,14 +327,16 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         """
         Connect the socket, and return the errno, 0 for success.
 
-        Raises an exception if the process lacks something for it.
+        Raises UnknownHost if the host's name cannot be resolved, and another exception if the
+        process lacks something.
         """
         address = yield from resolved(self.addr, self.port)
+        self._begun = time.monotonic()
         sock = self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
-        problem: int = sock.connect_ex(address) if address else errno.EHOSTUNREACH
+        problem: int = sock.connect_ex(address)
         if problem == errno.EINPROGRESS:
-            yield Select([], [sock], [sock], CONNECT_TIME)
+            yield Select([], [sock], [sock], self.time_left)
             problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not problem and not _is_connected(sock):
                 problem = errno.ETIMEDOUT
@@ -328,34 +345,45 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         return problem
 
 
-def resolved(host: str, port: int) -> Generator[Any, Any, Optional[tuple[str, int]]]:
-    """Return the IP address of a host, with the port; None if it has none.
+class UnknownHost(Exception):
+    """A host name that cannot be resolved; the text says so, and why."""
+
+    def __init__(self, host: str, error: Exception) -> None:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
+        elif isinstance(error, UnicodeError):
+            reason = "it cannot be a host name"
+        super().__init__(f"the name {host} cannot be resolved: {reason}")
+
+
+def resolved(host: str, port: int) -> Generator[Any, Any, tuple[str, int]]:
+    """Return the IP address of a host, with the port.
 
     A task delegates to this.  A name server may take its time, so a thread waits for it.
 
-    Raises an exception if the process lacks something for it (see lack.py).
+    Raises UnknownHost if the host has no IPv4 address, and another exception if the process lacks
+    something for the lookup (see lack.py).
     """
     with contextlib.suppress(OSError):
         socket.inet_aton(host)
         return host, port
     found: list[str] = []
-    lacking: list[Exception] = []
+    problems: list[Exception] = []
 
     def resolve() -> None:
         try:
             found.append(socket.gethostbyname(host))
         except Exception as e:
-            reason = behind(e)
-            if reason is not None:
-                lacking.append(reason)
+            problems.append(behind(e) or UnknownHost(host, e))
 
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     while thread.is_alive():
         yield Sleep(_NAME_POLL)
-    if lacking:
-        raise lacking[0]
-    return (found[0], port) if found else None
+    if problems:
+        raise problems[0]
+    return found[0], port
 
 
 def _is_connected(sock: socket.socket) -> bool:
