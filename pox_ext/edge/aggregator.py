@@ -111,6 +111,7 @@ def launch(
         # What is on a switch that comes back stays: see Resync.
         core.openflow.clear_flows_on_connect = False
         core.openflow.miss_send_len = None
+        poxfixes.EdgeConnection.quiet_dpid = switch.is_refused
         core.openflow.addListenerByName(
             "ConnectionUp", lambda event: switch.connected(event.dpid, event.connection)
         )

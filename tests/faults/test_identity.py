@@ -59,11 +59,14 @@ def test_two_switches_with_one_dpid(make_bed):
         set_dpid(third, 2)
         bed.wait_for_link([33, 34], down=True, timeout=SOON)
         bed.aggregator.wait_for_log(refusals)
+        begun = bed.aggregator.log_end()
         attempts = bed.aggregator.log().count("another switch has this dpid")
         until(
             lambda: bed.aggregator.log().count("another switch has this dpid") > attempts + 2,
             "more attempts",
         )
+        said = re.findall("^(?:INFO|WARNING).*", bed.aggregator.log(since=begun), re.MULTILINE)
+        assert said == [], "an attempt is no news"
         bed.wait_until_right(RIGHT, dpids=[1, 2])
         set_dpid(third, 3)
         bed.wait_for_link([33, 34], down=False, timeout=RECONNECT + RIGHT)

@@ -9,6 +9,7 @@ from lab import frames
 from lab import openflow10 as of
 from lab.bigswitch import OPENFLOW_PORT, BigSwitch
 from lab.controller import Connection
+from lab.faultbed import until
 from lab.network import CONTROL_ADDRESS
 from lab.openflow10 import Port, Type
 
@@ -208,6 +209,29 @@ def test_no_traceback_for_garbage(bed, lines, port, kind):
     bed.wires.send(1, frames.udp())
     bed.settle()
     assert len(bed.controller.packet_ins()) == 1
+
+
+def test_one_line_for_a_switch_that_allows_another_version_only(bed, lines):
+    """The line has both versions, and Open vSwitch's own reason."""
+    switch = bed.network.switches[2]
+
+    def attempts():
+        with open(f"{switch.ovs.directory}/ovs-vswitchd.log") as log:
+            return log.read().count(f"{switch.name}<->{TARGET}: connecting...")
+
+    switch.ovs.vsctl("set", "bridge", switch.name, "protocols=OpenFlow13")
+    try:
+        said = lines.wait_for("protocols=OpenFlow10")
+        said = [line for line in said if "OpenFlow 1.3" in line]
+        assert len(said) == 1 and said[0].startswith("WARNING:edge.pox:[10.255.1.2:"), said
+        assert "no common versions" in said[0]
+        begun = attempts()
+        until(lambda: attempts() >= begun + 2, "two more attempts")
+        assert lines.new() == []
+    finally:
+        switch.ovs.vsctl("set", "bridge", switch.name, "protocols=OpenFlow10")
+        lines.wait_for("switch 2: up")
+        bed.wait_until_ready()
 
 
 def test_no_traceback_for_what_is_no_open_vswitch(bed, lines):

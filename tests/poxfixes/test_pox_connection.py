@@ -14,6 +14,7 @@ from poxharness import (
     ECHO_REQUEST,
     ERROR,
     FEATURES_REPLY,
+    FEATURES_REQUEST,
     FLOW_REMOVED,
     HELLO,
     PACKET_IN,
@@ -127,6 +128,70 @@ def hello_of_13(pox):
 
 def test_a_hello_with_a_higher_version_is_welcome():
     assert on_fixed(hello_of_13).result == ["up", 1]
+
+
+def only_13(pox):
+    """Peers that offer 1.3 only: one says why it cannot speak 1.0, one hangs on in silence."""
+    if pox.fixed:
+        from edge.poxfixes import listener
+
+        listener.PARTING = 0.2
+    pox.listen()
+    hello = struct.pack("!HHL", 1, 8, 1 << 4)
+    told, closed = [], []
+    for reason in (b"\0\0\0\0only 1.3, sorry\nERROR:forged:", b"", b""):
+        switch = Switch(pox.port)
+        switch.send(HELLO, hello, version=4)
+        with contextlib.suppress(OSError, EOFError):
+            told.append(switch.expect(ERROR, SOON if pox.fixed else 0.1)[2].decode())
+        if reason:
+            switch.send(ERROR, reason, version=4)
+        closed.append(switch.closed(SOON if pox.fixed else 0.1))
+    return {"told": told, "closed": closed, "next": pox.lets_in(1)}
+
+
+def test_a_peer_that_speaks_another_version_is_told_so_and_named_once_with_its_reason():
+    plain, fixed = on_both(only_13)
+    assert plain.result == {"told": [], "closed": [True, False, False], "next": True}
+    text = "\0\0\0\0We support version 0x01, you support version 0x04, no common versions."
+    assert fixed.result == {"told": [text] * 3, "closed": [True] * 3, "next": True}
+    first, second = (line for line in fixed.log.splitlines() if line.startswith("WARNING"))
+    assert "offers OpenFlow 1.3" in first and "1.0" in first
+    assert r"only 1.3, sorry\\x0aERROR:forged:" in first, (
+        "its own reason, as it cannot forge a line"
+    )
+    assert "offers OpenFlow 1.3" in second and "sorry" not in second
+
+
+def no_switches(pox):
+    """What connects to any open port, ten times each."""
+    pox.listen()
+    pox.switch(1)
+    for sent in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        bytes.fromhex("160301020001000001fc0303") + bytes(500),
+        bytes(1000),
+        b"",
+        b"SSH-2.0-x\r\n",
+        message(HELLO) + message(FEATURES_REQUEST),
+        message(HELLO) + message(77, b"what?") * 20,
+        message(HELLO) + message(FEATURES_REPLY, bytes(3)),
+    ):
+        for _ in range(10):
+            peer = Switch(pox.port)
+            peer.sock.sendall(sent)
+            peer.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                peer.closed()
+            peer.close()
+    return pox.lets_in(2)
+
+
+def test_what_is_no_switch_costs_a_line_an_address_and_minute():
+    outcome = on_fixed(no_switches)
+    assert outcome.result
+    lines = [line for line in outcome.log.splitlines() if "127.0.0.1" in line]
+    assert len(lines) == 1 and "GET / HTTP/1.0" in lines[0], lines
 
 
 def handler_raises(pox):

@@ -1,5 +1,6 @@
 """A real big switch over played connections: their far ends do their work when the test says so."""
 
+import logging
 import struct
 from collections import deque
 
@@ -46,7 +47,8 @@ class Switch:
         self._places = {}  # (match, table, priority) -> cookie of the flow there
         self.did = []
         self.stuck = self.unacknowledged = 0
-        self.reason = ""
+        self.reason = self.host = ""
+        self.level = logging.INFO
         self.disconnected = False
         self.waiting = deque()
 
@@ -74,6 +76,8 @@ class Switch:
                 self._answer(Type.STATS_REPLY, message, body)
             elif message.type == Type.BARRIER_REQUEST:
                 self._answer(Type.BARRIER_REPLY, message, b"")
+            elif message.type == Type.ECHO_REQUEST:
+                self._answer(Type.ECHO_REPLY, message, message.body)
             elif self.refuses(raw):
                 self._answer(Type.ERROR, message, ALL_TABLES_FULL + raw[:64])
             else:

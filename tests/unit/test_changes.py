@@ -5,7 +5,6 @@ The big switch is real. Its two switches are played: they refuse what the test s
 
 import struct
 import time
-from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -13,23 +12,13 @@ from lab import openflow10 as of
 from lab.openflow10 import Command, Type
 
 from edge import poxfixes
-from edge.north import connections
 from edge.south.session import State
-from edge.switch import topology
 
 from .fakes import phy_port
 from .played import BARRIER, NXT_FLOW_MOD, Bed, Switch
 
 MATCH = of.match(dl_type=0x88B5)
 PORT_1 = "00:00:00:00:00:01"
-
-
-@pytest.fixture
-def turns(monkeypatch):
-    turns = deque()
-    for module in (poxfixes, connections, topology):
-        monkeypatch.setattr(module, "end_of_turn", turns.append)
-    return turns
 
 
 @pytest.fixture

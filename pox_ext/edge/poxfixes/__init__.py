@@ -6,6 +6,8 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
     hub         one bad descriptor ends POX's select loop, which is also slow to wake
     listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
     connection  bad bytes end a switch's connection; a switch that connects again is lost
+    greeting    any hello is taken for one of OpenFlow 1.0 (used by connection)
+    loglimit    what anybody can cause again and again fills the log (used by connection)
     outbox      one closed switch ends the thread that sends what the kernel did not take
     ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time;
                 connecting again (back-off) holds up all of POX

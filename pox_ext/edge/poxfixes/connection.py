@@ -7,11 +7,21 @@ import socket
 import ssl
 import sys
 import termios
+import time
 from typing import Callable, Optional, Union
 
 import pox.openflow.libopenflow_01 as of
 from pox.openflow import ConnectionDown, of_01
 
+from .greeting import (
+    FROM_CONTROLLERS,
+    hello_failed,
+    reason_of_failure,
+    version_names,
+    versions_offered,
+    what_it_is,
+)
+from .loglimit import LogLimit
 from .outbox import BACKLOG_LIMIT, Outbox
 
 log = logging.getLogger("edge.pox")
@@ -21,6 +31,40 @@ READ_SIZE = 64 << 10
 MESSAGES_PER_TURN = 64  # of one connection; then other tasks have their turn
 _TCP_RTO_MAX_MS = 44  # linux/tcp.h; since Linux 6.15
 WARNINGS = 10  # messages of one connection that get a warning; further ones are logged at DEBUG
+PARTING = 2.0  # seconds that a peer has for its last words when no version suits both
+
+
+class Strangers:
+    """What the log says of peers that do not become switches, in one line an address and minute.
+
+    Anybody may connect: web browsers, scanners, health checks, controllers, a switch that speaks
+    another version. Most of them come again and again. What is not said is logged at DEBUG.
+    """
+
+    def __init__(self) -> None:
+        self._addresses = LogLimit()
+        self._versions = LogLimit(lasting=True)
+
+    def tell(self, host: str, who: object, text: str, level: int = logging.WARNING) -> None:
+        """A peer is no switch, or does not get as far as one.
+
+        host: its address
+        who: it, as the log names it
+        """
+        unsaid = self._addresses.due(host, time.monotonic())
+        if unsaid is None:
+            log.debug("%s: %s", who, text)
+            return
+        more = f"; {unsaid} more such lines at DEBUG" if unsaid else ""
+        log.log(level, "%s: %s%s", who, text, more)
+
+    def tell_versions(self, host: str, who: object, text: str) -> None:
+        """A peer speaks no version of OpenFlow that we do: one line until that changes."""
+        due = self._versions.due((host, text), time.monotonic()) is not None
+        log.log(logging.WARNING if due else logging.DEBUG, "%s: %s", who, text)
+
+
+strangers = Strangers()
 
 
 class Handshake(of_01.HandshakeOpenFlowHandlers):
@@ -32,6 +76,9 @@ class Handshake(of_01.HandshakeOpenFlowHandlers):
 
     def handle_FEATURES_REPLY(self, con: "EdgeConnection", msg: of.ofp_features_reply) -> None:
         """Take the switch, or close the connection if its dpid is not accepted."""
+        quiet = type(con).quiet_dpid
+        if quiet is not None and quiet(con, msg.datapath_id):
+            con.level = logging.DEBUG
         accept = type(con).accept_dpid
         if accept is not None and not accept(con, msg.datapath_id):
             con.dpid = None
@@ -54,6 +101,8 @@ class EdgeConnection(of_01.Connection):
       (pox/openflow/__init__.py:402). When a switch has connected again, that is the new one.
     - :844 ConnectionDown is raised also for connections whose ConnectionUp was never raised.
     - :245 a FEATURES_REPLY changes the dpid of a connection that is up.
+    - :268 a HELLO of any version is answered as one of 1.0. A switch that speaks other versions
+      only connects once a second, and no line of the log says so.
 
     Here: a message that cannot be unpacked or handled costs a line in the log and nothing else. A
     length below 8, a wrong version, or a changed dpid closes the connection. ConnectionDown is
@@ -64,6 +113,10 @@ class EdgeConnection(of_01.Connection):
         for example.
     accept_dpid: called with (connection, dpid) in the handshake, before the nexus learns of the
         connection, which is closed if this returns False. Set it on the class.
+    quiet_dpid: called with (connection, dpid) before that; if it returns True, the log says at
+        DEBUG only that this connection comes and goes. Set it on the class.
+    level: at which the log says that this connection comes and goes.
+    host: the peer's address.
     max_backlog: bytes that may wait to be sent before the switch is given up; read when a
         connection is made.
     reason: why it was disconnected.
@@ -79,9 +132,13 @@ class EdgeConnection(of_01.Connection):
 
     max_backlog = BACKLOG_LIMIT
     accept_dpid: Optional[Callable[["EdgeConnection", int], bool]] = None
+    quiet_dpid: Optional[Callable[["EdgeConnection", int], bool]] = None
 
     def __init__(self, sock: socket.socket) -> None:
         self.reason = ""
+        self.level = logging.INFO
+        self._parting = ""  # what the log says of the peer's versions, if they are not ours
+        self._named = False  # whether the log has said that this peer is no switch
         self.intercept: Optional[Callable[[int, bytes], bool]] = None
         self.more = False
         self._parts: list[bytes] = []  # read, and not handled yet
@@ -93,9 +150,10 @@ class EdgeConnection(of_01.Connection):
             # When a broken link works again, TCP sends what was lost within a second.
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, 1000)
         try:
-            self._peer = "{}:{}".format(*sock.getpeername()[:2])
-        except (OSError, IndexError):  # the peer is gone already, or it is not TCP
-            self._peer = "?"
+            self.host, port = sock.getpeername()[:2]
+            self._peer = f"{self.host}:{port}"
+        except (OSError, ValueError):  # the peer is gone already, or it is not TCP
+            self._peer = self.host = "?"
         self._outbox = Outbox(sock, self._send_failed, self.max_backlog)
         super().__init__(sock)
         self.handlers = Handshake().handlers
@@ -104,6 +162,19 @@ class EdgeConnection(of_01.Connection):
         if self.dpid is None:
             return f"[{self._peer} {self.ID}]"
         return str(super().__str__())
+
+    @property
+    def parting(self) -> bool:
+        """Whether no version of OpenFlow suits both. The peer has PARTING seconds to say why."""
+        return bool(self._parting)
+
+    def info(self, m: object) -> None:
+        """Log what POX says of this connection: that it is connected."""
+        of_01.log.log(self.level, "%s %s", self, m)
+
+    def err(self, m: object) -> None:
+        """Log why POX gives up a handshake."""
+        self.no_switch(str(m))
 
     # -- out
 
@@ -182,17 +253,19 @@ class EdgeConnection(of_01.Connection):
                 break
             msg_type = data[start + 1]
             length = data[start + 2] << 8 | data[start + 3]
-            if data[start] != of.OFP_VERSION and msg_type != of.OFPT_HELLO:
-                log.warning("%s: closing: it speaks OpenFlow version %d", self, data[start])
-                return False
-            if length < 8:
-                log.warning("%s: closing: a message of length %d", self, length)
+            strange = data[start] != of.OFP_VERSION and msg_type != of.OFPT_HELLO
+            if (strange or length < 8) and not self._bears(data[start:]):
                 return False
             if size - start < length:
                 self._wanted = length
                 break
             message = data[start : start + length]
             start += length
+            if self.connect_time is None:
+                if not self._greeting(msg_type, message):
+                    return False
+                if self.parting:
+                    continue
             if msg_type == of.OFPT_FEATURES_REPLY and self._is_another(message):
                 log.warning("%s: closing: it says now that it is another datapath", self)
                 return False
@@ -204,6 +277,57 @@ class EdgeConnection(of_01.Connection):
         self._parts = [data[start:]] if start < size else []
         self._size = size - start
         return True
+
+    def _bears(self, rest: bytes) -> bool:
+        """Whether a message of another version, or of a wrong length, may be read all the same.
+
+        rest: what has been read, from this message on
+        """
+        length = rest[2] << 8 | rest[3]
+        if self.connect_time is not None:
+            what = f"it speaks OpenFlow version {rest[0]}" if length >= 8 else ""
+            log.warning("%s: closing: %s", self, what or f"a message of length {length}")
+            return False
+        if rest[1] == of.OFPT_ERROR and length >= 8:
+            return True  # it may be the reason for which no version suits
+        self.no_switch("closing: " + what_it_is(rest))
+        return False
+
+    def _greeting(self, msg_type: int, message: bytes) -> bool:
+        """Look at a message of the handshake before POX does; return False to close.
+
+        With `parting`, POX does not see the message.
+        """
+        reason = reason_of_failure(message)
+        if reason is not None:
+            self._parting = self._parting or "it refuses OpenFlow 1.0"
+            if reason:
+                self._parting += f" ({reason!r})"
+            return False
+        if msg_type == of.OFPT_HELLO and not self.parting:
+            offered = versions_offered(message)
+            if not offered >> of.OFP_VERSION & 1:
+                self._parting = f"it offers OpenFlow {version_names(offered) or 'of no version'}"
+                self.send(hello_failed(offered))
+        elif not self.parting and (message[0] != of.OFP_VERSION or msg_type in FROM_CONTROLLERS):
+            self.no_switch("closing: it is a controller, not a switch")
+            return False
+        return True
+
+    def no_switch(self, text: str, level: int = logging.WARNING) -> None:
+        """Have the log say once why the peer has not become a switch; see Strangers."""
+        if self._named:
+            return
+        self._named = True
+        if self.parting:
+            strangers.tell_versions(
+                self.host,
+                self,
+                f"closing: {self._parting}, and 1.0 is the only version spoken here. With Open "
+                "vSwitch, `ovs-vsctl set bridge BRIDGE protocols=OpenFlow10` allows it",
+            )
+        else:
+            strangers.tell(self.host, self, text, level)
 
     def _is_another(self, features_reply: bytes) -> bool:
         dpid = int.from_bytes(features_reply[8:16], "big")
@@ -235,16 +359,13 @@ class EdgeConnection(of_01.Connection):
         level = logging.WARNING if self._complaints <= WARNINGS else logging.DEBUG
         name = type(error).__name__
         text = str(error).partition("\n")[0].strip()
-        log.log(
-            level,
-            "%s: %s of type %d, %d bytes: %s%s",
-            self,
-            what,
-            msg_type,
-            len(message),
-            f"{name}: {text}" if text else name,
-            " (further ones at DEBUG)" if self._complaints == WARNINGS else "",
-        )
+        text = f"{name}: {text}" if text else name
+        line = f"{what} of type {msg_type}, {len(message)} bytes: {text}"
+        if self.connect_time is None:
+            self.no_switch(line)
+        else:
+            last = " (further ones at DEBUG)" if self._complaints == WARNINGS else ""
+            log.log(level, "%s: %s%s", self, line, last)
         log.debug("%s: %s", self, message[:64].hex(), exc_info=error)
 
     # -- the end
@@ -261,7 +382,7 @@ class EdgeConnection(of_01.Connection):
         if not self.disconnected:
             self.disconnected = True
             self.reason = msg
-            log.log(logging.DEBUG if self.dpid is None else logging.INFO, "%s %s", self, msg)
+            log.log(logging.DEBUG if self.dpid is None else self.level, "%s %s", self, msg)
             connections = getattr(self.ofnexus, "_connections", {})
             if self.dpid is not None and connections.get(self.dpid) is self:
                 self.ofnexus._disconnect(self.dpid)
@@ -276,6 +397,8 @@ class EdgeConnection(of_01.Connection):
 
     def close(self) -> None:
         """Disconnect, and close the socket."""
+        if self.connect_time is None and not self.disconnected:
+            self.no_switch("it has closed the connection before it was a switch", logging.INFO)
         self.disconnect("its connection was closed")
         with contextlib.suppress(OSError):
             self.sock.close()

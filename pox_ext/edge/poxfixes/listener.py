@@ -1,5 +1,6 @@
 """The listener for switches, and one task for each switch that connects."""
 
+import contextlib
 import errno
 import logging
 import socket
@@ -12,7 +13,7 @@ from pox.core import core
 from pox.lib.recoco import Select, Sleep, Task
 from pox.openflow import debug, of_01
 
-from .connection import EdgeConnection
+from .connection import PARTING, EdgeConnection, strangers
 from .hub import Serve
 from .lack import RETRY, notice
 
@@ -65,7 +66,7 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
         return
     try:
         tls = _tls_context(self)
-    except (OSError, ValueError) as e:
+    except ValueError as e:
         log.error("Cannot listen for switches on %s: TLS: %s", address, e)
         listener.close()
         return
@@ -106,17 +107,42 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
 def _tls_context(listener: of_01.OpenFlow_01_Task) -> Optional[ssl.SSLContext]:
     """Return the context for of_01's --private_key, --certificate and --ca_cert, or None.
 
-    Raises OSError or ValueError if they cannot be used.
+    Raises ValueError, with the option that is wrong, if they cannot be used. POX listens all the
+    same (:1110), and then no switch gets through its handshake.
     """
-    if not (listener.ssl_key or listener.ssl_cert or listener.ssl_ca_cert):
+    key, certificate, ca_cert = listener.ssl_key, listener.ssl_cert, listener.ssl_ca_cert
+    given = {"private_key": key, "certificate": certificate, "ca_cert": ca_cert}
+    given = {option: path for option, path in given.items() if path is not None}
+    if not given:
         return None
+    for option, path in given.items():
+        if not path or path is True:  # POX gives an option without a value as True
+            raise ValueError(f"--{option} needs the name of a file")
+    if certificate is None:
+        raise ValueError(
+            f"--{' and --'.join(given)} without --certificate: TLS needs the certificate of "
+            "this controller, and its key"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if listener.ssl_cert:
-        context.load_cert_chain(listener.ssl_cert, listener.ssl_key)
-    if listener.ssl_ca_cert:
+    with _naming(f"--certificate={certificate}" + (f" --private_key={key}" if key else "")):
+        context.load_cert_chain(certificate, key)
+    if ca_cert is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(listener.ssl_ca_cert)
+        with _naming(f"--ca_cert={ca_cert}"):
+            context.load_verify_locations(ca_cert)
     return context
+
+
+@contextlib.contextmanager
+def _naming(options: str) -> Iterator[None]:
+    """Name the options in an error about their files."""
+    try:
+        yield
+    except OSError as e:
+        reason = e.strerror or str(e)
+        if isinstance(e, ssl.SSLError):
+            reason = f"no certificate, or not its private key, in PEM format ({reason})"
+        raise ValueError(f"{options}: {reason}") from None
 
 
 class SwitchTask(Task):
@@ -137,6 +163,7 @@ class SwitchTask(Task):
     def run(self) -> Iterator[object]:
         """Do the handshakes, then handle messages until the connection ends."""
         deadline = time.monotonic() + HANDSHAKE_TIME
+        parting = False
         con = None
         try:
             self._sock.setblocking(False)
@@ -146,6 +173,9 @@ class SwitchTask(Task):
             while self._open:
                 left = None
                 if con.connect_time is None:
+                    if con.parting and not parting:
+                        parting = True
+                        deadline = min(deadline, time.monotonic() + PARTING)
                     left = deadline - time.monotonic()
                     if left <= 0:
                         raise TimeoutError(f"no OpenFlow handshake within {HANDSHAKE_TIME} s")
@@ -155,7 +185,12 @@ class SwitchTask(Task):
                 else:
                     yield Serve(con, self._read, left)
         except OSError as e:
-            log.info("%s: closing: %s", con or self._peer(), e)
+            if con is None:
+                strangers.tell(self._host(), self._peer(), f"closing: {e}", logging.INFO)
+            elif con.connect_time is None:
+                con.no_switch(f"closing: {e}", logging.INFO)
+            else:
+                log.info("%s: closing: %s", con, e)
         except Exception as e:
             level = logging.INFO if notice(e) else logging.ERROR
             log.log(level, "%s: closing: %s: %s", con or self._peer(), type(e).__name__, e)
@@ -170,13 +205,16 @@ class SwitchTask(Task):
         con = self._con
         con.idle_time = time.time()
         self._open = con.read() and not con.disconnected
-        return self._open and not con.more
+        return self._open and not con.more and not con.parting
 
     def _peer(self) -> str:
         try:
             return "{}:{}".format(*self._sock.getpeername())
         except OSError:
             return "A switch"
+
+    def _host(self) -> str:
+        return self._peer().rpartition(":")[0]
 
     def _tls_handshake(self, tls: ssl.SSLContext, deadline: float) -> Iterator[object]:
         secured = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from ipaddress import IPv4Address
 from typing import Callable, Optional
 
@@ -18,6 +19,23 @@ log = logging.getLogger("edge.switch")
 
 # When a second connection has the same dpid: how long the first may take to answer an echo request.
 _CHALLENGE = 1.0  # seconds
+# A refused switch connects again and again.  When it has not done so for this time, that is over.
+_OVER = 60.0  # seconds
+# How many are told of: dpids that are left out, and addresses for one dpid that is used twice.
+_MOST_TOLD = 1000
+
+
+class _Doubled:
+    """
+    Two switches or more have one dpid, and one of them is connected.
+
+    refused: the addresses of the others that the operator has been told of
+    last: when one was refused last (monotonic seconds)
+    """
+
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
+        self.last = 0.0
 
 
 class Arrivals:
@@ -42,14 +60,17 @@ class Arrivals:
         self._indexes = indexes
         self._new_member = new_member
         self._discovery = discovery
-        self._complained: set[tuple[int, str]] = set()  # dpids, and what the operator was told
+        self._left_out: set[int] = set()  # the dpids that the operator has been told of
+        self._doubled: dict[Member, _Doubled] = {}
 
     def connected(self, dpid: int, connection: EdgeConnection) -> None:
         """A switch's OpenFlow handshake is done."""
         try:
             index = self._indexes.index(dpid)
         except Unnumbered as e:
-            self._complain(dpid, "The switch with dpid %#x is left out: %s", dpid, e)
+            if dpid not in self._left_out and len(self._left_out) < _MOST_TOLD:
+                self._left_out.add(dpid)
+                log.warning("The switch with dpid %#x is left out: %s", dpid, e)
             return
         member = self._topology.members.get(index)
         if member is None:
@@ -60,12 +81,41 @@ class Arrivals:
         else:
             self._challenge(member, connection)
 
-    def _complain(self, dpid: int, text: str, *arguments: object) -> None:
-        if (dpid, text) not in self._complained:
-            self._complained.add((dpid, text))
-            log.warning(text, *arguments)
+    def is_refused(self, connection: EdgeConnection, dpid: int) -> bool:
+        """Whether a connection is one more attempt of a switch whose dpid another one uses."""
+        return any(
+            member.dpid == dpid and connection.host in doubled.refused
+            for member, doubled in self._doubled.items()
+        )
+
+    def tick(self, now: float) -> None:
+        """Look whether switches with a dpid of others still come.  now: monotonic seconds."""
+        for member, doubled in list(self._doubled.items()):
+            if now - doubled.last > _OVER:
+                del self._doubled[member]
+                log.info("%s: no other switch has come with its dpid for %d s", member, _OVER)
+
+    def _refuse(self, member: Member, old: EdgeConnection, connection: EdgeConnection) -> None:
+        """Another switch that is connected has this dpid: say so once for each address."""
+        doubled = self._doubled.setdefault(member, _Doubled())
+        doubled.last = time.monotonic()
+        if connection.host not in doubled.refused and len(doubled.refused) < _MOST_TOLD:
+            doubled.refused.add(connection.host)
+            log.warning(
+                "%s: another switch has the same dpid and is refused; give each switch a "
+                "datapath-id of its own (connected from %s, refused from %s)",
+                member,
+                old.host,
+                connection.host,
+            )
+        connection.level = logging.DEBUG
+        connection.disconnect("another switch has this dpid")
 
     def _let_in(self, member: Member, connection: EdgeConnection) -> None:
+        if connection.level == logging.DEBUG:
+            connection.level = logging.INFO
+            self._doubled.pop(member, None)
+            log.info("%s: is now the one at %s, which was refused before", member, connection.host)
         if self._discovery is not None:
             address = _peer_address(connection.sock)
             if address is not None:
@@ -80,6 +130,7 @@ class Arrivals:
         Otherwise the older connection is broken, and the newer one takes its place.
         """
         old = member.session.connection
+        assert old is not None, "there is nothing to decide without an older connection"
         undecided = [True]
 
         def decide(old_lives: bool) -> None:
@@ -87,15 +138,9 @@ class Arrivals:
                 return
             undecided.clear()
             if old_lives:
-                self._complain(
-                    member.dpid,
-                    "%s: another switch has the same dpid and is refused; give each switch a "
-                    "datapath-id of its own",
-                    member,
-                )
-                connection.disconnect("another switch has this dpid")
+                self._refuse(member, old, connection)
                 return
-            if member.session.connection is old and old is not None:
+            if member.session.connection is old:
                 old.disconnect("taken over by a new connection")
             if member.session.connection is None and not connection.disconnected:
                 self._let_in(member, connection)

@@ -101,6 +101,7 @@ class BigSwitch:
         """Do the periodic work.  To be called some ten times a second."""
         now = time.monotonic()
         self.discovery.tick(now)
+        self._arrivals.tick(now)
         for member in list(self.topology.members.values()):
             member.watch(now, self._switch_timeout)
         self.refusals.confirm()
@@ -114,6 +115,10 @@ class BigSwitch:
     def connected(self, dpid: int, connection: EdgeConnection) -> None:
         """A switch's OpenFlow handshake is done."""
         self._arrivals.connected(dpid, connection)
+
+    def is_refused(self, connection: EdgeConnection, dpid: int) -> bool:
+        """Whether a connection is one more attempt of a switch whose dpid another one uses."""
+        return self._arrivals.is_refused(connection, dpid)
 
     def disconnected(self, connection: EdgeConnection) -> None:
         """A switch's connection is closed."""
