@@ -211,7 +211,7 @@ def handler_raises(pox):
 
 def test_a_mistake_in_a_handler_does_not_fill_the_log():
     plain, fixed = on_both(handler_raises)
-    assert plain.log.count("Traceback") == 1000
+    assert plain.log.count("Traceback") > 10, "one each; a busy machine does not get through all"
     assert fixed.result
     assert "Traceback" not in fixed.log
     assert fixed.log.count("a mistake") == 10
