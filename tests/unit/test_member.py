@@ -24,6 +24,10 @@ OUTPUTS = {
 }
 
 
+PORT_DOWN, NO_STP, NO_FLOOD = 0x01, 0x02, 0x10
+HELD_BACK = NO_FLOOD | NO_STP
+
+
 def text(rules):
     """Return rules as a set of texts, as `ovs-ofctl dump-flows` shows them."""
     return {
@@ -161,9 +165,9 @@ def test_no_rule_of_the_ingress_tables_sends_anywhere_by_itself(tunnel, ports, l
 class Switch:
     """The switch's end of a Member's connection. It answers as the test says."""
 
-    def __init__(self, ports=PORTS, flows=(), wanted=()):
+    def __init__(self, ports=PORTS, flows=(), wanted=(), max_ports=16):
         self.events = Events(wanted)
-        self.member = Member(self.events, 1, 1, 16)
+        self.member = Member(self.events, 1, 1, max_ports)
         self.connection = Connection()
         self.member.connect(self.connection)
         self.ports = list(ports)
@@ -227,10 +231,12 @@ def up(**kwargs):
 
 def no_flood(messages):
     """Return the ports that are told to take no part in floods."""
-    mods = [message.body for message in messages if message.type == of.Type.PORT_MOD]
-    for body in mods:
-        assert struct.unpack_from("!II", body, 8) == (0x10, 0x10)
-    return [int.from_bytes(body[:2], "big") for body in mods]
+    mods = port_mods(messages)
+    for number, _, config, mask in mods:
+        above = 16 < number < of.Port.MAX
+        # NO_STP beside it says who has set it.
+        assert config == mask == (HELD_BACK if above else NO_FLOOD)
+    return [mod[0] for mod in mods]
 
 
 def test_an_empty_switch_gets_its_service_rules_and_then_is_ready():

@@ -15,10 +15,11 @@ from edge.openflow import nicira as nx
 from edge.openflow.messages import PhyPort
 from edge.openflow.stats import FlowStats
 from edge.poxfixes import EdgeConnection
+from edge.south.complaints import Complaints
 from edge.south.counters import Counters
 from edge.south.events import MemberEvents
 from edge.south.memberports import Bits, MemberPorts
-from edge.south.rules import InstalledRules, Rule, queue_rule, service_rules
+from edge.south.rules import InstalledRules, Rule, left_out_rule, queue_rule, service_rules
 from edge.south.session import ANSWERS, Session, State
 from edge.south.translate import Ingress
 from edge.south.translations import Translations
@@ -48,6 +49,7 @@ class Member:
     ports: its ports
     translations: controllers' actions, translated for this switch
     counters: its last known counters
+    complaints: tells the operator what is wrong with it
     tunnel_ip: the IPv4 address (as a number) at which the other switches reach it; None if unknown
     """
 
@@ -59,8 +61,9 @@ class Member:
         self.tunnel_ip: Optional[int] = None
         self.session = Session(str(self), self._received, self._hear_again, self._lost)
         self.liveness = self.session.liveness
-        self.ports = MemberPorts(max_ports, self.warn_once)
-        self.translations = Translations(str(self), self.warn_once)
+        self.complaints = Complaints(lambda text: log.warning("%s: %s", self, text))
+        self.ports = MemberPorts(max_ports, self.complaints)
+        self.translations = Translations(str(self), self.complaints)
         self.counters = Counters()
         self._events = events
         self._rules = InstalledRules()
@@ -68,7 +71,7 @@ class Member:
         self._has_lowest = False
         self._fragments = of.OFPC_FRAG_NORMAL
         self._dump: list[FlowStats] = []
-        self._warned: set[str] = set()
+        self._ports_asked_at = -1  # see _ask_ports_again
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -83,18 +86,12 @@ class Member:
         """Whether it is connecting, syncing, up, silent or gone."""
         return self.liveness.state
 
-    def warn_once(self, text: str) -> None:
-        """Warn the operator about this switch: each text only once for each connection."""
-        if text not in self._warned:
-            self._warned.add(text)
-            log.warning("%s: %s", self, text)
-
     # --- connection ----------------------------------------------------------------------------
 
     def connect(self, connection: EdgeConnection) -> None:
         """Use a connection whose handshake is done: ask for the switch's ports and flow entries."""
         self.session.connect(connection)
-        self._warned.clear()
+        self.complaints.begin_again()
         self.session.send(messages.set_packet_in_format(new_xid()))
         self.session.send(messages.use_table_ids(new_xid()))
         self.session.send(messages.report_evictions(new_xid()))
@@ -104,8 +101,8 @@ class Member:
 
     def _features(self, kind: int, message: bytes) -> bool:
         reach = self.reach()
-        for each in self.ports.read(messages.parse_features(message)):
-            self.session.configure(each)
+        ports = messages.parse_features(message)
+        self._configure_ports(self.ports.read(ports, self.session.executed))
         self._ports_changed(reach)
         self.session.flows_asked()
         self.session.request(stats.dump_flows, self._flows_part, lambda: None)
@@ -135,6 +132,7 @@ class Member:
         """Do the periodic work (see Session.watch).  To be called some ten times a second."""
         if now > self.liveness.compared_at + _LATE:
             self.counters.forget_lost_copies()
+        self.complaints.tick(now)
         self.session.watch(now, timeout)
 
     def compared(self, now: float) -> None:
@@ -182,14 +180,43 @@ class Member:
         return self._received(kind, message)
 
     def _port_status(self, reason: int, port: PhyPort) -> None:
-        if port.port_no >= of.OFPP_MAX:
+        number, executed = port.port_no, self.session.executed
+        if number >= of.OFPP_MAX and number != of.OFPP_LOCAL:
             return
-        reach = self.reach()
-        for each in self.ports.changed(reason, port):
-            self.session.configure(each)
+        if self.ports.in_doubt(port, executed):
+            self._ask_ports_again()
+        reach, complete = self.reach(), self.ports.complete
+        self._configure_ports(self.ports.changed(reason, port, executed))
+        if number == of.OFPP_LOCAL:
+            return  # it is not a port of the big switch
         if self.ready:
-            self.update_rules()
+            if (reach, complete) == (self.reach(), self.ports.complete):
+                # There may be thousands of ports that are left out: one costs one rule.
+                self._update_left_out(number)
+            else:
+                self.update_rules()
         self._ports_changed(reach)
+
+    def _ask_ports_again(self) -> None:
+        """Ask the switch for its ports; not twice if it has been sent nothing in between."""
+        position = self.session.position
+        if position == self._ports_asked_at:
+            return
+        self._ports_asked_at = position
+
+        def answered(kind: int, message: bytes) -> bool:
+            if kind == of.OFPT_FEATURES_REPLY:
+                ports = messages.parse_features(message)
+                self._configure_ports(self.ports.told_again(ports, position))
+                self._ports_changed(self.reach())
+            return True
+
+        self.session.request(messages.features_request, answered, lambda: None)
+
+    def _configure_ports(self, port_mods: list[bytes]) -> None:
+        for each in port_mods:
+            if self.session.configure(each):
+                self.ports.sent(self.session.position)
 
     def _ports_changed(self, before: Reach) -> None:
         if before[0] != self.ports.tunnel:
@@ -214,7 +241,7 @@ class Member:
 
     def modify_port(self, number: int, bits: Bits, advertise: int, xid: int) -> None:
         """Set bits of a port, and its advertised features unless 0 (see MemberPorts.modify)."""
-        self.session.configure(self.ports.modify(number, bits, advertise, xid))
+        self._configure_ports([self.ports.modify(number, bits, advertise, xid)])
 
     def set_tunnel_ip(self, ip: Optional[int]) -> None:
         """The switch's tunnel IP has been discovered; None if another switch has it now."""
@@ -264,6 +291,18 @@ class Member:
         if found is not None:
             self._rules.read(found)
         for each in self._rules.update(self.wanted_rules()):
+            self.session.send(each)
+
+    def _update_left_out(self, port: int) -> None:
+        """Send the switch the rule for a port that is left out, or delete it."""
+        rule, does = left_out_rule(port)
+        if self.ports.leaves_out(port):
+            changes = self._rules.add(rule, does)
+        elif port != self.ports.tunnel:  # the rule of the tunnel port has the same match
+            changes = self._rules.remove(rule)
+        else:
+            return
+        for each in changes:
             self.session.send(each)
 
     def rule_removed(self, priority: int) -> None:

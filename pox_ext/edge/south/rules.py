@@ -68,8 +68,7 @@ def service_rules(
     }
     if lowest:
         rules[Rule(TABLE_LOWEST, 0, b"")] = controller
-    for port in left_out:
-        rules[Rule(TABLE_INGRESS, _SERVICE_PRIORITY, flowmods.match_in_port(port))] = b""
+    rules.update(map(left_out_rule, left_out))
     if tunnel_port is None:
         return rules
 
@@ -94,6 +93,11 @@ def queue_rule(port: int, queue: int, key: int) -> tuple[Rule, bytes]:
     """The rule, and its actions, by which frames with this tunnel key leave by this queue."""
     rule = Rule(TABLE_REMOTE, _SERVICE_PRIORITY, flowmods.match_tunnel_key(key))
     return rule, actions.enqueue(port, queue)
+
+
+def left_out_rule(port: int) -> tuple[Rule, bytes]:
+    """The rule that drops what comes in from a port that the big switch does not have."""
+    return Rule(TABLE_INGRESS, _SERVICE_PRIORITY, flowmods.match_in_port(port)), b""
 
 
 def table_and_priority(priority: int) -> tuple[int, int]:
@@ -132,6 +136,12 @@ class InstalledRules:
             return []
         self._rules[rule] = does
         return [_change(of.OFPFC_ADD, rule, does)]
+
+    def remove(self, rule: Rule) -> list[bytes]:
+        """Return the flow-mod that deletes one rule; none if the rule is not there."""
+        if self._rules.pop(rule, None) is None:
+            return []
+        return [_change(of.OFPFC_DELETE_STRICT, rule)]
 
 
 def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:

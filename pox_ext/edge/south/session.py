@@ -354,10 +354,25 @@ class Session:
             self._sent += changes
             self.connection.send(data)
 
-    def configure(self, data: bytes) -> None:
-        """Send a message that changes how the switch treats packets (see `barrier`)."""
+    @property
+    def position(self) -> int:
+        """The position of the last message that was sent, counted over all connections."""
+        return self._sent
+
+    @property
+    def executed(self) -> int:
+        """The position of the last message that the switch is known to have executed."""
+        return self._done
+
+    def configure(self, data: bytes) -> bool:
+        """
+        Send a message that changes how the switch treats packets (see `barrier`).
+
+        Returns False if the switch is not connected.
+        """
         self.send(data)
         self._configured = self._sent
+        return self.connection is not None
 
     def request(
         self,

@@ -1,7 +1,7 @@
 """Translated actions for one switch, remembered until something changes that they depend on."""
 
 import logging
-from typing import Callable, Optional
+from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -9,6 +9,7 @@ from edge.openflow.actions import Actions
 from edge.openflow.errors import OpenFlowError
 from edge.openflow.flowmods import LONGEST_ACTIONS
 from edge.openflow.text import actions_text
+from edge.south.complaints import Complaints
 from edge.south.translate import Ingress, translate
 
 log = logging.getLogger("edge.member")
@@ -21,12 +22,12 @@ class Translations:
     The translations of one switch.
 
     name: the name of the switch in the log
-    warn: warns the operator, once for each text
+    complaints: tells the operator what is wrong
     """
 
-    def __init__(self, name: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, name: str, complaints: Complaints) -> None:
         self._name = name
-        self._warn = warn
+        self._complaints = complaints
         self._ingress: Optional[Ingress] = None
         # wire form of actions -> the actions, and their translation
         self._known: dict[bytes, tuple[Actions, bytes]] = {}
@@ -89,8 +90,12 @@ class Translations:
         try:
             return self.translated(actions)
         except OpenFlowError:
-            self._warn(
-                "a flow's actions have become more than a message can hold, since they name so "
-                "many ports of other switches; there it drops its packets"
-            )
+            self._complaints.tell("too long", _too_long)
             return b""
+
+
+def _too_long() -> str:
+    return (
+        "a flow's actions have become more than a message can hold, since they name so many "
+        "ports of other switches; there it drops its packets"
+    )

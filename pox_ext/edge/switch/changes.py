@@ -265,7 +265,10 @@ class Reinstall(Change):
         if self._again:
             Reinstall(flows, self._refusals, entry, member, again=False).start()
             return
-        member.warn_once("refuses flows that it has to have; they are removed from all switches")
+        member.complaints.tell(
+            "flows refused",
+            lambda: "refuses flows that it has to have; they are removed from all switches",
+        )
         log.info("%s: refuses, so it is removed from all: flow %s", member, flow_text(entry))
         flows.end([entry], of.OFPRR_DELETE, member)
 

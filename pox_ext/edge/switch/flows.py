@@ -445,7 +445,9 @@ class Flows:
             log.debug("%s: evicts flow %s", member, flow_text(entry))
             self.end([entry], of.OFPRR_DELETE, member)
         else:
-            log.warning("%s: somebody else has deleted a flow; it is put back", member)
+            member.complaints.happened(
+                "flow deleted", lambda: "somebody else has deleted a flow; it is put back"
+            )
             self._reinstall(entry, member)
 
 

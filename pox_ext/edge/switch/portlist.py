@@ -7,6 +7,7 @@ import pox.openflow.libopenflow_01 as of
 from edge.openflow.messages import PhyPort
 from edge.south.member import Member
 from edge.switch.events import BigSwitchEvents, Requester
+from edge.switch.portnames import port_names
 from edge.switch.portnumbers import PortNumbers
 
 
@@ -53,10 +54,11 @@ class PortList:
     def _as_controllers_see(self, member: Member) -> dict[int, PhyPort]:
         """A switch's ports, with their numbers and names on the big switch."""
         down = 0 if member.ready else of.OFPPS_LINK_DOWN
+        own = {local: member.ports.all[local] for local in member.ports.own()}
+        names = port_names(member.index, {local: port.name for local, port in own.items()})
         ports = {}
-        for local in member.ports.own():
-            port = member.ports.all[local]
+        for local, port in own.items():
             number = self._numbers.number(member.index, local)
-            name = b"%d.%b" % (member.index, port.name)
-            ports[number] = port._replace(port_no=number, name=name[:15], state=port.state | down)
+            state = port.state | down
+            ports[number] = port._replace(port_no=number, name=names[local], state=state)
         return ports

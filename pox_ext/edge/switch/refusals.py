@@ -128,7 +128,10 @@ class Refusals:
         self._counts.refusals += 1
         change = self._changes.get(xid)
         if change is None:
-            log.warning("%s: refuses what it was sent (error type %d code %d)", member, kind, code)
+            member.complaints.happened(
+                "refused",
+                lambda: f"refuses what it was sent (error type {kind} code {code})",
+            )
             return
         if change.refusers is not None:
             change.refusers.add(member)
