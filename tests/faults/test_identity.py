@@ -371,6 +371,7 @@ def test_a_tunnel_port_is_renamed(make_bed):
     assert names_of(bed) == {17: "2.s2-eth1", 18: "2.s2-eth2"}
     rename("tun77", "gre2")
     until(lambda: names_of(bed).get(19) == "2.gre2", "an ordinary port")
+    assert bed.controller.features().ports[19].config == 0, "floods reach it"
     bed.wait_until_right(RIGHT)
     rename("gre2", "tun2")
     until(lambda: 19 not in names_of(bed), "no port")

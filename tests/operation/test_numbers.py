@@ -90,6 +90,58 @@ def test_the_largest_index_with_many_ports(make_big_switch, tmp_path):
     assert str(path) in line and "--max_ports" in line
 
 
+def test_a_larger_max_ports_takes_back_what_a_smaller_one_has_set(make_big_switch):
+    """Floods reach the port that was left out: after a kill -9, and if no flow of the earlier run
+    is left on the switch. What somebody else has set stays.
+
+    Ports whose names are too long have distinct ones, the same in both runs.
+    """
+    names = {5: "1.vm-~72am~1-p1", 4: "1.vm-~d2nr~1-p2", 20: "1.s1-eth20"}
+    bed = make_big_switch(max_ports=32, ready=False, options=["--max_ports=16"])
+    one, two = bed.network.switches.values()
+    two.ovs.ofctl("mod-port", two.name, two.port_name(2), "no-flood")
+    for switch in (one, two):
+        switch.add_port(20)
+    for number, name in ((5, "vm-customer1-p1"), (4, "vm-customer1-p2")):
+        one.port_name = lambda number, name=name: name
+        one.add_port(number)
+    for dpid in (1, 2):
+        bed.aggregator.wait_for_log(rf"switch {dpid}: port 20 \(s{dpid}-eth20\) cannot be numbered")
+        bed.aggregator.wait_for_log(rf"switch {dpid}: up")
+    bed.controller.wait_until_connected()
+    bed.wait_for_ports([1, 2, 4, 5, 17, 18])
+    assert names_of(bed, 4, 5) == [names[4], names[5]]
+    assert re.search(r"20\(s1-eth20\).*\n +config: +NO_STP NO_FLOOD\n", show(one))
+    bed.aggregator.kill()
+    two.ovs.ofctl("del-flows", two.name)
+    bed.aggregator.options.remove("--max_ports=16")
+    bed.aggregator.start()
+    bed.controller.wait_for_connection(2)
+    bed.wait_for_ports(bed.numbers)
+    assert bed.numbers == [1, 2, 4, 5, 20, 33, 34, 52]
+    assert names_of(bed, 4, 5, 20) == [names[4], names[5], names[20]]
+    ports = bed.controller.features().ports
+    assert {number: ports[number].config for number in bed.numbers} == {
+        **dict.fromkeys(bed.numbers, 0),
+        34: of.PortConfig.NO_FLOOD,
+    }
+    assert not re.search(r"eth20.*\n +config: .*NO_", show(one) + show(two))
+    bed.wait_until_ready()  # takes back what was set on 34
+    bed.controller.packet_out(frames.udp(), [of.output(Port.FLOOD)], 2)
+    bed.expect({number: [frames.udp()] for number in (1, 4, 5, 20, 33, 34, 52)})
+
+
+def names_of(bed, *numbers):
+    """Return the names of these ports as the controller sees them."""
+    ports = bed.controller.features().ports
+    return [ports[number].name for number in numbers]
+
+
+def show(switch):
+    """Return what Open vSwitch says of the switch's ports."""
+    return switch.ovs.ofctl("show", switch.name)
+
+
 # ---- --switches=DPID=INDEX,... ----
 
 

@@ -441,7 +441,7 @@ class Flows:
             self.expiry.copy_idle(member, entry, removed.packets)
         elif removed.reason == messages.FLOW_EVICTED:
             # If it were put back, the switch would evict another flow for it, and so on.
-            member.warn_once(_NO_ROOM)
+            member.complaints.tell("no room", lambda: _NO_ROOM)
             log.debug("%s: evicts flow %s", member, flow_text(entry))
             self.end([entry], of.OFPRR_DELETE, member)
         else:

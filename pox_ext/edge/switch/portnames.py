@@ -42,8 +42,8 @@ def _shortened(index: int, name: bytes, number: int) -> Iterator[bytes]:
     """
     Names of at most 15 bytes for a port; only the first depends on nothing but its own name.
 
-    The others are for a port that meets the same name twice: once in a million times two marks are
-    equal, and a switch may have two ports with equal names (it cuts those longer than 15 bytes, too).
+    The others are for a port whose first one is taken: once in a million times two marks are equal,
+    and a switch may have two ports with equal names (it cuts those longer than 15 bytes, too).
     """
     room = LONGEST - len(b"%d." % index) - _MARK - len(b"~~")
     tail = min(_TAIL, room - 1)
