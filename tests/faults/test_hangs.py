@@ -1,11 +1,13 @@
 """A switch that is connected but does nothing, or reads nothing: nobody else waits for it."""
 
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from lab import frames
 from lab import openflow10 as of
+from lab.controller import Connection
 from lab.faultbed import dump, resident_memory, until
 from lab.openflow10 import Type
 from lab.relay import NORTHWARD, SOUTHWARD
@@ -20,6 +22,8 @@ ANSWERED = SWITCH_TIMEOUT + SOON
 """
 LOST = SWITCH_TIMEOUT * 4 / 3 + SOON
 RIGHT = 2.0
+PORT = 6640
+"""Where clients connect (--listen)."""
 MEGABYTE = 1 << 20
 
 
@@ -157,28 +161,44 @@ def test_a_packet_out_behind_a_barrier_waits_where_it_has_to(bed, match, barrier
     network.expect({2: [FRAME] * 2})
 
 
-def test_what_waits_for_a_switch_is_bounded(make_bed):
-    """The switch reads nothing and is sent 200 MB. It is given up long before --switch_timeout."""
-    bed = make_bed(options=["--switch_timeout=60"], relays=[2])
+def test_a_controller_that_sends_a_switch_more_than_it_reads_is_held_back(make_bed):
+    """Nothing is lost, and no other controller and no other switch has to wait.
+
+    If the switch reads nothing for good, it is given up, and the controller goes on.
+    """
+    bed = make_bed(options=[f"--switch_timeout={SWITCH_TIMEOUT}", f"--listen={PORT}"], relays=[2])
     controller, relay = bed.controller, bed.relays[2]
+    match = of.match(in_port=17, dl_type=0x9999)
+    controller.flow_mod(match, [], priority=50000)
+    frame = frames.ethernet(ethertype=0x9999, payload=bytes(60000))
+    count = 1700
+    burst = [of.packet_out(frame, of.output(of.Port.TABLE), 17)] * count  # 102 MB
+    sender = threading.Thread(target=controller.send, args=burst)
     before = resident_memory(bed.aggregator.pid)
-    highest = 0
-    frame = of.packet_out(bytes(60000), of.output(17))
-    with Stream(bed.network, 1, [2]) as stream:
+    other = Connection.open(bed.network.outer, PORT)
+    with closing(other), Stream(bed.network, 1, [2]) as stream:
         relay.block()
-        down = []
-        for _ in range(350):
-            controller.send(*[frame] * 10)
-            controller.request(of.message(Type.ECHO_REQUEST))
-            highest = max(highest, resident_memory(bed.aggregator.pid))
-            down = down or controller.take(Type.PORT_STATUS)
-        assert down, "its ports are down"
-        stream.wait_for_frames()
+        sender.start()
+        sender.join(0.7)
+        assert sender.is_alive(), "it is held back"
+        other.send(of.flow_mod(of.match(dl_type=0x9998, in_port=1), of.output(2)))
+        until(lambda: has_ethertype(bed.network.switches[1], 0x9998), "flow on s1", SOON)
+        assert other.request(of.message(Type.ECHO_REQUEST), SOON)
+        assert resident_memory(bed.aggregator.pid) - before < 20 * MEGABYTE
         relay.flow()
-        bed.wait_for_link([17, 18], down=False)
-        bed.wait_until_right(RIGHT)
+        sender.join(20)
+        controller.barrier()
+        assert controller.flow_stats(match)[0].packet_count == count
+        assert controller.take(Type.PORT_STATUS, Type.ERROR) == [], "never lost"
+        relay.block()
+        sender = threading.Thread(target=controller.send, args=burst[:800])
+        sender.start()
+        bed.wait_for_link([17, 18], down=True)
+        sender.join(20)
+        assert not sender.is_alive(), "it goes on"
+        controller.barrier(SOON)
+        stream.wait_for_frames()
     stream.expect_no_loss()
-    assert highest - before < 200 * MEGABYTE
 
 
 def test_a_slow_switch_gets_there(make_bed):

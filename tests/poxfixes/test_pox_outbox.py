@@ -4,6 +4,7 @@ import queue
 import socket
 import time
 
+import pytest
 from poxharness import (
     ECHO_REPLY,
     ECHO_REQUEST,
@@ -292,3 +293,44 @@ def sender_thread(pox):
 
     pox.listen()
     return any("DeferredSender" in type(thread).__name__ for thread in threading.enumerate())
+
+
+def crowded(pox):
+    """What is called while a switch reads too slowly, as it reads again, and at its end."""
+    pox.listen()
+    switch = pox.switch(receive_buffer=4096)
+    other = pox.switch(2, receive_buffer=4096)
+    room = queue.Queue()
+    box = {"crowded": 0}
+
+    def count():
+        box["crowded"] += 1
+
+    def overfill(con):
+        con.crowded = count
+        box["crowded"] = 0
+        while con.stuck <= 8 << 20:
+            con.send(message(ECHO_REQUEST, bytes(4000)))
+        con.when_room(lambda: room.put(con.stuck))
+        return box["crowded"]
+
+    con = switch.connection
+    times = pox.call(overfill, con)
+    end = pox.call(lambda: con._outbox.end)
+    asked_twice = room.empty()
+    while room.empty():
+        switch.receive()
+    left = room.get()
+    taken = pox.call(lambda: con._outbox.end)
+    pox.call(overfill, other.connection)
+    other.close()
+    at_its_end = room.get(timeout=SOON)
+    return [times, asked_twice, left, end == taken, at_its_end]
+
+
+def test_who_sends_too_much_is_told_and_who_waits_for_room_is_called_back():
+    times, waited, left, same, at_its_end = on_fixed(crowded).result
+    assert times == pytest.approx((8 - 1) * 1024 * 1024 / 4008, abs=20)
+    assert waited and left <= 256 << 10
+    assert same, "what is still to be sent counts as sent"
+    assert at_its_end == 0

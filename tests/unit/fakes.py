@@ -32,7 +32,7 @@ class Connection:
         self.sent = b""
         self.stuck = self.unacknowledged = 0
         self.closed = self.reason = ""
-        self.intercept = None
+        self.intercept = self.crowded = None
 
     def send(self, data):
         self.sent += data
@@ -120,6 +120,9 @@ class Events:
 
     def lost(self, member, was_ready, reason):
         self.said.append("lost")
+
+    def crowded(self, member):
+        self.said.append("crowded")
 
     def packet_in(self, member, message):
         self.said.append("packet_in")

@@ -8,6 +8,7 @@ from lab import openflow10 as of
 from lab.openflow10 import Port, Type
 
 from edge.north.datapath import Datapath
+from edge.poxfixes.outbox import CROWDED
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
 from edge.switch.portnumbers import PortNumbers
@@ -36,6 +37,8 @@ class Switch:
     refuses: a function of a message that changes something; if true, the switch refuses it.
     flows: the packed actions of the flows with a cookie, by cookie.
     did: the types of the messages done since the last clearing, requests left out.
+    stuck: as of EdgeConnection; set by the test.
+    waits_for_room: the callbacks of those who wait until less is stuck.
     """
 
     def __init__(self, dpid):
@@ -51,9 +54,16 @@ class Switch:
         self.level = logging.INFO
         self.disconnected = False
         self.waiting = deque()
+        self.crowded = None
+        self.waits_for_room = []
 
     def send(self, data):
         self.waiting.extend(split(data))
+        if self.stuck > CROWDED:
+            self.crowded()
+
+    def when_room(self, callback):
+        self.waits_for_room.append(callback)
 
     def work(self, only=None):
         """Do everything that was sent; with `only`, only what is of this type."""
@@ -117,7 +127,7 @@ class Bed:
     def __init__(self, turns, learn_ips=False):
         self.turns = turns
         numbers = PortNumbers()
-        datapath = Datapath(1)
+        self.datapath = datapath = Datapath(1)
         self.big = datapath.big = BigSwitch(numbers, Indexes(numbers), [], 5.0, datapath, learn_ips)
         self.switches = [self.connect(dpid) for dpid in (1, 2)]
         self.settle()

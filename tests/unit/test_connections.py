@@ -13,6 +13,7 @@ from edge.north import connections
 from edge.north.connections import ControllerConnection
 from edge.openflow.errors import OpenFlowError
 from edge.poxfixes import ioworkers
+from edge.poxfixes.outbox import ROOM
 
 HELLO = of.message(of.Type.HELLO)
 
@@ -46,22 +47,64 @@ class Socket:
 
 
 class Sent:
-    """Stands in for the Outbox, which needs a running POX."""
+    """Stands in for the Outbox, which needs a running POX.
+
+    blocked: set by the test; if true, the controller reads nothing until it calls read().
+    """
+
+    unacknowledged = 0
 
     def __init__(self, _sock, _failed):
         self.data = b""
-        self.backlog = 0  # what the test says that the kernel has not taken
-        self.closed = False
+        self.closed = self.blocked = False
+        self.taken = 0
+        self.backlog = 0  # what the kernel has not taken; also set by the test
+        self._awaited = []
+
+    @property
+    def end(self):
+        return self.taken + self.backlog
+
+    @property
+    def stuck(self):
+        return self.backlog
 
     def send(self, data):
         if not self.closed:
             self.data += data
+            if self.blocked:
+                self.backlog += len(data)
+            else:
+                self.taken += len(data)
+
+    def read(self, octets):
+        """The controller reads so many of the bytes that wait."""
+        octets = min(octets, self.backlog)
+        self.taken += octets
+        self.backlog -= octets
+        self.blocked = self.backlog > 0
+        self._call_back()
+
+    def when_taken(self, octets, callback):
+        self._awaited.append((octets, callback))
+
+    def when_room(self, callback):
+        self.when_taken(self.end - ROOM, callback)
+
+    def _call_back(self):
+        awaited, self._awaited = self._awaited, []
+        for octets, callback in awaited:
+            if octets <= self.taken or self.closed:
+                callback()
+            else:
+                self.when_taken(octets, callback)
 
     def flush(self):
         pass
 
     def close(self):
         self.closed = True
+        self._call_back()
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Callable, Optional
 
@@ -21,8 +22,9 @@ from pox.lib.recoco import Sleep
 from edge.openflow import messages
 from edge.openflow import nicira as nx
 from edge.openflow.errors import OpenFlowError
-from edge.poxfixes import Serve, end_of_turn, run_in_slices
+from edge.poxfixes import Outbox, Serve, When, end_of_turn, run_in_slices
 from edge.poxfixes.ioworkers import READ_SIZE, RobustIOWorker
+from edge.poxfixes.outbox import CROWDED
 
 log = logging.getLogger("edge.upstream")
 
@@ -30,6 +32,11 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 # Bytes that are read while a barrier is pending.  All of them are handled in one turn then.
 _MOST_AHEAD = READ_SIZE
 _MOST_WITHHELD = 1 << 20  # bytes of asynchronous messages that wait behind an answer
+# How many messages wait for a controller that reads too slowly, as in Open vSwitch: further
+# packet-ins are dropped (vswitchd/vswitch.xml, controller_queue_size), and no further message of
+# the controller is read (ofproto/connmgr.c, OFCONN_REPLY_MAX).
+_MOST_PACKET_INS = 100
+_MOST_REPLIES = 100
 _SHORT_WHILE = 0.005  # seconds
 _VERSIONS_WITH_ERRORS = range(1, 7)  # versions whose error messages look like those of OpenFlow 1.0
 # Messages that are handled even if the connection has been closed meanwhile.  All others only ask
@@ -41,6 +48,34 @@ _SERVICE_PROBE = 60.0  # seconds, for both in a service connection: a bridge's m
 # Is called with the connection and a whole message.  It returns False if the connection is held,
 # and the message has to be handled again when the connection is released.
 MessageHandler = Callable[["ControllerConnection", bytes], Optional[bool]]
+
+
+class _Waiting:
+    """
+    Counts the messages of one kind that wait in an outbox, since the peer reads too slowly.
+
+    (The model is Open vSwitch's struct rconn_packet_counter in lib/rconn.c.)
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._ends: deque[int] = deque()  # where each ends, in the bytes that the outbox has sent
+
+    def sent(self) -> None:
+        """A message of this kind has just been sent, and has to wait."""
+        self._ends.append(self._outbox.end)
+
+    def __len__(self) -> int:
+        ends, taken = self._ends, self._outbox.taken
+        while ends and ends[0] <= taken:
+            ends.popleft()
+        return len(ends)
+
+    def when_half(self, callback: Callable[[], None]) -> None:
+        """Call back later: when half of the messages that wait now are gone."""
+        waiting = len(self)
+        end = self._ends[waiting // 2] if waiting else self._outbox.taken
+        self._outbox.when_taken(end, callback)
 
 
 class ControllerConnection(OFConnection):
@@ -70,6 +105,8 @@ class ControllerConnection(OFConnection):
     heard: when the controller last sent something (seconds, monotonic)
     finished: True once the controller has sent its last message (see finish)
     settle: calls back when the switches have executed or refused all that they were sent
+    processing: True while one of its messages is being handled
+    dropped_packet_ins: packet-ins that were not sent, since it reads too slowly
     """
 
     def __init__(self, io_worker: RobustIOWorker, name: str, service: bool = False) -> None:
@@ -96,9 +133,15 @@ class ControllerConnection(OFConnection):
         self._bypass_barrier: Optional[Callable[[bytes], bool]] = None
         self._withheld: Optional[list[bytes]] = None  # None while no message has bypassed a barrier
         self._withheld_octets = 0
-        self._processing = False
+        self.processing = False
+        self.dropped_packet_ins = 0
         assert io_worker.outbox is not None
+        self._outbox = io_worker.outbox
         self._send_bytes = io_worker.outbox.send
+        self._packet_ins = _Waiting(self._outbox)
+        self._replies = _Waiting(self._outbox)
+        self._pauses: set[When] = set()  # what handling its messages waits for
+        self._accepted = 0  # bytes that the controller's machine had accepted when last looked at
         io_worker.rx_handler = self.read
         self.send(messages.HELLO)
 
@@ -109,9 +152,13 @@ class ControllerConnection(OFConnection):
         """
         Send whole messages, or a message object of POX's; without effect on a closed connection.
 
-        The bytes go straight to the worker's outbox, since this is done for every message.
+        It counts as a reply: if too many of them wait, no more messages are read.
         """
         self._send_bytes(data if type(data) is bytes else data.pack())
+        if self._outbox.blocked:
+            self._replies.sent()
+            if len(self._replies) >= _MOST_REPLIES:
+                self.pause(self._replies.when_half)
 
     def close(self, reason: str = "closed") -> None:
         """Close the connection."""
@@ -133,7 +180,7 @@ class ControllerConnection(OFConnection):
         connection is closed.
         """
         self.finished = True
-        if not self._held:
+        if not self._held and not self._pauses:
             self._settle()
 
     def _settle(self) -> None:
@@ -148,7 +195,7 @@ class ControllerConnection(OFConnection):
         """Close a finished connection if all answers have been handed to the kernel."""
         outbox = self.io_worker.outbox
         assert outbox is not None
-        if not self._held:
+        if not self._held and not self._pauses:
             outbox.flush()
             if not outbox.backlog:
                 self.close("by the controller")
@@ -179,7 +226,10 @@ class ControllerConnection(OFConnection):
         if not self._wants(kind):
             return
         if self._withheld is None:
-            self._send_bytes(message)
+            if self._outbox.blocked:
+                self._tell_slow(kind, message)
+            else:
+                self._send_bytes(message)
             return
         self._withheld.append(message)
         self._withheld_octets += len(message)
@@ -191,7 +241,62 @@ class ControllerConnection(OFConnection):
         withheld, self._withheld = self._withheld, None
         self._withheld_octets = 0
         for message in withheld or ():
+            self._tell_slow(message[1], message)
+
+    def _tell_slow(self, kind: int, message: bytes) -> None:
+        """
+        Send an asynchronous message to a controller that may read too slowly.
+
+        As in Open vSwitch (ofproto/connmgr.c), packet-ins are dropped if too many wait.  All others
+        are sent; a FLOW_REMOVED counts as a reply, so that fewer flows are added which end later.
+        """
+        if kind == of.OFPT_FLOW_REMOVED:
             self.send(message)
+        elif kind != of.OFPT_PACKET_IN or not self._outbox.blocked:
+            self._send_bytes(message)
+        elif len(self._packet_ins) < _MOST_PACKET_INS:
+            self._send_bytes(message)
+            self._packet_ins.sent()
+        else:
+            if not self.dropped_packet_ins:
+                log.info("%s: reads too slowly: packet-ins for it are dropped", self)
+            self.dropped_packet_ins += 1
+
+    # --- controllers that are held back --------------------------------------------------------
+
+    def pause(self, until: When) -> None:
+        """
+        Handle no further messages until `until` calls back, and read few.
+
+        The message that is being handled is not affected.  There may be several pauses at once.
+        """
+        if until in self._pauses:
+            return
+        self._pauses.add(until)
+
+        def go_on() -> None:
+            self._pauses.remove(until)
+            if not self._pauses and not self.processing:
+                self._process()
+
+        until(go_on)
+
+    def not_read(self, patience: float) -> None:
+        """
+        Nothing is read at the moment, so the controller is not silent.
+
+        If that is so because it does not read our replies, it has to read some from time to time,
+        as with Open vSwitch, which sees no answer to its echo requests then.
+
+        patience: after so many seconds in which it has read nothing, its connection is closed
+        """
+        now = time.monotonic()
+        accepted = self._outbox.taken - self._outbox.unacknowledged
+        if self._replies.when_half not in self._pauses or accepted != self._accepted:
+            self._accepted = accepted
+            self.heard = now
+        elif now - self.heard > patience:
+            self.close("it does not read our replies")
 
     # --- waiting for an answer -----------------------------------------------------------------
 
@@ -214,7 +319,7 @@ class ControllerConnection(OFConnection):
         """
         run_in_slices(self._answering(answers))
 
-    def _answering(self, answers: Iterable[bytes]) -> Iterator[None]:
+    def _answering(self, answers: Iterable[bytes]) -> Iterator[Optional[When]]:
         try:
             for message in answers:
                 if self.closed:
@@ -222,7 +327,7 @@ class ControllerConnection(OFConnection):
                 if message:
                     self.send(message)
                 else:
-                    yield
+                    yield self._outbox.when_room if self._outbox.stuck > CROWDED else None
         except Exception:
             self.release()
             raise
@@ -231,7 +336,7 @@ class ControllerConnection(OFConnection):
     def release(self) -> None:
         """Handle the messages that have come since hold(), and those that come from now on."""
         self._let_go()
-        if not self._processing:
+        if not self.processing:
             self._process()
 
     def _let_go(self) -> None:
@@ -241,8 +346,8 @@ class ControllerConnection(OFConnection):
 
     @property
     def wants_more(self) -> bool:
-        """False while enough bytes wait behind a barrier."""
-        return not self._held or len(self._received) < _MOST_AHEAD
+        """False while the controller is held back, or enough bytes wait behind a barrier."""
+        return not self._pauses and (not self._held or len(self._received) < _MOST_AHEAD)
 
     # --- messages ------------------------------------------------------------------------------
 
@@ -269,8 +374,13 @@ class ControllerConnection(OFConnection):
     def _process(self) -> None:
         buffer, offset = self._received, 0
         available = len(buffer)
-        self._processing = True
-        while available - offset >= 8 and (not self._held or self._bypass_barrier is not None):
+        pauses = self._pauses
+        self.processing = True
+        while (
+            available - offset >= 8
+            and not pauses
+            and (not self._held or self._bypass_barrier is not None)
+        ):
             length = buffer[offset + 2] << 8 | buffer[offset + 3]
             if length < 8 and self._held:
                 break  # the messages before it are answered first
@@ -286,10 +396,10 @@ class ControllerConnection(OFConnection):
                 offset += length
             elif (self.closed and message[1] not in _CHANGES) or self._message(message):
                 offset += length
-        self._processing = False
+        self.processing = False
         if offset:
             self._received = buffer[offset:]
-        if self.finished and not self._held and not self.closed:
+        if self.finished and not self._held and not self._pauses and not self.closed:
             self._settle()
 
     def _bypasses(self, message: bytes) -> bool:
@@ -380,7 +490,7 @@ def serve(
             return
         if not connection.wants_more:
             yield Sleep(_SHORT_WHILE)
-            connection.heard = time.monotonic()  # nothing is read, so this is no silence
+            connection.not_read(interval + timeout)
             continue
         yield Serve(worker.socket, worker._do_recv, 1.0)
         silence = time.monotonic() - connection.heard

@@ -23,6 +23,7 @@ from edge.north.requests import Requests
 from edge.north.statistics import MAX_ENTRIES
 from edge.north.workers import Listener, Upstream
 from edge.openflow import messages, stats
+from edge.poxfixes import When
 from edge.poxfixes.ioworkers import RobustIOLoop
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.events import Requester
@@ -187,6 +188,11 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
             each.tell(kind, data)
 
     # --- reports of the big switch (see BigSwitchEvents) -----------------------------------------
+
+    def crowded(self, when_room: When) -> None:
+        for connection in self.connections:
+            if connection.processing:
+                connection.pause(when_room)
 
     def packet_in(self, message: bytes) -> None:
         self.send(message)

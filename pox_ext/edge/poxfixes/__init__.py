@@ -21,7 +21,7 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Callable
+from typing import Callable, Optional
 
 from pox.core import core
 from pox.lib.recoco import Scheduler
@@ -40,6 +40,7 @@ __all__ = [
     "Outbox",
     "RobustSelectHub",
     "Serve",
+    "When",
     "after",
     "end_of_turn",
     "every",
@@ -76,13 +77,20 @@ def end_of_turn(callback: Callable[[], None]) -> None:
     core.scheduler._selectHub.end_of_turn(callback)
 
 
-def run_in_slices(steps: Iterator[object]) -> None:
+# Calls back once, later.
+When = Callable[[Callable[[], None]], None]
+
+
+def run_in_slices(steps: Iterator[Optional[When]]) -> None:
     """Exhaust an iterator, one step now and one at the end of each turn from then on.
 
     It is for long work: other tasks have their turns between the steps.
+
+    steps: a step may yield a function that takes a callback. The next step is done when that
+        function calls back.
     """
-    for _ in steps:
-        end_of_turn(lambda: run_in_slices(steps))
+    for when in steps:
+        (when or end_of_turn)(lambda: run_in_slices(steps))
         return
 
 

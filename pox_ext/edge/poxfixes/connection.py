@@ -1,12 +1,9 @@
 """A switch's OpenFlow connection that bad bytes and slow peers cannot hurt."""
 
 import contextlib
-import fcntl
 import logging
 import socket
 import ssl
-import sys
-import termios
 import time
 from typing import Callable, Optional, Union
 
@@ -119,6 +116,8 @@ class EdgeConnection(of_01.Connection):
     host: the peer's address.
     max_backlog: bytes that may wait to be sent before the switch is given up; read when a
         connection is made.
+    crowded: called whenever something is sent while too much waits, because the switch reads too
+        slowly (see Outbox). Set it on a connection.
     reason: why it was disconnected.
     more: whether read() has left whole messages in the buffer, for the next turn.
     """
@@ -189,12 +188,21 @@ class EdgeConnection(of_01.Connection):
         return self._outbox.stuck
 
     @property
+    def crowded(self) -> Callable[[], None]:
+        return self._outbox.crowded
+
+    @crowded.setter
+    def crowded(self, callback: Callable[[], None]) -> None:
+        self._outbox.crowded = callback
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back when little waits to be sent, or the connection has ended (see Outbox)."""
+        self._outbox.when_room(callback)
+
+    @property
     def unacknowledged(self) -> int:
         """Bytes in the kernel's send buffer: sent or not, but not acknowledged by the peer."""
-        try:
-            return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except (OSError, ValueError):  # it is not TCP, or closed
-            return 0
+        return self._outbox.unacknowledged
 
     def send(self, data: Union[bytes, of.ofp_header]) -> None:
         """Send bytes or a message; it leaves at the end of this task's turn (see Outbox)."""

@@ -1,7 +1,10 @@
 """Bytes on their way out of a non-blocking socket."""
 
+import fcntl
 import socket
 import ssl
+import sys
+import termios
 from collections import deque
 from collections.abc import Iterator
 from typing import Callable, Union
@@ -11,12 +14,18 @@ from pox.lib.recoco import Select, Task
 from pox.openflow import of_01
 
 BACKLOG_LIMIT = 64 << 20  # bytes
+CROWDED = 1 << 20  # bytes: if more than that wait, whoever sends more is to be held back,
+ROOM = 256 << 10  # until no more than this wait
 GATHERED = 64 << 10  # bytes that are sent at once, before the turn ends
 LONG = 4 << 10  # bytes: a first part as long as this is sent alone, not joined with what follows
 
 
 def _nothing(reason: str) -> None:
     """Take the place of `failed` when the owner of an outbox has closed it."""
+
+
+def _nobody() -> None:
+    """Take the place of `crowded` as long as nobody wants to know."""
 
 
 class Outbox:
@@ -36,6 +45,10 @@ class Outbox:
     failed: called once with the reason, when sending has failed or more than `limit` bytes wait;
         the outbox is closed then.
     limit: bytes that may wait to be sent.
+    crowded: called whenever something is sent while more than CROWDED bytes wait because the peer
+        reads too slowly. May be set at any time.
+    blocked: whether bytes wait because the kernel does not take them.
+    taken: how many bytes the kernel has taken.
     """
 
     def __init__(
@@ -43,18 +56,36 @@ class Outbox:
     ) -> None:
         self.limit = limit
         self.backlog = 0  # bytes that wait to be sent
+        self.taken = 0
+        self.blocked = False  # a _Drain waits until the socket is writable
+        self.crowded: Callable[[], None] = _nobody
         self._sock = sock
         self._failed = failed
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
         self._parts: deque[Union[bytes, memoryview]] = deque()
         self._due = False  # flush() will be called, when the turn ends or by a _Drain
-        self._blocked = False  # a _Drain waits until the socket is writable
+        # How many bytes the kernel has to take before each callback; see when_taken().
+        self._awaited: list[tuple[int, Callable[[], None]]] = []
         self._closed = False
 
     @property
     def stuck(self) -> int:
         """Bytes that wait because the kernel does not take them: the peer reads too slowly."""
-        return self.backlog if self._blocked else 0
+        return self.backlog if self.blocked else 0
+
+    @property
+    def end(self) -> int:
+        """How many bytes the kernel will have taken when it has taken all that was sent."""
+        return self.taken + self.backlog
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes in the kernel's send buffer: sent or not, but not acknowledged by the peer."""
+        try:
+            waiting = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):  # it is not TCP, or closed
+            return 0
+        return int.from_bytes(waiting, sys.byteorder)
 
     def send(self, data: bytes) -> None:
         """Send these bytes, now or later. Does nothing when the outbox is closed."""
@@ -65,9 +96,11 @@ class Outbox:
         if not self._due:
             self._due = True
             self._end_of_turn(self.flush)
-        elif self._blocked:
+        elif self.blocked:
             if self.backlog > self.limit:
                 self._fail(f"it does not take what we send: {self.backlog} bytes wait")
+            elif self.backlog > CROWDED:
+                self.crowded()
         elif self.backlog >= GATHERED:
             self.flush()
 
@@ -86,13 +119,39 @@ class Outbox:
                 self._fail(str(e))
                 return
             self.backlog -= sent
+            self.taken += sent
             if sent < len(data):
                 parts.appendleft(memoryview(data)[sent:])
                 self._due = True
-                if not self._blocked:
-                    self._blocked = True
+                if not self.blocked:
+                    self.blocked = True
                     _Drain(self).start(fast=True)
                 return
+
+    def when_taken(self, octets: int, callback: Callable[[], None]) -> None:
+        """Call back, at the end of a turn, when the kernel has taken so many bytes (see `taken`).
+
+        If the outbox is closed before, the callback comes then.
+        """
+        self._awaited.append((octets, callback))
+        if self._closed or not self.blocked:
+            self._call_back()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back, at the end of a turn, when at most ROOM bytes wait, or the outbox is closed.
+
+        What is sent until then does not count.
+        """
+        self.when_taken(self.end - ROOM, callback)
+
+    def _call_back(self) -> None:
+        """Have those called back who have waited for what the kernel has taken by now."""
+        awaited, self._awaited = self._awaited, []
+        for octets, callback in awaited:
+            if octets <= self.taken or self._closed or not self.blocked:
+                self._end_of_turn(callback)
+            else:
+                self._awaited.append((octets, callback))
 
     def _take(self, size: int) -> Iterator[Union[bytes, memoryview]]:
         """Take parts off the queue until they have at least this size together, or all of them."""
@@ -104,9 +163,11 @@ class Outbox:
     def close(self) -> None:
         """Forget what was not sent, and send nothing any more. The socket is left alone."""
         self._closed = True
-        self._failed = _nothing  # the callback would keep the outbox's owner alive
+        self._failed = _nothing  # the callbacks would keep the outbox's owner alive
+        self.crowded = _nobody
         self._parts.clear()
         self.backlog = 0
+        self._call_back()
 
     def _fail(self, reason: str) -> None:
         failed = self._failed
@@ -126,7 +187,9 @@ class _Drain(Task):
         while box._parts:
             yield Select([], [box._sock], [])
             box.flush()
-        box._blocked = False
+            box._call_back()
+        box.blocked = False
+        box._call_back()
         yield False
 
 

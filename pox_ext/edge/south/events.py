@@ -37,6 +37,13 @@ class MemberEvents(Protocol[M_contra]):
         was_ready: True if it was ready (see Liveness) until now
         """
 
+    def crowded(self, member: M_contra) -> None:
+        """
+        A message has been sent to the switch while too much waits that it does not read.
+
+        It is sent all the same.  Whoever wants more to be sent has to wait (see Session.when_room).
+        """
+
     def packet_in(self, member: M_contra, message: bytes) -> None:
         """The switch has sent a packet (message is the whole NXT_PACKET_IN)."""
 

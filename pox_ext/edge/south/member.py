@@ -59,7 +59,9 @@ class Member:
         self.index = index
         self.dpid = dpid
         self.tunnel_ip: Optional[int] = None
-        self.session = Session(str(self), self._received, self._hear_again, self._lost)
+        self.session = Session(
+            str(self), self._received, self._hear_again, self._lost, self._crowded
+        )
         self.liveness = self.session.liveness
         self.complaints = Complaints(lambda text: log.warning("%s: %s", self, text))
         self.ports = MemberPorts(max_ports, self.complaints)
@@ -148,6 +150,9 @@ class Member:
         self._dump = []
         self.translations.forget()
         self._events.lost(self, was_ready, reason)
+
+    def _crowded(self) -> None:
+        self._events.crowded(self)
 
     # --- what it says --------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from typing import Callable, NamedTuple, Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import messages
-from edge.poxfixes import EdgeConnection
+from edge.poxfixes import EdgeConnection, end_of_turn
+from edge.poxfixes.outbox import CROWDED
 from edge.south.xids import new_xid
 
 log = logging.getLogger("edge.member")
@@ -223,6 +224,8 @@ class Session:
         message to POX
     hear_again: is called in place of `received` for messages of a silent switch
     lost: is called when the switch is lost, with whether it was ready, and the reason
+    crowded: is called whenever something is sent while too much waits, because the switch reads too
+        slowly; whoever has it sent should be held back then (see `when_room`)
     """
 
     def __init__(
@@ -231,6 +234,7 @@ class Session:
         received: Intercept,
         hear_again: Intercept,
         lost: Callable[[bool, str], None],
+        crowded: Callable[[], None],
     ) -> None:
         self.liveness = Liveness()
         self.connection: Optional[EdgeConnection] = None
@@ -238,6 +242,7 @@ class Session:
         self._received = received
         self._hear_again = hear_again
         self._lost = lost
+        self._crowded = crowded
         self._silent: Optional[EdgeConnection] = None  # kept while the state is SILENT
         self._requests: dict[int, _Request] = {}  # by xid, the oldest first
         # Messages that change something are numbered.  _sent is the number of the last that was
@@ -255,6 +260,7 @@ class Session:
             silent.disconnect("taken over by a new connection")
         self.connection = connection
         connection.intercept = self._received
+        connection.crowded = self._crowded
         self.liveness.connected()
 
     def silent_connection(self) -> EdgeConnection:
@@ -305,6 +311,9 @@ class Session:
             self._watch_silent(now)
             return
         stuck = self.connection.stuck
+        if stuck:
+            # The kernel's own buffer holds megabytes, of which a slow line takes some seconds.
+            stuck += self.connection.unacknowledged
         verdict = self.liveness.watch(now, timeout, bool(self._requests), stuck)
         if verdict is Verdict.FINE:
             return
@@ -363,6 +372,18 @@ class Session:
     def executed(self) -> int:
         """The position of the last message that the switch is known to have executed."""
         return self._done
+
+    @property
+    def crowded(self) -> bool:
+        """True if so much waits for the switch that whoever sends it more should wait."""
+        return self.connection is not None and self.connection.stuck > CROWDED
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back later: when the switch has taken most of what waits for it, or is lost."""
+        if self.connection is not None:
+            self.connection.when_room(callback)
+        else:
+            end_of_turn(callback)
 
     def configure(self, data: bytes) -> bool:
         """

@@ -210,6 +210,10 @@ class BigSwitch:
             self.flows.expiry.lost(member.liveness.lost_at)
             self._events.switch_lost(member.index, member.dpid, reason)
 
+    def crowded(self, member: Member) -> None:
+        """A message has been sent to a switch for which too much waits."""
+        self._events.crowded(member.session.when_room)
+
     def flow_removed(self, member: Member, removed: FlowRemoved) -> None:
         """A switch has removed a copy of a flow, or a service rule."""
         if removed.cookie == SERVICE:

@@ -8,6 +8,7 @@ It knows just these two protocols.
 from typing import Optional, Protocol
 
 from edge.openflow.messages import PhyPort
+from edge.poxfixes import When
 
 
 class Requester(Protocol):
@@ -15,6 +16,13 @@ class Requester(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send whole messages to this controller; without effect once its connection is closed."""
+
+    def pause(self, until: When) -> None:
+        """
+        Handle no further messages of this controller until `until` calls back.
+
+        The message that is being handled is not affected.
+        """
 
 
 class BigSwitchEvents(Protocol):
@@ -25,6 +33,15 @@ class BigSwitchEvents(Protocol):
         A port has been added, deleted or modified (reason is an OFPPR_*).
 
         but: the controller that asked for the change; it is not sent the PORT_STATUS
+        """
+
+    def crowded(self, when_room: When) -> None:
+        """
+        A controller's message has led to one to a switch for which too much waits already.
+
+        The controller whose message is being handled, if one is, has to be held back.
+
+        when_room: calls back when little waits for the switch, or when it is lost
         """
 
     def packet_in(self, message: bytes) -> None:

@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Iterator
-from typing import Callable
+from typing import Callable, Optional
 
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import flowmods
 from edge.openflow.stats import FlowStats
-from edge.poxfixes import run_in_slices
+from edge.poxfixes import When, run_in_slices
 from edge.south.member import Member
 from edge.south.rules import SERVICE, Rule, silenced
 from edge.south.xids import new_xid
@@ -62,7 +62,7 @@ class Resync:
         actions = flows.translated_or_drop(entry.actions, member)
         return Wanted(entry, flows.cookies.cookie(entry), actions)
 
-    def _make_right(self, member: Member, todo: Difference) -> Iterator[None]:
+    def _make_right(self, member: Member, todo: Difference) -> Iterator[Optional[When]]:
         """
         Send a switch the difference in slices, and then report that it is up.
 
@@ -72,7 +72,7 @@ class Resync:
         self._under_way[member] = todo
         for number, _ in enumerate(self._corrections(member, todo), 1):
             if number % FLOWS_PER_SLICE == 0:
-                yield
+                yield member.session.when_room if member.session.crowded else None
                 if self._under_way.get(member) is not todo:
                     return
         self.stop(member)
