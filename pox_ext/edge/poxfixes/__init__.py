@@ -11,6 +11,7 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
     outbox      one closed switch ends the thread that sends what the kernel did not take
     ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time;
                 connecting again (back-off) holds up all of POX
+    output      nobody reads the log, and everything stands still
     help        it fails for a launch() with annotations, and since Python 3.11 for any
     timers      one exception ends a recurring timer
     lack        no repair: what the repaired parts do without a descriptor, a thread or memory
@@ -33,6 +34,7 @@ from .help import repair_help
 from .hub import RobustSelectHub, Serve
 from .listener import listen
 from .outbox import DeferredSends, Outbox
+from .output import Outputs
 from .timers import after, every
 
 __all__ = [
@@ -65,6 +67,7 @@ def install() -> None:
     RobustSelectHub(scheduler).install()
     _unblock_call_later(scheduler)
     core.quit_condition = ShortWaits()
+    Outputs().install()
     of_01.Connection = EdgeConnection
     of_01.deferredSender = DeferredSends()
     of_01.OpenFlow_01_Task.run = listen
