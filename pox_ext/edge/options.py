@@ -16,6 +16,7 @@ The same spelling holds for every option:
 - A datapath-id is written as parse_dpid() says.
 """
 
+import os
 import re
 from ipaddress import IPv4Address
 from typing import Optional
@@ -177,8 +178,10 @@ def indexes(numbers: PortNumbers, switches: object, path: object) -> Indexes:
     try:
         given = parse_given(text)
         if given is None:
-            return KeptIndexes(numbers, file, parse_dpid)
+            return KeptIndexes(numbers, _path("switches_file", file), parse_dpid)
         return GivenIndexes(numbers, given)
+    except BadOption:
+        raise
     except ValueError as e:
         raise BadOption(f"--switches: {e}") from None
 
@@ -243,6 +246,22 @@ def _value(option: str, text: object) -> str:
     if text is None or isinstance(text, bool):
         raise BadOption(f"--{option} needs a value: --{option}=...")
     return str(text)
+
+
+def _path(option: str, text: str) -> str:
+    """The path of a file: "~" at its beginning is the home directory."""
+    if text == "~" or text.startswith("~/"):
+        home = os.environ.get("HOME", "")
+        if not home.startswith("/"):
+            raise BadOption(
+                f"--{option}={text}: HOME is not set, so there is no home directory; give a path "
+                "that begins with /"
+            )
+        return home + text[1:]
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise BadOption(f"--{option}={text}: there is no such user; give a path without ~")
+    return path
 
 
 def _items(text: str) -> list[str]:

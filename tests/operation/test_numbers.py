@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from lab import frames
@@ -275,6 +277,39 @@ def test_a_file_that_cannot_be_written(make_later):
     bed.aggregator.wait_for_log(r"(?s)(: lost.*){2}")
     bed.connect(1, 2)
     assert bed.names()[1] == "1.s2-eth1"
+
+
+def test_a_full_disk(make_later, tmp_path):
+    """The switches work meanwhile, and the file is written as soon as there is space. The log has a
+    line when it begins, and one when it is over.
+    """
+    disk, python = tmp_path / "disk", tmp_path / "python"
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o size=32k none {disk} && exec {sys.executable} "$@"'
+    python.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{mount}' sh \"$@\"\n")
+    python.chmod(0o755)
+    path = disk / "switches.json"
+    bed = make_later(options=["--switches=auto", f"--switches_file={path}"], python=str(python))
+    seen = Path(f"/proc/{bed.aggregator.pid}/root{path}")
+    bed.connect(2)
+    assert kept(seen) == {2: 1}
+    with open(seen.parent / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(bytes(4096))
+    bed.connect(1)
+    bed.passes((2, 1), (1, 1))
+    (line,) = [line for line in warnings(bed) if "tunnel IP" not in line]
+    assert re.search(f"ERROR.*{path} .No space left on device", line)
+    assert kept(seen) == {2: 1}
+    (seen.parent / "filler").unlink()
+    bed.aggregator.wait_for_log(f"INFO:edge.indexes:.*kept in {path} again")
+    assert kept(seen) == kept(f"{seen}.copy") == {2: 1, 1: 2}
+    assert {each.name for each in seen.parent.iterdir()} == {
+        "switches.json",
+        "switches.json.copy",
+        "switches.json.lock",
+    }
+    assert [line for line in warnings(bed) if "tunnel IP" not in line] == [line]
 
 
 def test_ordinary_dpids_are_numbered_alike(make_later, tmp_path):

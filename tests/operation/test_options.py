@@ -17,6 +17,8 @@ FILE = "--switches=auto --switches_file="
 content that follows the name.
 """
 
+IN_USE = "a file that another aggregator keeps"
+
 CASES = {
     "--max_ports=0": "--max_ports.*1 to 125",
     "--max_ports=126": "--max_ports.*1 to 125",
@@ -32,6 +34,7 @@ CASES = {
     "--switches=": "--switches",
     FILE + "": "--switches",
     FILE + "switches.json/below": "--switches.*switches.json/below",
+    IN_USE: r"--switches: .* is in use by another aggregator \(process \d+\); give each one",
 }
 CONTENTS = ["{", '{"0x1": 1, "0x2": 1}', '{"0x1": 0}', "\0\xff"]
 CASES.update(
@@ -49,6 +52,13 @@ def namespace(root):
 def started(namespace, tmp_path_factory):
     """A process for each case. All run at the same time, since POX takes its time to end."""
     processes = {}
+    kept = f"--switches_file={tmp_path_factory.mktemp('kept')}/switches.json"
+    log = str(tmp_path_factory.mktemp("keeper") / "log")
+    keeper = Aggregator(
+        namespace, log, [IPS, f"--listen=127.0.0.4:{PORT}", "--switches=auto", kept]
+    )
+    keeper.start()
+    keeper.wait_for_log("Listening for OpenFlow")
     with namespace.call(socket.create_server, (TAKEN, PORT)):
         try:
             for case in CASES:
@@ -58,11 +68,14 @@ def started(namespace, tmp_path_factory):
                 options = [case]
                 if case.startswith(FILE):
                     options = [*FILE.split()[:1], f"--switches_file={directory}/{option}"]
+                if case == IN_USE:
+                    options = [*FILE.split()[:1], kept]
                 process = Aggregator(namespace, str(directory / "log"), [IPS, *options])
                 process.start()
                 processes[case] = process, directory, content
             yield processes
         finally:
+            keeper.kill()
             for process, _, _ in processes.values():
                 process.kill()
 

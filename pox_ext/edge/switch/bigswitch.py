@@ -83,6 +83,7 @@ class BigSwitch:
         )
         # An attribute in place of a method saves one call for each packet-in.
         self.packet_in: Callable[[Member, bytes], None] = self.packets.packet_in
+        self._indexes = indexes
         self._switch_timeout = switch_timeout
         self._events = events
         self._max_ports = numbers.max_ports
@@ -105,6 +106,7 @@ class BigSwitch:
         for member in list(self.topology.members.values()):
             member.watch(now, self._switch_timeout)
         self.refusals.confirm()
+        self._indexes.tick(now)
         self.flows.expiry.tick(now)
         self.flows.removals.tick(now)
         has_flows, packet_outs = bool(self.flows.table), self.counts.packet_outs
