@@ -278,6 +278,24 @@ def test_the_switches_are_asked_seldom_however_many_look(monkeypatch):
     assert len(asked) == 3
 
 
+def test_a_pause_is_not_taken_for_switches_that_take_long(monkeypatch):
+    """Otherwise a pause of 12 s would leave the page with old counters for two minutes."""
+    clock, asked = Clock(), []
+    monkeypatch.setattr(refresher, "time", clock)
+    monkeypatch.setattr(
+        refresher.statistics, "refresh", lambda switch, entries, finish: asked.append(finish)
+    )
+    switch = SimpleNamespace(flows=SimpleNamespace(table=()))
+    asker = Refresher()
+    asker.refresh(switch, list)
+    clock.now += 12.0
+    monkeypatch.setattr(refresher, "awake_since", lambda: clock.now)
+    asked[0]()
+    clock.now += 0.1
+    asker.refresh(switch, list)
+    assert len(asked) == 2
+
+
 # --- the files ------------------------------------------------------------------------------------
 
 

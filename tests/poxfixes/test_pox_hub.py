@@ -469,6 +469,93 @@ def test_timers_fire_though_the_clock_is_set_back():
     assert fixed.result
 
 
+def paused(pox):
+    """A task works for so long that a timer is overdue, while far more comes than one read takes.
+
+    Returns what happened, in order: bytes that were read, and the timer.
+    """
+    from edge.poxfixes import hub
+
+    near, far = socket.socketpair()
+    happened = []
+    done = queue.Queue()
+
+    def serve():
+        happened.append(near.recv(1).decode())
+        return True
+
+    def steps():
+        from pox.lib.recoco import Sleep
+
+        yield Sleep(0.2)
+        happened.append("timer")
+        done.put(True)
+
+    def work():
+        far.send(b"x" * 20)
+        time.sleep(hub.PAUSE + 0.5)
+
+    serving(near, serve)
+    start(steps)
+    pox.call(work)
+    assert in_time(done)
+    return happened
+
+
+def test_after_a_pause_all_that_has_come_is_read_before_timers_fire():
+    assert on_fixed(paused).result == ["x"] * 20 + ["timer"]
+
+
+def paused_and_busy(pox):
+    """After a pause there is always something to read: do timers fire?"""
+    from pox.lib.recoco import Sleep
+
+    from edge.poxfixes import hub
+
+    near, far = socket.socketpair()
+    fired = queue.Queue()
+
+    def steps():
+        yield Sleep(0.2)
+        fired.put(True)
+
+    far.send(b"never read")
+    serving(near, lambda: True)
+    start(steps)
+    pox.call(lambda: time.sleep(hub.PAUSE + 0.5))
+    return in_time(fired)
+
+
+def test_timers_do_not_wait_for_ever_for_sockets_that_always_have_something():
+    assert on_fixed(paused_and_busy).result
+
+
+def patience(pox):
+    """What is left of a patience of half a second: when its time is over, when a task has just
+    worked for too long and still goes on, in its next turn, and when half a second more is over.
+    """
+    from edge.poxfixes import hub, patience_left
+
+    def left():
+        return patience_left(begun, 0.5) > 0
+
+    def work():
+        time.sleep(hub.PAUSE + 0.5)
+        return left()
+
+    begun = pox.call(time.monotonic)
+    time.sleep(0.6)
+    found = [pox.call(left), pox.call(work), pox.call(left)]
+    time.sleep(0.6)
+    return [*found, pox.call(left)]
+
+
+def test_a_patience_begins_anew_after_a_pause():
+    outcome = on_fixed(patience)
+    assert outcome.result == [False, True, True, False]
+    assert "POX has paused for " in outcome.log
+
+
 def many_sleepers(pox):
     """Return the median time of an echo while 3,000 tasks sleep, in seconds."""
     from pox.lib.recoco import Sleep

@@ -2,12 +2,14 @@
 
 import queue
 import socket
+import struct
 import time
 
 import pytest
 from poxharness import (
     ECHO_REPLY,
     ECHO_REQUEST,
+    FLOW_REMOVED,
     NEVER,
     SOON,
     Switch,
@@ -108,6 +110,32 @@ def test_a_switch_that_takes_too_little_is_dropped():
     # In the sender's turn the connection is only marked. ConnectionDown comes from its own task.
     assert outcome.result == [True, False, 0, ["down", 1], True, False]
     assert outcome.log.count("does not take what we send") == 1
+
+
+def said_and_reset(pox):
+    """A switch says something and resets the connection. Before that is read, it is sent more."""
+    pox.listen()
+    switch = pox.switch()
+    con = switch.connection
+    heard = []
+
+    def meet():
+        con.intercept = lambda kind, whole: heard.append(kind) or True
+        switch.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        switch.sock.sendall(message(FLOW_REMOVED, bytes(80)) * 300)
+        switch.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        switch.close()
+        for _ in range(2):
+            con.send(message(ECHO_REQUEST))
+            con.flush()
+        return len(heard)
+
+    before = pox.call(meet)
+    return [before, pox.event(), len(heard), con.reason.startswith("lost: "), pox.lets_in()]
+
+
+def test_what_a_switch_has_said_before_it_went_is_heard_though_sending_fails_first():
+    assert on_fixed(said_and_reset).result == [0, ["down", 1], 300, True, True]
 
 
 class Counting:

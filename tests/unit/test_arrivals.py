@@ -59,7 +59,7 @@ def test_a_doubled_dpid_is_said_when_it_begins_and_when_it_is_over(bed, clock, c
         switch = attempt(bed, 2, "192.0.2.9")
         assert switch.disconnected and switch.level == logging.DEBUG
         assert bed.big.is_refused(switch, 2), "its next connection is announced at DEBUG"
-        bed.big._arrivals.tick(clock[0])
+        bed.big._arrivals.tick(clock[0], 0.0)
         if number == 0:
             (warning,) = lines(caplog)
             assert warning.startswith("WARNING switch 2: another switch has the same dpid")
@@ -67,8 +67,8 @@ def test_a_doubled_dpid_is_said_when_it_begins_and_when_it_is_over(bed, clock, c
         clock[0] += 8
     assert lines(caplog) == []
     clock[0] += 60
-    bed.big._arrivals.tick(clock[0])
-    bed.big._arrivals.tick(clock[0])
+    bed.big._arrivals.tick(clock[0], 0.0)
+    bed.big._arrivals.tick(clock[0], 0.0)
     (over,) = lines(caplog)
     assert over.startswith("INFO switch 2: no other switch has come with its dpid")
     attempt(bed, 2, "192.0.2.9")

@@ -368,7 +368,7 @@ def test_a_switch_that_falls_silent_while_another_connection_of_it_waits_goes_on
     old.disconnect = closed.append
     new = Switch(1)
     bed.big.connected(1, new)  # the old one is asked whether it still answers
-    member.watch(time.monotonic() + 100, 5.0)
+    member.watch(time.monotonic() + 100, 0.0, 5.0)
     assert member.session.connection is new and closed == ["taken over by a new connection"]
     bed.switches[0] = new
     bed.settle()

@@ -1,5 +1,6 @@
 """Discovery of tunnel IPs: which belongs to which switch. The tunnels are simulated."""
 
+import math
 import struct
 from collections import Counter
 from ipaddress import IPv4Address
@@ -9,7 +10,7 @@ import pytest
 from lab import openflow10 as of
 
 from edge.openflow import messages
-from edge.south.discovery import Discovery
+from edge.south.discovery import ANSWER, LONGEST_RETRY, SILENT, TRIES, Discovery
 
 TICK = 0.1
 
@@ -58,6 +59,7 @@ class Network:
         self.under_way = []  # frames, which arrive after the tick that sends them
         self.sender = None  # the sender of the frame that is being delivered
         self.now = 1000.0
+        self.awake_since = -math.inf
         given = [ip(n) for n in range(1, switches + 1)] if ips is None else ips
         self.discovery = Discovery(given, lambda: self.switches, self._found)
         for switch in self.switches:
@@ -79,7 +81,7 @@ class Network:
     def run(self, seconds):
         for _ in range(round(seconds / TICK)):
             self.now += TICK
-            self.discovery.tick(self.now)
+            self.discovery.tick(self.now, self.awake_since)
             frames, self.under_way = self.under_way, []
             for self.sender, destination, frame in frames:
                 self.deliver(destination, frame)
@@ -289,6 +291,39 @@ def test_a_broken_underlay_costs_few_probes_for_each_switch(count):
     assert network.right() and not any(unreached(network).values())
 
 
+def pause(network):
+    """The aggregator does not run for a while."""
+    network.now += 100
+    network.awake_since = network.now
+
+
+def test_a_probe_that_was_sent_before_a_pause_may_come_through_after_it():
+    network = Network(2)
+    network.run(15)
+    network.cut_off.add(2)
+    unconfirmed = network.discovery._targets[ip(2)].unconfirmed
+    while TRIES not in unconfirmed.values():
+        network.run(TICK)
+        unconfirmed = network.discovery._targets[ip(2)].unconfirmed
+    pause(network)
+    network.run(ANSWER - TICK)
+    assert network.discovery.unreached(ip(2)) == []
+    network.run(2 * TICK)
+    assert network.discovery.unreached(ip(2)) == [network.switches[0]]
+
+
+@pytest.mark.parametrize("connected", [1, 2])
+def test_nobody_is_warned_of_what_did_not_happen_in_a_pause(caplog, connected):
+    """An IP without an owner, and a switch that is alone, have their time from then on."""
+    network = Network(connected, ips=[ip(n) for n in range(1, connected + 2)])
+    network.run(SILENT - 1)
+    pause(network)
+    network.run(SILENT - 0.5)
+    assert warnings(caplog) == []
+    network.run(LONGEST_RETRY)
+    assert len(warnings(caplog)) == 1
+
+
 def test_a_switch_without_tunnel_port_sends_no_probes_and_is_none_to_wait_for(caplog):
     network = Network(3, ips=[ip(1), ip(2)])
     network.switches[2].ports.tunnel = None
@@ -317,7 +352,7 @@ def test_a_foreign_probe_is_no_answer():
     network, foreign = Network(2), Network(2)
     for switch in foreign.switches:
         switch.network = network
-    foreign.discovery.tick(1.0)
+    foreign.discovery.tick(1.0, -math.inf)
     assert sum(switch.sent for switch in foreign.switches) > 0
     assert network.found == []
 

@@ -245,6 +245,57 @@ def test_on_no_switch_it_ends_when_all_are_taken_for_dead(bed, clock):
     assert bed.ended == [IDLE]
 
 
+def test_a_switch_cannot_die_while_the_aggregator_is_paused(bed, clock, monkeypatch):
+    """It could not come back in that time."""
+    for switch in bed.switches:
+        switch.is_lost(clock.now)
+        bed.expiry.lost(clock.now)
+    clock.now += DEAD + 100
+    monkeypatch.setattr(module, "awake_since", lambda awake=clock.now: awake)
+    bed.expiry.tick(clock.now)
+    clock.now += DEAD - 1
+    bed.expiry.tick(clock.now)
+    assert bed.ended == []
+    clock.now += 1
+    bed.expiry.tick(clock.now)
+    assert bed.ended == [IDLE]
+
+
+def test_what_was_idle_before_its_hard_timeout_ends_as_idle_though_that_is_told_late(clock):
+    """The aggregator was paused until both were over."""
+    bed = Bed(clock)
+    bed.add(hard=2 * T)
+    clock.now += 3 * T
+    for index in (1, 2, 3):
+        assert bed.ended == []
+        bed.idle(index)
+    assert bed.ended == [IDLE] and bed.nobody_is_asked()
+    bed.expiry.tick(clock.now)
+    assert bed.ended == [IDLE]
+
+
+def test_what_was_not_idle_everywhere_before_its_hard_timeout_ends_by_that(clock):
+    bed = Bed(clock)
+    bed.add(hard=2 * T)
+    clock.now += 3 * T
+    bed.idle(1)
+    bed.idle(2)
+    bed.expiry.tick(clock.now)
+    assert bed.ended == [HARD]
+    assert not bed.expiry._idle_late
+
+
+def test_a_copy_that_has_gone_ends_a_flow_without_an_idle_timeout_only_when_its_time_is_up(clock):
+    bed = Bed(clock)
+    entry = bed.add(idle=0, hard=T)
+    clock.now += T - 1
+    assert not bed.expiry.ended_while_lost(bed.switches[0], entry)
+    assert bed.ended == [] and bed.nobody_is_asked()
+    clock.now += 1
+    assert bed.expiry.ended_while_lost(bed.switches[0], entry)
+    assert bed.ended == [HARD]
+
+
 def test_a_hard_timeout_is_up_whatever_the_switches_say(clock):
     bed = Bed(clock)
     entry = bed.add(idle=0, hard=T)

@@ -28,8 +28,12 @@ def up(now=100.0):
     return liveness
 
 
-def watch(liveness, now, owes=True, stuck=0):
-    return liveness.watch(now, TIMEOUT, owes, stuck)
+def watch(liveness, now, owes=True, stuck=0, awake_since=-math.inf):
+    return liveness.watch(now, awake_since, TIMEOUT, owes, stuck)
+
+
+def watch_silent(liveness, now, stuck=0, unacknowledged=0, awake_since=-math.inf):
+    return liveness.watch_silent(now, awake_since, stuck, unacknowledged)
 
 
 def test_a_switch_goes_through_its_states_until_it_is_up(liveness):
@@ -106,6 +110,42 @@ def test_a_switch_has_stood_still_if_it_is_late_and_owes_an_answer():
     assert liveness.stalled_at == 101.7
 
 
+# ---- a pause of the aggregator, until 200.0 ----
+
+
+@pytest.mark.parametrize("stuck", [0, 100])
+def test_a_switch_that_owed_an_answer_has_its_time_after_a_pause(stuck):
+    liveness = up()
+    watch(liveness, 105.0, stuck=stuck)
+    for now in (200.0, 205.9):
+        assert watch(liveness, now, stuck=stuck, awake_since=200.0) is Verdict.FINE
+    given_up = watch(liveness, 206.0, stuck=stuck, awake_since=200.0)
+    assert given_up is (Verdict.CLOSE if stuck else Verdict.FALL_SILENT)
+
+
+def test_a_switch_that_owed_nothing_is_asked_at_once_after_a_pause():
+    assert watch(up(), 200.0, owes=False, awake_since=200.0) is Verdict.ASK
+
+
+def test_a_pause_before_the_last_answer_changes_nothing():
+    liveness = up(204.0)
+    assert watch(liveness, 209.9, awake_since=200.0) is Verdict.FINE
+    assert watch(liveness, 210.0, awake_since=200.0) is Verdict.FALL_SILENT
+
+
+def test_a_silent_switch_has_its_time_after_a_pause():
+    assert watch_silent(silent(), 259.9, 0, 8, awake_since=200.0)[0] is Verdict.FINE
+    assert watch_silent(silent(), 260.0, 0, 8, awake_since=200.0)[0] is Verdict.CLOSE
+
+
+def test_a_cable_mended_in_a_pause_leaves_the_switch_time_to_answer():
+    liveness = silent()
+    watch_silent(liveness, 103.0, 0, 8)
+    for now in (200.0, 200.2):
+        assert watch_silent(liveness, now, awake_since=200.0)[0] is not Verdict.CLOSE
+    assert watch_silent(liveness, 200.3, awake_since=200.0)[0] is Verdict.CLOSE
+
+
 # ---- a silent switch ----
 
 
@@ -122,22 +162,22 @@ def test_a_silent_switch_is_asked_once_a_second():
     asked = [
         tick / 10
         for tick in range(1, 41)
-        if liveness.watch_silent(100 + tick / 10, 0, 0)[0] is Verdict.ASK
+        if watch_silent(liveness, 100 + tick / 10, 0, 0)[0] is Verdict.ASK
     ]
     assert asked == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_silent_switch_is_closed_after_a_minute_or_when_it_takes_nothing():
-    assert silent().watch_silent(159.9, 0, 8)[0] is Verdict.FINE
-    assert silent().watch_silent(160.0, 0, 8) == (Verdict.CLOSE, "silent for too long")
-    assert silent().watch_silent(101.0, 1, 0) == (Verdict.CLOSE, "silent for too long")
+    assert watch_silent(silent(), 159.9, 0, 8)[0] is Verdict.FINE
+    assert watch_silent(silent(), 160.0, 0, 8) == (Verdict.CLOSE, "silent for too long")
+    assert watch_silent(silent(), 101.0, 1, 0) == (Verdict.CLOSE, "silent for too long")
 
 
 def test_a_silent_switch_whose_cable_was_mended_and_that_does_not_answer_is_closed():
     liveness = silent()
-    assert liveness.watch_silent(103.0, 0, 8)[0] is Verdict.FINE
-    assert liveness.watch_silent(103.2, 0, 0)[0] is not Verdict.CLOSE
-    verdict, reason = liveness.watch_silent(103.3, 0, 0)
+    assert watch_silent(liveness, 103.0, 0, 8)[0] is Verdict.FINE
+    assert watch_silent(liveness, 103.2, 0, 0)[0] is not Verdict.CLOSE
+    verdict, reason = watch_silent(liveness, 103.3, 0, 0)
     assert verdict is Verdict.CLOSE and "cut" in reason
 
 

@@ -1,5 +1,6 @@
 """One real switch: its service rules, and how they change."""
 
+import math
 import struct
 import time
 
@@ -16,6 +17,9 @@ from edge.south.memberports import Bits
 from edge.south.rules import Rule, service_rules, table_and_priority
 
 from .fakes import PORTS, Connection, Events, Flow, nx_flow, phy_port
+
+NO_PAUSE = -math.inf
+"""When the last pause of the aggregator ended, for Member.watch: there was none."""
 
 OUTPUTS = {
     of.Port.ALL: "ALL",
@@ -589,10 +593,10 @@ def silent():
     """
     switch, _ = up()
     now = time.monotonic() + 10
-    switch.member.watch(now, 5)  # this sends the echo request
+    switch.member.watch(now, NO_PAUSE, 5)  # this sends the echo request
     (echo,) = switch.connection.take()
     assert echo.type == of.Type.ECHO_REQUEST
-    switch.member.watch(now + 5.1, 5)
+    switch.member.watch(now + 5.1, NO_PAUSE, 5)
     assert switch.events.said[-1] == "lost" and not switch.member.ready
     assert switch.member.session.connection is None and not switch.connection.closed
     return switch, now + 5.1
@@ -603,13 +607,13 @@ def test_a_silent_switch_is_lost_and_its_connection_is_kept():
     switch.member.session.send(b"nothing")
     assert switch.connection.take() == []
     for second in range(1, 6):
-        switch.member.watch(now + second + 0.1, 5)
+        switch.member.watch(now + second + 0.1, NO_PAUSE, 5)
         assert [m.type for m in switch.connection.take()] == [of.Type.ECHO_REQUEST]
 
 
 def test_a_silent_switch_that_answers_is_brought_up_to_date_on_its_old_connection():
     switch, now = silent()
-    switch.member.watch(now + 1, 5)
+    switch.member.watch(now + 1, NO_PAUSE, 5)
     (echo,) = switch.connection.take()
     switch.reply(of.Type.ECHO_REPLY, echo, b"")
     switch.answer()
@@ -637,13 +641,13 @@ def test_a_new_connection_takes_the_place_of_a_silent_one():
 
 def test_a_silent_connection_is_closed_in_the_end():
     switch, now = silent()
-    switch.member.watch(now + 59, 5)
+    switch.member.watch(now + 59, NO_PAUSE, 5)
     assert not switch.connection.closed
-    switch.member.watch(now + 61, 5)
+    switch.member.watch(now + 61, NO_PAUSE, 5)
     assert switch.connection.closed
     switch.member.closed(switch.connection)
     switch.connection.take()
-    switch.member.watch(now + 70, 5)
+    switch.member.watch(now + 70, NO_PAUSE, 5)
     assert switch.connection.take() == []
 
 
@@ -651,9 +655,9 @@ def test_one_that_takes_nothing_is_closed_at_once():
     """Otherwise the aggregator would have to keep all that waits for it."""
     switch, _ = up()
     now = time.monotonic() + 10
-    switch.member.watch(now, 5)
+    switch.member.watch(now, NO_PAUSE, 5)
     switch.connection.stuck = 1
-    switch.member.watch(now + 5.1, 5)
+    switch.member.watch(now + 5.1, NO_PAUSE, 5)
     assert switch.connection.closed == "it has not answered for 15 s"
 
 
@@ -664,10 +668,10 @@ def test_one_whose_line_is_mended_and_that_does_not_answer_is_closed():
     switch, now = silent()
     switch.connection.unacknowledged = 8
     for tick in range(1, 50):
-        switch.member.watch(now + tick / 10, 5)
+        switch.member.watch(now + tick / 10, NO_PAUSE, 5)
     assert not switch.connection.closed
     switch.connection.unacknowledged = 0
-    switch.member.watch(now + 5, 5)
+    switch.member.watch(now + 5, NO_PAUSE, 5)
     assert not switch.connection.closed, "its answer may be on the way"
-    switch.member.watch(now + 5.2, 5)
+    switch.member.watch(now + 5.2, NO_PAUSE, 5)
     assert switch.connection.closed

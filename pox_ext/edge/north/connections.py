@@ -22,7 +22,7 @@ from pox.lib.recoco import Sleep
 from edge.openflow import messages
 from edge.openflow import nicira as nx
 from edge.openflow.errors import OpenFlowError
-from edge.poxfixes import Outbox, Serve, When, end_of_turn, run_in_slices
+from edge.poxfixes import Outbox, Serve, When, end_of_turn, patience_left, run_in_slices
 from edge.poxfixes.ioworkers import READ_SIZE, RobustIOWorker
 from edge.poxfixes.outbox import CROWDED
 
@@ -295,7 +295,7 @@ class ControllerConnection(OFConnection):
         if self._replies.when_half not in self._pauses or accepted != self._accepted:
             self._accepted = accepted
             self.heard = now
-        elif now - self.heard > patience:
+        elif patience_left(self.heard, patience) < 0:
             self.close("it does not read our replies")
 
     # --- waiting for an answer -----------------------------------------------------------------
@@ -477,7 +477,8 @@ def serve(
     A controller that has sent nothing for _ECHO_INTERVAL is sent an echo request.  If it stays
     silent for _ECHO_TIMEOUT more, its connection is closed.  A client of --listen has
     _SERVICE_PROBE for both.  The connection is also closed if no hello comes within hello_timeout
-    seconds.
+    seconds.  A pause of this process is no silence: what has come meanwhile is read, and whoever
+    has been asked has the whole time from then on.
     """
     worker = connection.io_worker
     interval, timeout = _ECHO_INTERVAL, _ECHO_TIMEOUT
@@ -493,13 +494,13 @@ def serve(
             connection.not_read(interval + timeout)
             continue
         yield Serve(worker.socket, worker._do_recv, 1.0)
-        silence = time.monotonic() - connection.heard
         if not connection.greeted:
-            if time.monotonic() - begun > hello_timeout:
+            if patience_left(begun, hello_timeout) < 0:
                 connection.close("no hello")
-        elif silence > interval + timeout:
-            connection.close("no answer to an echo request")
-        elif silence > interval and asked <= connection.heard:
+        elif asked > connection.heard:
+            if patience_left(asked, timeout) <= 0:
+                connection.close("no answer to an echo request")
+        elif time.monotonic() - connection.heard > interval:
             asked = time.monotonic()
             connection.send(messages.echo_request(0))
     connection.close("POX ends")
@@ -521,6 +522,6 @@ def _answer_the_rest(
         connection.close_if_answered()
         if outbox.backlog != waits or not waits:
             waits, since = outbox.backlog, time.monotonic()
-        elif time.monotonic() - since > patience:
+        elif patience_left(since, patience) < 0:
             connection.close("it does not read its answers")
     connection.close("POX ends")

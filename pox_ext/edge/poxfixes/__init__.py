@@ -3,7 +3,8 @@
 install() puts them in place; to import the package changes nothing. Line numbers of POX are those
 of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
 
-    hub         one bad descriptor ends POX's select loop, which is also slow to wake
+    hub         one bad descriptor ends POX's select loop, which is also slow to wake; after a pause
+                of the process, timers fire before sockets are read
     listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
     connection  bad bytes end a switch's connection; a switch that connects again is lost
     greeting    any hello is taken for one of OpenFlow 1.0 (used by connection)
@@ -31,7 +32,7 @@ from pox.openflow import of_01
 from .connection import EdgeConnection
 from .ending import ShortWaits
 from .help import repair_help
-from .hub import RobustSelectHub, Serve
+from .hub import RobustSelectHub, Serve, awake_since, patience_left
 from .listener import listen
 from .outbox import DeferredSends, Outbox
 from .output import Outputs
@@ -44,9 +45,11 @@ __all__ = [
     "Serve",
     "When",
     "after",
+    "awake_since",
     "end_of_turn",
     "every",
     "install",
+    "patience_left",
     "repair_help",
     "run_in_slices",
 ]

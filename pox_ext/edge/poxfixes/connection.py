@@ -138,6 +138,7 @@ class EdgeConnection(of_01.Connection):
         self.level = logging.INFO
         self._parting = ""  # what the log says of the peer's versions, if they are not ours
         self._named = False  # whether the log has said that this peer is no switch
+        self._lost = "its connection was closed"
         self.intercept: Optional[Callable[[int, bytes], bool]] = None
         self.more = False
         self._parts: list[bytes] = []  # read, and not handled yet
@@ -215,9 +216,17 @@ class EdgeConnection(of_01.Connection):
         self._outbox.flush()
 
     def _send_failed(self, reason: str) -> None:
-        # The code that sends does not expect a handler of ConnectionDown to run in between: the
-        # event is raised later, when the reader notices the shutdown.
-        self.disconnect("lost: " + reason, defer_event=True)
+        if self._outbox.broken:
+            # The switch may have said something before it closed the connection.  The reader
+            # handles that, and closes the connection when it meets the end.
+            self._lost = "lost: " + reason
+            with contextlib.suppress(OSError):
+                # SSLSocket.shutdown() would make the rest unreadable.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        else:
+            # The code that sends does not expect a handler of ConnectionDown to run in between:
+            # the event is raised later, when the reader notices the shutdown.
+            self.disconnect("lost: " + reason, defer_event=True)
 
     # -- in
 
@@ -407,6 +416,6 @@ class EdgeConnection(of_01.Connection):
         """Disconnect, and close the socket."""
         if self.connect_time is None and not self.disconnected:
             self.no_switch("it has closed the connection before it was a switch", logging.INFO)
-        self.disconnect("its connection was closed")
+        self.disconnect(self._lost)
         with contextlib.suppress(OSError):
             self.sock.close()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Callable, Optional, Protocol, Union
 
+from pox.core import core
 from pox.lib.recoco import BlockingOperation, Scheduler, Task
 
 from .lack import notice
@@ -21,6 +22,10 @@ log = logging.getLogger("edge.pox")
 
 # Seconds, as POX's CYCLE_MAXIMUM: after them the scheduler looks whether it has been told to quit.
 LONGEST_WAIT = 2.0
+# A process that has not looked at its sockets for longer than this has paused.
+PAUSE = 1.0  # seconds
+# After a pause, timers wait until what has come meanwhile is handled, but no longer than this.
+CATCH_UP = 1.0  # seconds
 _SHORT_WHILE = 0.02  # seconds until poll() is called again after it has failed
 
 _IN, _OUT, _PRI = select.POLLIN, select.POLLOUT, select.POLLPRI
@@ -115,12 +120,17 @@ class RobustSelectHub:
     3. Every wake-up looks at all tasks (:861).
     4. A task that yields None raises an exception in Scheduler.cycle (:348), which ends the
        scheduler.
+    5. A process that was stopped for a while (SIGSTOP, a virtual machine that moves), or one task
+       that has worked for as long, is not noticed.  All timers fire before what has come meanwhile
+       is read, so whoever has answered in time is taken for silent.
 
     Here: the scheduler's own thread polls when no task is ready, and once in each round of the
     ready tasks. Its poll object is persistent, takes descriptors of any number, and is told only
     what has changed. What is served (see Serve) is read from here, without a turn of its task. A
     bad descriptor is reported to the task that handed it in, as exceptional, and to no other.
-    Timers are a heap on the monotonic clock. Tasks that wait in POX's hub are taken over.
+    Timers are a heap on the monotonic clock. Tasks that wait in POX's hub are taken over. After a
+    pause, what waits in the sockets is read first, and then the timers fire. Whoever judges by a
+    time how long a peer has been silent asks awake_since() too.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -137,6 +147,9 @@ class RobustSelectHub:
         self._timers: list[tuple[float, int, _Wait]] = []  # heap of (monotonic time, serial, wait)
         self._serial = 0
         self._turns = 0  # left in this round of the ready tasks
+        self._awake_since = -math.inf
+        self._overdue = math.inf  # if it is later than this, there was a pause
+        self._catching_up = False  # timers wait, until CATCH_UP after the pause at the latest
         self._sleeping = False
         self._poll_failed = False
         self._poller = select.poll()
@@ -233,7 +246,26 @@ class RobustSelectHub:
         if self._sleeping:
             self.break_idle()
 
+    def awake_since(self) -> float:
+        """Return when the last pause of this process ended; -inf if there was none (monotonic).
+
+        A pause is a time of more than PAUSE in which no socket was read: the process was stopped,
+        or one task has worked for so long. While such a turn goes on, its pause ends now. Only the
+        scheduler's thread may call this.
+        """
+        now = time.monotonic()
+        if now > self._overdue:
+            self._paused(now)
+        return self._awake_since
+
     # -- inside
+
+    def _paused(self, now: float) -> None:
+        """There has been a pause until now."""
+        log.info("POX has paused for %.1f s; nobody is judged by it", now - self._overdue + PAUSE)
+        self._awake_since = now
+        self._overdue = now + PAUSE
+        self._catching_up = True
 
     def _finish_turn(self) -> None:
         for _ in range(len(self._end_of_turn)):
@@ -266,8 +298,14 @@ class RobustSelectHub:
         if longest:
             while timers and not timers[0][2].live:
                 heapq.heappop(timers)
-            if timers:
-                longest = max(0.0, min(longest, timers[0][0] - time.monotonic()))
+            now = time.monotonic()
+            if now > self._overdue:
+                self._paused(now)
+            if self._catching_up:
+                longest = 0.0
+            elif timers:
+                longest = max(0.0, min(longest, timers[0][0] - now))
+            self._overdue = now + longest + PAUSE
             # Other threads write to the pipe from here on. What they did before is seen below.
             self._sleeping = True
             scheduler = self._scheduler
@@ -280,10 +318,20 @@ class RobustSelectHub:
             events = self._bad_descriptors(e)
         else:
             self._sleeping = self._poll_failed = False
+        now = time.monotonic()
+        if now > self._overdue:
+            self._paused(now)
+        self._overdue = now + PAUSE
         if events:
             self._dispatch(events)
-        if timers and timers[0][0] <= time.monotonic():
-            self._expire()
+            now = time.monotonic()
+            if now > self._overdue:
+                self._paused(now)
+        if self._catching_up:
+            idle = not events and not self._scheduler._ready
+            self._catching_up = not idle and now < self._awake_since + CATCH_UP
+        if timers and timers[0][0] <= now and not self._catching_up:
+            self._expire(now)
         self._turns = len(self._scheduler._ready)
 
     def _take_in(self) -> None:
@@ -464,8 +512,7 @@ class RobustSelectHub:
         if not go_on and wait.live:
             self._wake(wait)
 
-    def _expire(self) -> None:
-        now = time.monotonic()
+    def _expire(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             wait = self._timers[0][2]
             if wait.live:
@@ -506,3 +553,22 @@ class RobustSelectHub:
                 poller.register(fd, mask)
             events += poller.poll(0)
         return events
+
+
+def awake_since() -> float:
+    """Return when the last pause of this process ended (see RobustSelectHub.awake_since).
+
+    Nobody may be given up for a silence before that, because this process could neither ask nor
+    hear. -inf if there was no pause, or the repairs are not in place.
+    """
+    hub = core.scheduler._selectHub
+    return hub.awake_since() if isinstance(hub, RobustSelectHub) else -math.inf
+
+
+def patience_left(since: float, seconds: float) -> float:
+    """Return how much is left of a patience that began then, or anew after the last pause.
+
+    since: monotonic time.
+    """
+    now = time.monotonic()
+    return max(since, awake_since()) + seconds - now

@@ -19,7 +19,7 @@ from pox.lib.ioworker import RecocoIOLoop, RecocoIOWorker
 from pox.lib.ioworker.workers import BackoffWorker, RecocoServerWorker
 from pox.lib.recoco import Select, Sleep, Task
 
-from .hub import Serve
+from .hub import Serve, patience_left
 from .lack import LACKING, RETRY, behind, notice
 from .listener import ACCEPTED_AT_ONCE, PEER_GONE
 from .outbox import Outbox
@@ -268,7 +268,7 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
     @property
     def time_left(self) -> float:
         """Seconds until this attempt, and what the owner counts as a part of it, takes too long."""
-        return self._begun + float(max(1.0, self.reconnect_delay)) - time.monotonic()
+        return patience_left(self._begun, max(1.0, self.reconnect_delay))
 
     def worked(self) -> None:
         """The connection that ends now was of use.
@@ -336,10 +336,12 @@ class RobustBackoffWorker(RobustIOWorker, BackoffWorker):
         sock.setblocking(False)
         problem: int = sock.connect_ex(address)
         if problem == errno.EINPROGRESS:
-            yield Select([], [sock], [sock], self.time_left)
-            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not problem and not _is_connected(sock):
-                problem = errno.ETIMEDOUT
+            problem = 0
+            while not problem and not _is_connected(sock):
+                yield Select([], [sock], [sock], self.time_left)
+                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not problem and not _is_connected(sock) and self.time_left <= 0:
+                    problem = errno.ETIMEDOUT
         if problem in LACKING:
             raise OSError(problem, os.strerror(problem))
         return problem

@@ -14,7 +14,7 @@ from pox.lib.recoco import Select, Sleep, Task
 from pox.openflow import debug, of_01
 
 from .connection import PARTING, EdgeConnection, strangers
-from .hub import Serve
+from .hub import Serve, patience_left
 from .lack import RETRY, notice
 
 log = logging.getLogger("edge.pox")
@@ -162,21 +162,22 @@ class SwitchTask(Task):
 
     def run(self) -> Iterator[object]:
         """Do the handshakes, then handle messages until the connection ends."""
-        deadline = time.monotonic() + HANDSHAKE_TIME
+        begun, patience = time.monotonic(), float(HANDSHAKE_TIME)
         parting = False
         con = None
         try:
             self._sock.setblocking(False)
             if self._tls is not None:
-                yield from self._tls_handshake(self._tls, deadline)
+                yield from self._tls_handshake(self._tls, begun)
             con = self._con = of_01.Connection(self._sock)
             while self._open:
                 left = None
                 if con.connect_time is None:
+                    left = patience_left(begun, patience)
                     if con.parting and not parting:
                         parting = True
-                        deadline = min(deadline, time.monotonic() + PARTING)
-                    left = deadline - time.monotonic()
+                        begun, patience = time.monotonic(), min(left, PARTING)
+                        left = patience
                     if left <= 0:
                         raise TimeoutError(f"no OpenFlow handshake within {HANDSHAKE_TIME} s")
                 if con.more:
@@ -216,11 +217,11 @@ class SwitchTask(Task):
     def _host(self) -> str:
         return self._peer().rpartition(":")[0]
 
-    def _tls_handshake(self, tls: ssl.SSLContext, deadline: float) -> Iterator[object]:
+    def _tls_handshake(self, tls: ssl.SSLContext, begun: float) -> Iterator[object]:
         secured = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
         self._sock = secured
         while True:
-            left = deadline - time.monotonic()
+            left = patience_left(begun, HANDSHAKE_TIME)
             if left <= 0:
                 raise TimeoutError(f"no TLS handshake within {HANDSHAKE_TIME} s")
             try:

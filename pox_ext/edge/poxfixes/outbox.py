@@ -59,6 +59,7 @@ class Outbox:
         self.taken = 0
         self.blocked = False  # a _Drain waits until the socket is writable
         self.crowded: Callable[[], None] = _nobody
+        self.broken = False  # the kernel says that the connection has ended
         self._sock = sock
         self._failed = failed
         self._end_of_turn = core.scheduler._selectHub.end_of_turn
@@ -116,6 +117,7 @@ class Outbox:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 sent = 0
             except (OSError, ValueError) as e:
+                self.broken = True
                 self._fail(str(e))
                 return
             self.backlog -= sent

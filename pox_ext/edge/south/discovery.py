@@ -167,18 +167,25 @@ class Discovery:
         """The switches from which no probe to this IP comes through, or none has come yet."""
         return [m for m in self._targets[ip].unreached if m.tunnel_ip != ip]
 
-    def tick(self, now: float) -> None:
-        """Send the probes that are due.  To be called some ten times a second."""
+    def tick(self, now: float, awake_since: float) -> None:
+        """
+        Send the probes that are due.  To be called some ten times a second.
+
+        awake_since: when the last pause of this process ended.  A probe that was sent before may
+            come through until ANSWER seconds after, and a warning has its time from then on.
+        """
         able = [m for m in self._members() if m.ports.tunnel is not None]
         owners = {m.tunnel_ip: m for m in able}
-        self._complain_of_few(able, now)
+        self._complain_of_few(able, now, awake_since)
         for target in self._targets.values():
             if target.due > now or not able:
+                continue
+            if target.unconfirmed and awake_since + ANSWER > now:
                 continue
             owner = owners.get(target.ip)
             if owner is None:
                 senders = target.finding.take(able, 2)
-                self._complain(target, able, now)
+                self._complain(target, able, now, awake_since)
             else:
                 target.asked_since, target.reported = None, False
                 senders = self._senders(target, owner, [m for m in able if m is not owner])
@@ -234,12 +241,14 @@ class Discovery:
             each.unconfirmed.setdefault(sender, 0)
             each.due = 0.0
 
-    def _complain(self, target: _Target, able: list[Member], now: float) -> None:
+    def _complain(
+        self, target: _Target, able: list[Member], now: float, awake_since: float
+    ) -> None:
         if len(able) < 2:
             return  # no other switch could receive a probe
         if target.asked_since is None:
             target.asked_since = now
-        elif now - target.asked_since >= SILENT and not target.reported:
+        elif now - max(target.asked_since, awake_since) >= SILENT and not target.reported:
             target.reported = True
             log.warning(
                 "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
@@ -247,13 +256,13 @@ class Discovery:
                 IPv4Address(target.ip),
             )
 
-    def _complain_of_few(self, able: list[Member], now: float) -> None:
+    def _complain_of_few(self, able: list[Member], now: float, awake_since: float) -> None:
         """Warn if fewer than two switches have a tunnel port; once until there are two again."""
         if len(able) > 1 or len(self._targets) < 2:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-        elif now - self._alone_since >= SILENT:
+        elif now - max(self._alone_since, awake_since) >= SILENT:
             self._alone_since = math.inf
             log.warning(
                 "%s with a tunnel port is connected; waiting for the others, at tunnel IPs %s",

@@ -130,12 +130,12 @@ class Member:
         """A connection is closed; perhaps it was that of this switch."""
         self.session.closed(connection)
 
-    def watch(self, now: float, timeout: float) -> None:
+    def watch(self, now: float, awake_since: float, timeout: float) -> None:
         """Do the periodic work (see Session.watch).  To be called some ten times a second."""
-        if now > self.liveness.compared_at + _LATE:
+        if now > max(self.liveness.compared_at, awake_since) + _LATE:
             self.counters.forget_lost_copies()
         self.complaints.tick(now)
-        self.session.watch(now, timeout)
+        self.session.watch(now, awake_since, timeout)
 
     def compared(self, now: float) -> None:
         """The switch's flow entries have been compared with the wanted ones."""

@@ -87,6 +87,9 @@ class Liveness:
     lost_at: when it last stopped being ready; -inf if it never has
     stalled_at: when it last sent something after a stall (see _STALL); -inf if it never stalled
     All times are in seconds on the monotonic clock.
+
+    A pause of this process is no silence of the switch.  The verdicts are told when the last pause
+    ended (awake_since); a switch that owed an answer then has all its time from then on.
     """
 
     def __init__(self) -> None:
@@ -155,13 +158,16 @@ class Liveness:
 
     # --- verdicts ------------------------------------------------------------------------------
 
-    def watch(self, now: float, timeout: float, owes: bool, stuck: int) -> Verdict:
+    def watch(
+        self, now: float, awake_since: float, timeout: float, owes: bool, stuck: int
+    ) -> Verdict:
         """
         Judge a switch that has a connection.
 
         Two things show that a switch receives what it is sent: it answers, or it reads bytes that
         wait for it.  Messages that nobody asked for do not show it.
 
+        awake_since: when the last pause of this process ended
         timeout: seconds after which a switch that does not answer is lost
         owes: True if there is a request that it has not answered
         stuck: bytes that wait to be sent, since the switch reads too slowly
@@ -170,11 +176,9 @@ class Liveness:
         if stuck < before:
             self._answered_at = now
         silence = self.silence(now)
-        if silence < timeout / 3:
-            return Verdict.FINE
         if not owes:
-            return Verdict.ASK
-        if silence < timeout:
+            return Verdict.FINE if silence < timeout / 3 else Verdict.ASK
+        if min(silence, now - awake_since) < timeout:
             return Verdict.FINE
         # As long as a switch is silent, the bytes that wait would have to be kept.
         return Verdict.CLOSE if stuck else Verdict.FALL_SILENT
@@ -183,18 +187,22 @@ class Liveness:
         """Seconds since the last answer, or since a request when no answer was owed."""
         return now - self._answered_at
 
-    def watch_silent(self, now: float, stuck: int, unacknowledged: int) -> tuple[Verdict, str]:
+    def watch_silent(
+        self, now: float, awake_since: float, stuck: int, unacknowledged: int
+    ) -> tuple[Verdict, str]:
         """
         Judge a silent switch; the second value says why its connection is to be closed.
 
+        awake_since: when the last pause of this process ended
         stuck: bytes that wait to be sent, since the switch reads too slowly
         unacknowledged: bytes that the TCP of its machine has not acknowledged
         """
-        if now - self._silent_since >= _LONGEST_SILENCE or stuck:
+        silence = now - max(self._silent_since, awake_since)
+        if silence >= _LONGEST_SILENCE or stuck:
             return Verdict.CLOSE, "silent for too long"
         if unacknowledged:
             self._cut_until = now  # the way to it is cut, until now at least
-        elif self._cut_until + _MENDED < now:
+        elif max(self._cut_until, awake_since) + _MENDED < now:
             # Its machine receives what we send again.  But its kernel delays the switch's answers
             # until it retransmits the lost packets.  That can take as long as the cut has taken.  A
             # new connection is faster.
@@ -301,20 +309,21 @@ class Session:
 
     # --- liveness ------------------------------------------------------------------------------
 
-    def watch(self, now: float, timeout: float) -> None:
+    def watch(self, now: float, awake_since: float, timeout: float) -> None:
         """
         Have Liveness judge the switch, and act accordingly.  To be called some ten times a second.
 
+        awake_since: when the last pause of this process ended
         timeout: seconds after which a switch that does not answer is lost
         """
         if self.connection is None:
-            self._watch_silent(now)
+            self._watch_silent(now, awake_since)
             return
         stuck = self.connection.stuck
         if stuck:
             # The kernel's own buffer holds megabytes, of which a slow line takes some seconds.
             stuck += self.connection.unacknowledged
-        verdict = self.liveness.watch(now, timeout, bool(self._requests), stuck)
+        verdict = self.liveness.watch(now, awake_since, timeout, bool(self._requests), stuck)
         if verdict is Verdict.FINE:
             return
         if verdict is Verdict.ASK:
@@ -341,11 +350,13 @@ class Session:
         self.liveness.fell_silent(now)
         self._end(was_ready, reason)
 
-    def _watch_silent(self, now: float) -> None:
+    def _watch_silent(self, now: float, awake_since: float) -> None:
         silent = self._silent
         if silent is None:
             return
-        verdict, reason = self.liveness.watch_silent(now, silent.stuck, silent.unacknowledged)
+        verdict, reason = self.liveness.watch_silent(
+            now, awake_since, silent.stuck, silent.unacknowledged
+        )
         if verdict is Verdict.CLOSE:
             silent.disconnect(reason)
         elif verdict is Verdict.ASK:

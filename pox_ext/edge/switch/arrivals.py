@@ -88,10 +88,14 @@ class Arrivals:
             for member, doubled in self._doubled.items()
         )
 
-    def tick(self, now: float) -> None:
-        """Look whether switches with a dpid of others still come.  now: monotonic seconds."""
+    def tick(self, now: float, awake_since: float) -> None:
+        """
+        Look whether switches with a dpid of others still come.
+
+        awake_since: when the last pause of this process ended (like now: seconds, monotonic)
+        """
         for member, doubled in list(self._doubled.items()):
-            if now - doubled.last > _OVER:
+            if now - max(doubled.last, awake_since) > _OVER:
                 del self._doubled[member]
                 log.info("%s: no other switch has come with its dpid for %d s", member, _OVER)
 
@@ -151,8 +155,19 @@ class Arrivals:
             decide(True)
             return True
 
+        def wait(seconds: float) -> None:
+            poxfixes.after(seconds, time_over, "edge.aggregator challenge")
+
+        def time_over() -> None:
+            left = poxfixes.patience_left(asked_at, _CHALLENGE)
+            if left > 0 and undecided:
+                wait(left)
+            else:
+                decide(False)
+
+        asked_at = time.monotonic()
         member.session.request(messages.echo_request, answered, lambda: decide(False))
-        poxfixes.after(_CHALLENGE, lambda: decide(False), "edge.aggregator challenge")
+        wait(_CHALLENGE)
 
 
 def _peer_address(sock: socket.socket) -> Optional[int]:

@@ -14,7 +14,7 @@ from pox.core import core
 
 from edge.openflow.messages import FlowRemoved
 from edge.openflow.stats import FlowStats
-from edge.poxfixes import EdgeConnection, run_in_slices
+from edge.poxfixes import EdgeConnection, awake_since, run_in_slices
 from edge.south.discovery import Discovery
 from edge.south.gather import barriers
 from edge.south.member import Member
@@ -101,10 +101,11 @@ class BigSwitch:
     def tick(self) -> None:
         """Do the periodic work.  To be called some ten times a second."""
         now = time.monotonic()
-        self.discovery.tick(now)
-        self._arrivals.tick(now)
+        awake = awake_since()
+        self.discovery.tick(now, awake)
+        self._arrivals.tick(now, awake)
         for member in list(self.topology.members.values()):
-            member.watch(now, self._switch_timeout)
+            member.watch(now, awake, self._switch_timeout)
         self.refusals.confirm()
         self._indexes.tick(now)
         self.flows.expiry.tick(now)

@@ -27,6 +27,7 @@ from edge.openflow import match as matches
 from edge.openflow import stats
 from edge.openflow.messages import PacketIn
 from edge.openflow.text import match_text
+from edge.poxfixes import awake_since
 from edge.south.gather import ask
 from edge.south.member import Member
 from edge.switch import garbage
@@ -84,6 +85,9 @@ class Expiry:
         # Flows with an idle timeout of which no ready switch has a copy, and when they end as idle.
         self._unheld: dict[FlowEntry, float] = {}
         self._unheld_due = math.inf  # none of them ends before that
+        # Flows whose hard timeout has run out, with the switches that have told later that their
+        # copies were idle before.
+        self._idle_late: dict[FlowEntry, set[Member]] = {}
         self._deadlines: list[_Deadline] = []  # a heap
         self._watched: dict[FlowEntry, _Deadline] = {}  # each flow's item in the heap
         self._serials = itertools.count()
@@ -102,6 +106,7 @@ class Expiry:
         if _is_shared(entry):
             self._shared -= 1
         self._unheld.pop(entry, None)
+        self._idle_late.pop(entry, None)
         deadline = self._watched.pop(entry, None)
         if deadline is not None:
             deadline[2].clear()
@@ -111,9 +116,14 @@ class Expiry:
 
     def cleared(self) -> list[garbage.Emptiable]:
         """All flows have been taken out of the table.  Returns the old collections, to be freed."""
-        before: list[garbage.Emptiable] = [self._unheld, self._watched, self._deadlines]
+        before: list[garbage.Emptiable] = [
+            self._unheld,
+            self._idle_late,
+            self._watched,
+            self._deadlines,
+        ]
         self._shared = 0
-        self._unheld, self._watched, self._deadlines = {}, {}, []
+        self._unheld, self._idle_late, self._watched, self._deadlines = {}, {}, {}, []
         self._unheld_due = math.inf
         return before
 
@@ -158,10 +168,15 @@ class Expiry:
             return
         self._unheld_due = math.inf
         for entry, idle_end in list(self._unheld.items()):
-            if idle_end <= now:
-                self._end([entry], of.OFPRR_IDLE_TIMEOUT)
-            else:
+            if idle_end > now:
                 self._unheld_due = min(self._unheld_due, idle_end)
+                continue
+            holders = [member for member in self._homes(entry) if _may_hold(member, entry, now)]
+            if holders:  # there was a pause: they could not come back in that time
+                self._unheld[entry] = idle_end = max(map(_dead_at, holders))
+                self._unheld_due = min(self._unheld_due, idle_end)
+            else:
+                self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
     def copy_idle(self, member: Member, entry: FlowEntry, packets: int) -> None:
         """
@@ -180,8 +195,29 @@ class Expiry:
             return
         self._put_back(entry, member)
         self.put_on(entry, member)
-        if not too_early:
+        if too_early:
+            return
+        if entry.hard_timeout and entry.hard_end <= time.monotonic():
+            self._idle_before_hard_end(member, entry)
+        else:
             self._ask(member, entry)
+
+    def _idle_before_hard_end(self, member: Member, entry: FlowEntry) -> None:
+        """
+        A copy has been idle before the hard timeout, but that has run out since (after a pause).
+
+        The flow ends now in any case.  It ends as idle if all its copies were.  Otherwise tick()
+        ends it, when all that has come in the pause is read.
+        """
+        idle_on = self._idle_late.setdefault(entry, set())
+        idle_on.add(member)
+        now = time.monotonic()
+        if not any(
+            other.liveness.ready or _may_hold(other, entry, now)
+            for other in self._homes(entry)
+            if other not in idle_on
+        ):
+            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
     def ended_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
@@ -199,6 +235,8 @@ class Expiry:
                 return True
             if entry.created + entry.hard_timeout <= now:
                 return False  # it ran out there: the switch missed the MODIFY that restarted it
+        if not entry.idle_timeout:
+            return False  # too early: the copy never reached the switch
         put_at = entry.created
         if entry.is_reinstalled_on(member.index):
             put_at = max(put_at, member.liveness.compared_at)
@@ -322,8 +360,13 @@ def _may_hold(member: Member, entry: FlowEntry, now: float) -> bool:
     return (
         not member.liveness.ready
         and entry.created <= member.liveness.lost_at
-        and now < member.liveness.lost_at + DEAD
+        and now < _dead_at(member)
     )
+
+
+def _dead_at(member: Member) -> float:
+    """When a lost switch counts as dead.  While this process is paused, no switch can come back."""
+    return max(member.liveness.lost_at, awake_since()) + DEAD
 
 
 def _only_to_controller(entry: FlowEntry) -> bool:

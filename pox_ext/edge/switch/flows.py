@@ -376,8 +376,8 @@ class Flows:
         """
         Yield the flows that a switch which has (re)connected has to hold.
 
-        If a flow with an idle timeout has no copy there, Expiry.ended_while_lost() decides whether
-        the flow has ended.  Packets and octets that the switch had counted before, and does not
+        If a flow with a timeout has no copy there, Expiry.ended_while_lost() decides whether the
+        flow has ended.  Packets and octets that the switch had counted before, and does not
         report any more, stay in the flow's counters.
 
         copies: the copies that the switch has, by their cookies
@@ -400,7 +400,7 @@ class Flows:
                 mortal = entry.idle_timeout or entry.hard_timeout
                 if mortal and entry.created <= member.liveness.lost_at and not anew:
                     member.counters.lost_copy(cookie, packets, octets)
-                    if entry.idle_timeout and self.expiry.ended_while_lost(member, entry):
+                    if self.expiry.ended_while_lost(member, entry):
                         continue
                 self.expiry.put_on(entry, member)
             yield entry

@@ -7,6 +7,7 @@ import pox.openflow.libopenflow_01 as of
 
 from edge.north import statistics
 from edge.openflow import stats
+from edge.poxfixes import awake_since
 from edge.south.gather import ask
 from edge.south.member import Member
 from edge.switch.bigswitch import BigSwitch
@@ -27,7 +28,8 @@ class Refresher:
         Call done() when the counters are new enough.
 
         Counters are new enough for REFRESH seconds after the switches were asked.  If the switches
-        took long to answer, counters are new enough for ten times as long as that took.
+        took long to answer, counters are new enough for ten times as long as that took.  A pause of
+        this process does not count as their time.
         """
         begun = time.monotonic()
         if not self._waiting and begun < self._due:
@@ -38,7 +40,7 @@ class Refresher:
             return
 
         def finish() -> None:
-            took = time.monotonic() - begun
+            took = time.monotonic() - max(begun, awake_since())
             self._due = begun + max(REFRESH, 10 * took)
             waiting, self._waiting = self._waiting, []
             for each in waiting:
