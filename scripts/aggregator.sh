@@ -1,7 +1,8 @@
 #!/bin/bash
 # Gives the switches s1 .. sN of the running network (agg_net.py) their tunnel ports: tunX on sX,
 # with remote address and key taken from the flow, and the tunnel IP 172.16.0.X.
-# It may be run again at any time: ports that are there stay.
+# It may be run again at any time: ports that are there stay.  After a restart of Open vSwitch 3.1.0,
+# run it again once the aggregator is connected: see add_tunnel.
 #
 # usage: sudo scripts/aggregator.sh N [--type gre|vxlan|geneve]
 #        sudo scripts/aggregator.sh --remove
@@ -40,9 +41,14 @@ add_tunnel() {
     if ! ip -oneline -4 address show to "$address/32" | grep -q .; then
         ip address add "$address/32" dev lo label "lo:agg$1" || die "could not add the address $address"
     fi
+    # With LLDP, Open vSwitch would keep the probes that the aggregator sends.  Open vSwitch 3.1.0
+    # obeys the settings of a controller (inactivity_probe, max_backoff) from the next change of the
+    # bridge on that is made while the controller is connected.  So each run makes one.
     ovs-vsctl --timeout=10 --may-exist add-port "$bridge" "$port" \
         -- set port "$port" external-ids:edge-aggregator=tunnel \
-        -- set interface "$port" "type=$2" options:remote_ip=flow "options:local_ip=$address" options:key=flow ||
+        -- set interface "$port" "type=$2" options:remote_ip=flow "options:local_ip=$address" options:key=flow \
+        lldp:enable=false \
+        -- set bridge "$bridge" "external-ids:settings=$(date +%s%N)" ||
         die "Open vSwitch refused the port $port of $bridge"
     if [ "$(ovs-vsctl get interface "$port" ofport)" = -1 ]; then
         die "no port $port on $bridge: $(ovs-vsctl get interface "$port" error)"

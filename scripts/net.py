@@ -68,7 +68,7 @@ class KernelNet(AggregatorNet):
                 raise Failure(
                     f"Open vSwitch has a bridge {name} that agg_net.py did not make: rename it"
                 )
-        super().__init__(switches, hosts, controller, KernelSwitch)
+        super().__init__(switches, hosts, controller, partial(KernelSwitch, controller=controller))
 
 
 class UserspaceNet(AggregatorNet):

@@ -5,19 +5,32 @@ There are two kinds of switches.  A `KernelSwitch` is a bridge of the machine's 
 """
 
 import os
+import subprocess
+import time
 from collections.abc import Sequence
-from typing import Callable
+from typing import Optional
 
 from mininet.node import Controller, Host, OVSSwitch, RemoteController, Switch
-from mininet.util import errRun
 
+import command
+from first_contact import FirstContact, first_contact
 from machine_ovs import MARK
+from options import Address
 from userspace_ovs import OVSError, UserspaceOVS
 
 HOST_MTU = 1450
 """Bytes.  The underlay has 1500, of which GRE takes 42, and VXLAN and Geneve take 50."""
 INACTIVITY_PROBE = 10_000
 """Milliseconds of silence after which a switch asks its controller for a sign of life."""
+
+
+def bridge_mac(dpid: int) -> str:
+    """Return the address of the LOCAL port of the switch with this datapath id.
+
+    Without one, Open vSwitch takes the lowest address of the bridge's ports, which changes with
+    them.
+    """
+    return f"02:61:67:67:{dpid >> 8 & 0xFF:02x}:{dpid & 0xFF:02x}"
 
 
 class QuietHost(Host):
@@ -43,25 +56,73 @@ class SilentController(RemoteController):
 
 
 class KernelSwitch(OVSSwitch):
-    """A bridge of the machine's own Open vSwitch."""
+    """A bridge of the machine's own Open vSwitch.
 
-    def __init__(self, name: str, **params: object) -> None:
+    controller: where the controller listens, now or later.
+    """
+
+    def __init__(self, name: str, controller: Address, **params: object) -> None:
         super().__init__(name, failMode="secure", protocols="OpenFlow10", **params)
+        self.controller_address = controller
+        self._waiting: Optional[subprocess.Popen] = None
 
     def bridgeOpts(self) -> str:
-        """Return the settings of the bridge, with the mark by which it is found again."""
-        return f"{super().bridgeOpts()} external-ids:{MARK}=agg_net"
+        """Return the settings of the bridge and of its controller.
 
-    @classmethod
-    def batchStartup(
-        cls, switches: Sequence["KernelSwitch"], run: Callable = errRun
-    ) -> Sequence["KernelSwitch"]:
-        """Add all bridges, with their ports and their controller.  Mininet calls this."""
-        started = super().batchStartup(switches, run)
-        for switch in started:
-            # Open vSwitch ignores this in the transaction that creates the controller's record.
-            switch.vsctl("set controller", switch, f"inactivity_probe={INACTIVITY_PROBE}")
-        return started
+        The bridge gets the mark by which it is found again.
+        """
+        return (
+            f"{super().bridgeOpts()} external-ids:{MARK}=agg_net"
+            f' other-config:hwaddr=\\"{bridge_mac(int(self.dpid, 16))}\\"'
+            f" -- set controller {self} inactivity_probe={INACTIVITY_PROBE}"
+        )
+
+    def start(self, controllers: Sequence[Controller]) -> None:
+        """Add the bridge, with its ports and its controller.
+
+        Open vSwitch obeys the controller's settings at once where the controller is to be on this
+        machine.  Otherwise it does when the controller connects for the first time.
+        """
+        contact = first_contact(self.controller_address)
+        if contact is not None:
+            with contact:
+                super().start(controllers)
+                contact.greet(int(self.dpid, 16))
+                self.cmd("ovs-vsctl", *self._enforcing)
+        else:
+            super().start(controllers)
+            connected = ["wait-until", "controller", self.name, "is_connected=true", "--"]
+            self._waiting = subprocess.Popen(
+                command.dying_with_parent(["ovs-vsctl", *connected, *self._enforcing]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def _enforcing(self) -> list[str]:
+        """A change of the bridge, after which Open vSwitch obeys its controller's settings.
+
+        See UserspaceOVS.enforce_controller_settings.
+        """
+        return ["set", "bridge", self.name, f"external-ids:settings={time.monotonic_ns()}"]
+
+    def stop(self, deleteIntfs: bool = True) -> None:
+        """Remove the bridge, and the interfaces when `deleteIntfs` is true."""
+        self._stop_waiting()
+        super().stop(deleteIntfs)
+
+    def terminate(self) -> None:
+        """End what runs for the switch.  Mininet calls this when it stops many at once."""
+        self._stop_waiting()
+        super().terminate()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.kill()
+            self._waiting.wait()
+            self._waiting = None
 
 
 class UserspaceSwitch(Switch):
@@ -84,13 +145,20 @@ class UserspaceSwitch(Switch):
         self.cmd(f"export OVS_RUNDIR={self.ovs.directory} OVS_DBDIR={self.ovs.directory}")
         # Open vSwitch connects to no unix socket outside its own directory.
         link = os.path.join(self.ovs.directory, "controller")
-        os.symlink(self.relay, link)
         ports = [self.intfs[number].name for number in sorted(self.intfs) if number > 0]
-        self.ovs.add_bridge(
-            self.name, dpid=int(self.dpid, 16), controller=f"unix:{link}", ports=ports
-        )
-        # Open vSwitch ignores this in the transaction that creates the controller's record.
-        self.ovs.vsctl("set", "controller", self.name, f"inactivity_probe={INACTIVITY_PROBE}")
+        dpid = int(self.dpid, 16)
+        with FirstContact(link) as contact:
+            self.ovs.add_bridge(
+                self.name,
+                dpid=dpid,
+                controller=f"unix:{link}",
+                ports=ports,
+                mac=bridge_mac(dpid),
+                inactivity_probe=INACTIVITY_PROBE,
+            )
+            contact.greet(dpid)
+            self.ovs.enforce_controller_settings(self.name)
+        os.symlink(self.relay, link)
 
     def connected(self) -> bool:
         """Return whether the switch is connected to its controller."""

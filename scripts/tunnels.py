@@ -21,7 +21,7 @@ class Tunnels:
         self.switches = net.switches
 
     def add(self, count: int, type: str) -> None:
-        """Give the first `count` switches a tunnel port; a port of another type is changed.
+        """Give the first `count` switches a tunnel port; a port with other settings is changed.
 
         type: "gre", "vxlan" or "geneve".
 
@@ -42,8 +42,9 @@ class Tunnels:
             ).strip()
             if not found:
                 switch.ovs.add_tunnel(switch.name, port, f"172.16.0.{number}", type)
-            elif found != type:
-                switch.ovs.vsctl("set", "interface", port, f"type={type}")
+            else:
+                switch.ovs.vsctl("set", "interface", port, f"type={type}", "lldp:enable=false")
+            switch.ovs.enforce_controller_settings(switch.name)
 
     def remove(self) -> None:
         """Remove all tunnel ports, and the underlay."""

@@ -27,6 +27,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Optional
 
@@ -158,11 +159,14 @@ class UserspaceOVS:
         dpid: Optional[int] = None,
         controller: Optional[str] = None,
         ports: Sequence[str] = (),
+        mac: Optional[str] = None,
+        inactivity_probe: Optional[int] = None,
     ) -> None:
         """Add a bridge with the userspace datapath, fail mode `secure` and OpenFlow 1.0.
 
         dpid: its datapath id; None lets Open vSwitch choose.
-        controller: a target such as "tcp:10.255.0.1:6633"; see `set_controller`.
+        controller, inactivity_probe: see `set_controller`; a target such as "tcp:10.255.0.1:6633".
+        mac: the LOCAL port's address; None lets Open vSwitch take the lowest of its ports.
         ports: interfaces in its network namespace that become its ports 1, 2, ...
         """
         transaction = [
@@ -173,21 +177,41 @@ class UserspaceOVS:
         ]
         if dpid is not None:
             transaction.append(f"other_config:datapath-id={dpid:016x}")
+        if mac is not None:
+            transaction.append(f'other_config:hwaddr="{mac}"')
         for number, port in enumerate(ports, 1):
             transaction += ["--", "add-port", name, port]
             transaction += ["--", "set", "interface", port, f"ofport_request={number}"]
         self.vsctl(*transaction)
         if controller is not None:
-            self.set_controller(name, controller)
+            self.set_controller(name, controller, inactivity_probe=inactivity_probe)
 
-    def set_controller(self, bridge: str, *targets: str) -> None:
-        """Connect `bridge` to the controllers at `targets`, with a new attempt every second."""
-        self.vsctl("set-controller", bridge, *targets)
-        # Open vSwitch 3.1 ignores this in the transaction that creates the record, and keeps its
-        # default of 8 seconds.
-        records = self.vsctl("get", "bridge", bridge, "controller").strip("[]\n").split(", ")
-        for record in records:
-            self.vsctl("set", "controller", record, "max_backoff=1000")
+    def set_controller(
+        self, bridge: str, *targets: str, inactivity_probe: Optional[int] = None
+    ) -> None:
+        """Connect `bridge` to the controllers at `targets`, with a new attempt every second.
+
+        inactivity_probe: milliseconds of silence after which the switch asks its controller for a
+            sign of life; None is Open vSwitch's 5000.
+        """
+        settings = ["max_backoff=1000"]
+        if inactivity_probe is not None:
+            settings.append(f"inactivity_probe={inactivity_probe}")
+        transaction = []
+        for number, target in enumerate(targets):
+            transaction += ["--", f"--id=@c{number}", "create", "controller", f'target="{target}"']
+            transaction += settings
+        records = ",".join(f"@c{number}" for number in range(len(targets)))
+        self.vsctl(*transaction, "--", "set", "bridge", bridge, f"controller=[{records}]")
+        self.enforce_controller_settings(bridge)
+
+    def enforce_controller_settings(self, bridge: str) -> None:
+        """Make Open vSwitch obey the settings of controllers that are connected.
+
+        Versions from 3.1.3 on do so anyway.  3.1.0 obeys when the bridge is changed while a
+        controller is connected; the same value again would be no change.
+        """
+        self.vsctl("set", "bridge", bridge, f"external_ids:settings={time.monotonic_ns()}")
 
     def add_underlay(
         self, interface: str, address: str, mtu: Optional[int] = None, mac: Optional[str] = None
@@ -232,6 +256,8 @@ class UserspaceOVS:
         self.vsctl(
             *("add-port", bridge, port, "--", "set", "interface", port, "type=" + type),
             *("options:remote_ip=flow", "options:local_ip=" + local_ip, "options:key=flow"),
+            # With LLDP, Open vSwitch would keep the probes that the aggregator sends.
+            "lldp:enable=false",
         )
 
     def run(self, *command: str) -> str:

@@ -17,6 +17,7 @@ from options import number_up_to, parse_address
 from topo import AggregatorTopo
 from waiting import wait_until
 
+from .attempts import expect_an_attempt_every_second
 from .terminal import SCRIPTS, children, commands_below, processes_with
 
 PROMPT = "mininet> "
@@ -112,6 +113,7 @@ def test_a_network_from_start_to_exit(agg_net, aggregator_sh, state):
     net.type("s1 ovs-ofctl show s1\n")
     shown = net.read_until(PROMPT)
     assert "dpid:0000000000000001" in shown
+    assert "LOCAL(s1): addr:02:61:67:67:00:01" in shown
     assert re.findall(r"^ (\d+)\((s1-eth\d)\)", shown, re.MULTILINE) == [
         ("1", "s1-eth1"),
         ("2", "s1-eth2"),
@@ -170,12 +172,15 @@ def test_sizes(agg_net):
 # ---- the controller ----
 
 
-def test_switches_find_a_controller_outside_whenever_it_comes(agg_net, machine):
+def test_switches_try_every_second_and_find_a_controller_outside_whenever_it_comes(
+    agg_net, machine
+):
     """The user starts POX, which listens on the machine's loopback, before or after the network."""
-    with machine.call(socket.create_server, ("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    net = agg_net(*USER, "--controller", f"127.0.0.1:{port}")
-    net.read_until(PROMPT)
+    with machine.call(socket.create_server, ("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        net = agg_net(*USER, "--controller", f"127.0.0.1:{port}")
+        net.read_until(PROMPT)
+        expect_an_attempt_every_second(listener, switches=2)
     for _life in range(2):
         with machine.call(socket.create_server, ("127.0.0.1", port)) as listener:
             listener.settimeout(10)
@@ -328,8 +333,13 @@ def test_tunnels_again_more_and_other_ones(agg_net, aggregator_sh, state):
     assert interface(state, 1, "options") == '{key=flow, local_ip="172.16.0.1", remote_ip=flow}'
     port = interface(state, 1, "ofport")
 
+    subprocess.check_call(
+        ["ovs-vsctl", f"--db=unix:{state}/s1/db.sock"]
+        + ["set", "interface", "tun1", "lldp:enable=true"]
+    )
     assert aggregator_sh("2")[0] == 0
-    assert interface(state, 1, "ofport") == port, "a second time changes nothing"
+    assert interface(state, 1, "lldp") == '{enable="false"}', "LLDP would eat the probes"
+    assert interface(state, 1, "ofport") == port, "a second time changes nothing else"
     assert aggregator_sh("3")[0] == 0
     assert interface(state, 3, "type") == "gre"
 

@@ -9,6 +9,7 @@ itself, but its configuration is the same.
 import os
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -18,6 +19,7 @@ from command import dying_with_parent
 from userspace_ovs import SCHEMA
 from waiting import wait_until
 
+from .attempts import expect_an_attempt_every_second
 from .terminal import SCRIPTS, SYSTEM_PYTHON, Terminal, commands_below, processes_with
 
 PROMPT = "mininet> "
@@ -71,6 +73,7 @@ class Machine(Namespace):
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self.holder.pid
         assert self.holder.stdout.readline() == "ready\n"
 
     def command(self, *command):
@@ -150,6 +153,8 @@ def test_bridges_and_tunnels_of_the_machines_open_vswitch(agg_net, machine):
     assert re.search(r"fail_mode +: secure", shown)
     assert re.search(r"protocols +: \[OpenFlow10\]", shown)
     assert re.search(r'datapath_id +: "0000000000000002"', shown)
+    hwaddr = machine.run("ovs-vsctl", "get", "bridge", "s2", "other_config:hwaddr")
+    assert hwaddr == (0, '"02:61:67:67:00:02"\n')
     columns = "target,inactivity_probe,max_backoff"
     shown = machine.run("ovs-vsctl", f"--columns={columns}", "list", "controller", "s2")[1]
     assert re.search(r'target +: "tcp:127\.0\.0\.1:6633"', shown)
@@ -161,6 +166,9 @@ def test_bridges_and_tunnels_of_the_machines_open_vswitch(agg_net, machine):
             0,
             "s1: tunnel port tun1, gre, 172.16.0.1\ns2: tunnel port tun2, gre, 172.16.0.2\n",
         )
+        machine.run("ovs-vsctl", "set", "interface", "tun1", "lldp:enable=true")
+    assert aggregator_sh(machine, "2")[0] == 0
+    assert machine.run("ovs-vsctl", "get", "interface", "tun1", "lldp:enable") == (0, '"false"\n')
     options = machine.run("ovs-vsctl", "get", "interface", "tun1", "options")
     assert options == (0, '{key=flow, local_ip="172.16.0.1", remote_ip=flow}\n')
     addresses = machine.run("ip", "-oneline", "address", "show", "dev", "lo")[1]
@@ -184,9 +192,20 @@ def test_bridges_and_tunnels_of_the_machines_open_vswitch(agg_net, machine):
     assert net.wait()[0] == 0
 
 
+def test_a_switch_tries_every_second_to_connect(agg_net, machine):
+    """Also to a controller that the user starts after the network."""
+    net = agg_net("--switches", "1")
+    net.read_until(PROMPT)
+    with machine.call(socket.create_server, ("127.0.0.1", 6633)) as listener:
+        expect_an_attempt_every_second(listener)
+    net.type("exit\n")
+    assert net.wait()[0] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_after_a_signal(agg_net, machine, number):
-    net = agg_net("--hosts", "1")
+    """The controller is on another machine, and programs wait until it connects."""
+    net = agg_net("--hosts", "1", "--controller", "192.0.2.1:6633")
     net.read_until(PROMPT)
     aggregator_sh(machine, "2")
     if number != signal.SIGINT:  # that would end the command only

@@ -217,7 +217,8 @@ class Discovery:
                 target.retry = ANSWER  # the first probes from its owner may be lost, too
                 log.warning(
                     "%s: nothing that the others send to its tunnel IP %s comes out there; do "
-                    "the switches reach it, and does another machine have that address?",
+                    "the switches reach it, does another machine have that address, and is "
+                    "lldp:enable off at its tunnel port?",
                     owner,
                     IPv4Address(target.ip),
                 )
@@ -252,7 +253,7 @@ class Discovery:
             target.reported = True
             log.warning(
                 "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
-                "tunnel port, and can the switches reach it?",
+                "tunnel port, can the switches reach it, and is lldp:enable off at that port?",
                 IPv4Address(target.ip),
             )
 
