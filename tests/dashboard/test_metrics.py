@@ -64,14 +64,17 @@ def test_controllers_are_counted(switch):
     assert (found["controllers"], found["controllers_connected"]) == (2, 1)
 
 
-COUNTS = ["flow_mods", "packet_outs", "packet_ins", "errors", "refusals", "resynchronisations"]
+COUNTS = [
+    *("flow_mods", "packet_outs", "packet_ins", "errors", "refusals", "resynchronisations"),
+    "foreign_frames",
+]
 
 
 def test_what_was_done_is_counted(switch):
     for value, name in enumerate(COUNTS, 1):
         setattr(switch.counts, name, value)
     found = samples(switch)
-    assert [found[f"{name}_total"] for name in COUNTS] == [1, 2, 3, 4, 5, 6]
+    assert [found[f"{name}_total"] for name in COUNTS] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_barriers_are_a_histogram(switch):

@@ -1,11 +1,17 @@
 """Tunnels of other types, and tunnel IPs that the user need not name (--ips=auto)."""
 
+import contextlib
+import http.client
+import json
 import re
+import socket
+import struct
 
 import pytest
 from lab import frames
 from lab import openflow10 as of
 from lab.bigswitch import OPENFLOW_PORT, BigSwitch
+from lab.faultbed import until
 from lab.network import HOST_MTU, UNDERLAY_ADDRESS
 from lab.openflow10 import Port
 
@@ -14,7 +20,8 @@ from lab.openflow10 import Port
 
 @pytest.fixture(scope="module", params=["gre", "vxlan", "geneve"])
 def _bed(request, root):
-    bed = BigSwitch(tunnel_type=request.param)
+    bed = BigSwitch(tunnel_type=request.param, options=["edge.dashboard"])
+    bed.network.join_underlay()
     yield bed
     bed.stop()
 
@@ -102,6 +109,55 @@ def test_a_packet_out_crosses(bed):
     bed.controller.packet_out(frame, [of.output(17)])
     bed.controller.packet_out(frame, [of.output(Port.FLOOD)], in_port=18)
     bed.expect({17: [frame, frame], 1: [frame], 2: [frame]})
+
+
+class Stranger:
+    """A machine in the underlay that is no switch, and sends tunnel packets all the same."""
+
+    def __init__(self, bed):
+        self.type = bed.network.tunnel_type
+        kind, protocol = (socket.SOCK_RAW, 47) if self.type == "gre" else (socket.SOCK_DGRAM, 0)
+        self.port = {"gre": 0, "vxlan": 4789, "geneve": 6081}[self.type]
+        self.socket = bed.network.outer.call(socket.socket, socket.AF_INET, kind, protocol)
+
+    def send(self, frame, key=None):
+        """Send a frame to the first switch; GRE may have no key, the others then have key 0."""
+        if self.type == "gre":
+            head = struct.pack("!HH", 0 if key is None else 0x2000, 0x6558)
+            head += b"" if key is None else struct.pack("!I", key)
+        elif self.type == "vxlan":
+            head = struct.pack("!II", 0x08000000, (key or 0) << 8)
+        else:
+            head = struct.pack("!HHI", 0, 0x6558, (key or 0) << 8)
+        self.socket.sendto(head + frame, ("172.16.0.1", self.port))
+
+
+def shown(bed):
+    """Return what the page's JSON says."""
+    connection = http.client.HTTPConnection("127.0.0.1", 8000)
+    connection.sock = bed.network.outer.call(socket.create_connection, ("127.0.0.1", 8000), 10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/api/switch")
+        return json.loads(connection.getresponse().read())
+
+
+def test_a_foreign_frame_without_a_key_is_counted_and_nobody_gets_it(bed):
+    """Not even if a controller's flow sends everything to it, and if it is LLDP, as probes are."""
+    bed.controller.flow_mod(of.match(), [of.output(Port.CONTROLLER), of.output(1)])
+    bed.controller.barrier()
+    before = shown(bed)["counts"]["foreign_frames"]
+    stranger = Stranger(bed)
+    with stranger.socket:
+        for _ in range(20):
+            for frame in (frames.udp(), frames.lldp(), bytes(60)):
+                stranger.send(frame)
+                stranger.send(frame, key=0)
+                stranger.send(frame, key=9)  # no port of the switch
+        until(lambda: shown(bed)["counts"]["foreign_frames"] == before + 120, "count of them")
+    bed.expect({})
+    said = re.findall("^.*foreign frame.*$", bed.aggregator.log(), re.MULTILINE)
+    assert len(said) == 1 and said[0].startswith("WARNING:edge.discovery:switch 1"), said
+    assert UNDERLAY_ADDRESS in said[0]
 
 
 # ---- --ips=auto ----

@@ -10,6 +10,7 @@ import pytest
 from lab import openflow10 as of
 
 from edge.openflow import messages
+from edge.south import discovery
 from edge.south.discovery import ANSWER, LONGEST_RETRY, SILENT, TRIES, Discovery
 
 TICK = 0.1
@@ -355,6 +356,29 @@ def test_a_foreign_probe_is_no_answer():
     foreign.discovery.tick(1.0, -math.inf)
     assert sum(switch.sent for switch in foreign.switches) > 0
     assert network.found == []
+
+
+def test_foreign_frames_cost_a_line_a_minute_for_each_address(monkeypatch, caplog):
+    clock = [1000.0]
+    monkeypatch.setattr(discovery.time, "monotonic", lambda: clock[0])
+    network = Network(2)
+    switch = network.switches[0]
+
+    def receive(source):
+        packet = messages.PacketIn(60, 1, 1, 0, 3, None, switch.local_ip, bytes(60), source)
+        assert network.discovery.received(switch, packet) is False
+
+    for _ in range(120):
+        for source in (ip(9), ip(10), None):
+            receive(source)
+        clock[0] += 0.5
+    receive(ip(9))
+    said = warnings(caplog)
+    assert len(said) == 4 and "172.16.0.9" in said[0] and "172.16.0.10" in said[1]
+    assert "172.16.0.9" in said[3] and "119 more" in said[3]
+    for number in range(100_000):
+        receive(number)
+    assert len(warnings(caplog)) <= 4 + 1000, "an attacker may forge addresses"
 
 
 def test_a_probe_for_an_ip_that_was_not_given_is_no_answer():

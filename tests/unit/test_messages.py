@@ -63,11 +63,11 @@ def test_a_packet_in_is_read(data, in_port, key, ip):
     entries = (
         struct.pack("!IH", 0x00000002, in_port)
         + struct.pack("!IQ", 0x00012008, key)
-        + struct.pack("!II", 0x00013E04, 0x01020304)  # tun_ipv4_src, an unused field
+        + struct.pack("!II", 0x00013E04, 0x01020304)
         + struct.pack("!II", 0x00014004, ip)
     )
     packet = messages.parse_packet_in(nx_packet_in(data, entries))
-    assert packet == messages.PacketIn(len(data), 1, 1, COOKIE, in_port, key, ip, data)
+    assert packet == messages.PacketIn(len(data), 1, 1, COOKIE, in_port, key, ip, data, 0x01020304)
 
 
 @pytest.mark.parametrize("in_port", [1, 2, 0xFFFD, 0xFFFF])

@@ -41,7 +41,8 @@ class PacketIn(NamedTuple):
     An NXT_PACKET_IN (struct nx_packet_in).
 
     total_len: bytes of the frame, which may be more than there are in data
-    tunnel_key, tunnel_destination: tun_id and tun_ipv4_dst; None if it did not come by a tunnel
+    tunnel_key, tunnel_destination, tunnel_source: tun_id, tun_ipv4_dst and tun_ipv4_src; None if it
+        did not come by a tunnel
     data: the frame, or the beginning of it
     """
 
@@ -53,6 +54,7 @@ class PacketIn(NamedTuple):
     tunnel_key: Optional[int]
     tunnel_destination: Optional[int]
     data: bytes
+    tunnel_source: Optional[int] = None
 
 
 # The offset of the frame if the match holds the in_port alone.
@@ -78,7 +80,7 @@ def parse_packet_in(message: bytes) -> PacketIn:
     offset = 16 + _NX_PACKET_IN.size
     end = offset + match_len
     data = message[end + -match_len % 8 + 2 :]
-    in_port, key, destination = of.OFPP_NONE, None, None
+    in_port, key, destination, source = of.OFPP_NONE, None, None, None
     while offset + 4 <= end:
         header = int.from_bytes(message[offset : offset + 4], "big")
         length = header & 0xFF
@@ -89,8 +91,10 @@ def parse_packet_in(message: bytes) -> PacketIn:
             key = value
         elif header == nx.NXM_NX_TUN_IPV4_DST:
             destination = value
+        elif header == nx.NXM_NX_TUN_IPV4_SRC:
+            source = value
         offset += 4 + length
-    return PacketIn(total_len, reason, table, cookie, in_port, key, destination, data)
+    return PacketIn(total_len, reason, table, cookie, in_port, key, destination, data, source)
 
 
 class FlowRemoved(NamedTuple):

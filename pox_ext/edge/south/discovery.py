@@ -21,12 +21,14 @@ import logging
 import math
 import secrets
 import struct
+import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Callable, Optional, TypeVar
 
 from edge.openflow import actions as act
 from edge.openflow import messages
+from edge.poxfixes.loglimit import LogLimit
 from edge.south.member import Member
 from edge.south.rules import KEY_DISCOVERY
 from edge.south.xids import new_xid
@@ -115,6 +117,7 @@ class Discovery:
         self._announced = False
         self._alone_since: Optional[float] = None
         self._suspecting = RoundRobin()
+        self._foreign = LogLimit()
 
     @property
     def ips(self) -> list[int]:
@@ -298,13 +301,19 @@ class Discovery:
         probe = messages.packet_out(new_xid(), 0xFFFF, actions, frame.ljust(60, b"\0"))
         sender.session.send(probe, changes=False)
 
-    def received(self, member: Member, packet: messages.PacketIn) -> None:
-        """A switch has sent a packet-in from its tunnel, with the tunnel key KEY_DISCOVERY."""
+    def received(self, member: Member, packet: messages.PacketIn) -> bool:
+        """
+        A switch has sent a packet-in from its tunnel, with the tunnel key KEY_DISCOVERY.
+
+        Returns False if it is foreign: none of the probes of this object.
+        """
         place = packet.data.find(self._nonce)
+        if place < 0:
+            self._complain_of_foreign(member, packet)
+            return False
         ip = packet.tunnel_destination
-        if place < 0 or ip not in self._targets:
-            log.debug("%s: a foreign probe came out of the tunnel", member)
-            return
+        if ip not in self._targets:
+            return True
         target = self._targets[ip]
         (sender,) = _SOURCE.unpack_from(packet.data, place + len(self._nonce))
         for other in list(target.unreached):
@@ -330,3 +339,18 @@ class Discovery:
                 target.unreached[other] = None
             log.info("%s: tunnel IP is %s", member, IPv4Address(ip))
             self._found(member, ip)
+        return True
+
+    def _complain_of_foreign(self, member: Member, packet: messages.PacketIn) -> None:
+        """Anybody in the underlay can send such a frame: one line a minute for each address."""
+        source = IPv4Address(packet.tunnel_source or 0)
+        unsaid = self._foreign.due(source, time.monotonic())
+        if unsaid is not None:
+            more = f", and {unsaid} more since the last such line" if unsaid else ""
+            log.warning(
+                "%s: a foreign frame from %s came out of the tunnel%s: without a key, or with that "
+                "of probes; it is dropped. Who else sends tunnel packets to this switch?",
+                member,
+                source,
+                more,
+            )

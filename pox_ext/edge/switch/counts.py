@@ -33,6 +33,8 @@ class Counts:
     errors: messages from controllers that were answered with an error
     refusals: errors that switches have sent
     resynchronisations: how often a switch was brought up to date
+    foreign_frames: frames that came out of a tunnel with no key, or with the key of probes, and are
+        no probes of this aggregator; nobody gets them
     barriers: the time from a controller's BARRIER_REQUEST to its BARRIER_REPLY
     """
 
@@ -43,4 +45,5 @@ class Counts:
         self.errors = 0
         self.refusals = 0
         self.resynchronisations = 0
+        self.foreign_frames = 0
         self.barriers = Durations()

@@ -49,7 +49,8 @@ class Packets:
     refusals: remembers packet-outs until no switch has refused them
     inports: translates in_ports
     counts: counts packet-ins
-    probed: is given each packet-in that came out of a tunnel with tunnel key KEY_DISCOVERY
+    probed: is given each packet-in that came out of a tunnel with tunnel key KEY_DISCOVERY; returns
+        False if it is no probe of this aggregator
     events: is given the packet-ins for controllers
     """
 
@@ -60,7 +61,7 @@ class Packets:
         refusals: Refusals,
         inports: InPorts,
         counts: Counts,
-        probed: Callable[[Member, PacketIn], None],
+        probed: Callable[[Member, PacketIn], bool],
         events: BigSwitchEvents,
     ) -> None:
         self._flows = flows
@@ -195,7 +196,7 @@ class Packets:
         if packet.table == TABLE_REMOTE and packet.cookie == SERVICE:
             # Open vSwitch leaves out a tunnel key of 0.
             if member.liveness.ready and not packet.tunnel_key:
-                self._probed(member, packet)
+                self._counts.foreign_frames += not self._probed(member, packet)
             return
         in_port = self._inports.to_north(member, packet.in_port)
         if in_port is None:

@@ -49,6 +49,7 @@ _COUNTERS = {
     "errors": "Messages of controllers that were refused.",
     "refusals": "Errors that switches sent for what they refused.",
     "resynchronisations": "Times that a switch was brought up to date.",
+    "foreign_frames": "Frames without a key out of tunnels, that are no probes; they are dropped.",
 }
 _BARRIERS = "From a controller's barrier request to its reply."
 

@@ -110,6 +110,7 @@ def counts(switch: BigSwitch) -> Json:
         "errors": counted.errors,
         "refusals": counted.refusals,
         "resynchronisations": counted.resynchronisations,
+        "foreign_frames": counted.foreign_frames,
         "barriers": sum(counted.barriers.counts),
     }
 

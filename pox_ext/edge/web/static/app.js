@@ -232,6 +232,7 @@ function showCounts(counts) {
     errors: "Errors to controllers",
     refusals: "Refused by switches",
     resynchronisations: "Resynchronisations",
+    foreign_frames: "Foreign frames in tunnels",
   };
   fill(byId("counts"), counts, () =>
     pairs(Object.entries(names).map(([key, name]) => [name, number(counts[key])])));
