@@ -6,7 +6,7 @@ For example, and then http://127.0.0.1:8000/ in a browser:
     ./pox.py edge.aggregator --ips=172.16.0.1,172.16.0.2 edge.dashboard --port=8000
 
 docs/dashboard.md describes page, JSON and metrics.  The parts are in edge/web: they read the big
-switch and change nothing.  Requests are answered in the threads of POX's web server (web.webcore).
+switch and change nothing.
 """
 
 import logging
@@ -15,9 +15,9 @@ from typing import Optional
 from pox.core import core
 
 from edge import options, poxfixes
-from edge.poxfixes.webserver import Server
+from edge.poxfixes.lack import RETRY, notice
 from edge.web import metrics
-from edge.web.handler import Handler
+from edge.web.server import Server
 from edge.web.site import NO_METRICS, Site
 
 log = logging.getLogger("edge.dashboard")
@@ -26,7 +26,7 @@ poxfixes.repair_help()
 
 DEFAULT_ADDRESS = "127.0.0.1"
 DEFAULT_PORT = "8000"
-# Where the page is on a web server that others use too.
+# Where the page is on POX's own web server, which others use too.
 SHARED_PREFIX = "/edge/"
 
 
@@ -44,15 +44,14 @@ def launch(
     If POX's web.webcore is launched before, with an address and port of its own, the page is
     there, below /edge/.
     """
-    server = core.components.get("WebServer")
+    shared = core.components.get("WebServer")
     try:
         site = Site(options.host_names(names))
-        if server is None:
-            listen_at = (
-                options.ip_address("address", DEFAULT_ADDRESS if address is None else address),
-                options.whole_number("port", DEFAULT_PORT if port is None else port, 1, 65535),
-            )
-        elif address is not None or port is not None:
+        listen_at = (
+            options.ip_address("address", DEFAULT_ADDRESS if address is None else address),
+            options.whole_number("port", DEFAULT_PORT if port is None else port, 1, 65535),
+        )
+        if shared is not None and (address is not None or port is not None):
             raise options.BadOption(
                 "--address and --port: web.webcore is there already, and has its own; leave them "
                 "out, or leave web.webcore out"
@@ -60,19 +59,32 @@ def launch(
     except options.BadOption as e:
         log.error("%s", e)
         return False
-    if server is not None:
-        prefix = SHARED_PREFIX
+    if shared is not None:
+        # Imported here since it imports pox.web, which needs Python 3.12 or older.
+        from edge.web.handler import Handler
+
+        shared.set_handler(SHARED_PREFIX, Handler, site, True)
+        where = (*shared.server_address[:2], SHARED_PREFIX)
     else:
-        prefix = "/"
         try:
-            server = Server(listen_at)
+            server = Server(listen_at, site.answer)
         except OSError as e:
             log.error("--address=%s --port=%d: cannot listen there: %s", *listen_at, e.strerror)
             return False
-        core.register("WebServer", server)
-        server.start()
-    server.set_handler(prefix, Handler, site, True)
-    log.info("The page is at http://%s:%d%s", *server.server_address[:2], prefix)
+        core.addListenerByName("GoingUpEvent", lambda event: _serve(server))
+        core.addListenerByName("GoingDownEvent", lambda event: server.stop())
+        where = (*server.address, "/")
+    log.info("The page is at http://%s:%d%s", *where)
     if not metrics.AVAILABLE:
         log.info(NO_METRICS)
     return None
+
+
+def _serve(server: Server) -> None:
+    """Serve from now on; if the process lacks something for that, later."""
+    try:
+        server.serve()
+    except Exception as e:
+        if not notice(e):
+            raise
+        poxfixes.after(RETRY, lambda: _serve(server), "edge.dashboard")

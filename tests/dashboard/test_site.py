@@ -13,7 +13,7 @@ from lab.bigswitch import OPENFLOW_PORT
 from lab.controller import Connection
 from system.command import PACKAGE, ended, typed
 
-from edge.poxfixes.webserver import MOST_CONNECTIONS
+from edge.web.server import MOST_CONNECTIONS
 from waiting import wait_until
 
 from .site import Site
@@ -308,7 +308,7 @@ def test_connections_without_a_request_do_not_hold_up_the_big_switch(bed, site):
     idle = [site.connect() for _ in range(MOST_CONNECTIONS + 20)]
     try:
         bed.controller.flow_mod(of.match(), [of.output(1)])
-        # The server closes the connections above its limit, which makes them readable.
+        # The server closes those that are too many, the oldest, which makes them readable.
         wait_until(lambda: len(select.select(idle, [], [], 0.1)[0]) >= 20, "end of 20 connections")
     finally:
         for sock in idle:
@@ -399,6 +399,19 @@ def test_without_prometheus_client_there_is_a_line_and_all_the_rest(make_network
         assert len([line for line in lines if "prometheus_client" in line]) == 1
         assert site.ask("/metrics").status == 501
         assert site.get("switch")["switches"] == []
+
+
+def test_the_page_needs_nothing_that_python_3_13_does_not_have(make_network, tmp_path):
+    """POX's own web server needs the module cgi."""
+    (tmp_path / "cgi.py").write_text("raise ImportError('not here')")
+    network = make_network(0, 0)
+    words = ["edge.aggregator", "--ips=172.16.0.1", "edge.dashboard"]
+    with typed(network.outer, *words, pythonpath=f"{tmp_path}:{PACKAGE}") as process:
+        lines = []
+        while not lines or "is up." not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        assert Site(network.outer).get("switch")["switches"] == []
 
 
 def test_it_may_stand_before_the_aggregator(make_network, tmp_path):

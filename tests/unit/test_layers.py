@@ -19,8 +19,8 @@ FILES = {
 PURE = {"collections", "enum", "functools", "ipaddress", "itertools", "math", "struct", "typing"}
 """Modules of the standard library that do no I/O and know no time."""
 
-SENDERS = {"edge.south.session", "edge.north.connections", "edge.north.workers"}
-"""Modules outside of poxfixes that hold connections."""
+SENDERS = {"edge.south.session", "edge.north.connections", "edge.north.workers", "edge.web.server"}
+"""Modules outside of poxfixes that hold connections (those of web.server are browsers')."""
 
 ADDRESSES = {"edge.switch.arrivals"}
 """Modules that ask a socket for the address of its far end, and nothing else."""
@@ -95,6 +95,20 @@ def test_nothing_but_what_has_connections_knows_sockets():
         or "Outbox" in {node.id for node in ast.walk(parsed(module)) if isinstance(node, ast.Name)}
     }
     assert {m for m in knows_sockets if not m.startswith("edge.poxfixes")} <= SENDERS | ADDRESSES
+
+
+def test_nothing_imports_pox_s_web_server_but_what_is_for_it():
+    """It does not load on Python 3.13."""
+    users = {module for module in FILES for name in GRAPH[module] if name.startswith("pox.web")}
+    assert users == {"edge.poxfixes.webserver"}
+    assert {m for m in FILES if "edge.poxfixes.webserver" in GRAPH[m]} == {"edge.web.handler"}
+    at_the_top = {
+        alias.name
+        for node in parsed("edge.dashboard").body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert "Handler" not in at_the_top
 
 
 def test_messages_leave_where_connections_are():

@@ -17,7 +17,7 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
     timers      one exception ends a recurring timer
     lack        no repair: what the repaired parts do without a descriptor, a thread or memory
     ending      the main thread notices the end up to ten seconds late
-    webserver   one connection may cost any memory, thread or log; imported by edge.dashboard alone
+    webserver   what the page needs on POX's own web server, if that is there; imported only then
 """
 
 import contextlib

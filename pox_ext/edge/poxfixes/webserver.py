@@ -1,30 +1,17 @@
 """
-POX's web server (pox/web/webcore.py), repaired for clients that nobody knows.
+What POX's own web server (pox/web/webcore.py) is given to serve, repaired.
 
-pox.web.webcore is imported here and nowhere else.  It does not load on Python 3.13, since it needs
-the module cgi (webcore.py:57), which is gone there.  So edge.poxfixes does not import this module;
-only edge.dashboard does.
-
-    Server          POX's server, with bounds on what connections may cost, and a quiet log
-    RequestHandler  what set_handler() takes: on Server, or on the server that POX has already
+The page has a web server of its own (edge/web/server.py).  Only if POX's is there already, the page
+is served by that, and this is imported: pox.web.webcore does not load on Python 3.13, since it
+needs the module cgi (webcore.py:57), which is gone there.
 """
 
-import logging
-import socket
-import sys
-import threading
 from email.message import Message
 from io import BufferedIOBase
-from typing import Optional, Protocol
+from typing import Optional
 
-from pox.core import core
 from pox.web import webcore
 
-log = logging.getLogger("edge.dashboard")
-
-MOST_CONNECTIONS = 64
-REQUEST_PATIENCE = 10.0  # seconds for a request, once its connection is there
-LONGEST_LINE = 8192  # bytes of a request's first line
 PRODUCT = "edge.aggregator"  # instead of the versions of POX and Python
 
 
@@ -66,102 +53,3 @@ class RequestHandler(webcore.SplitRequestHandler):
 
     def version_string(self) -> str:
         return PRODUCT
-
-
-class _Stream(Protocol):
-    """As much of a connection's stream as is used here."""
-
-    def readline(self, limit: int = -1) -> bytes: ...
-
-
-class _BoundedLines:
-    """The stream of a request, whose lines have a longest length."""
-
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-
-    def readline(self, limit: int = -1) -> bytes:
-        return self._stream.readline(LONGEST_LINE if limit < 0 else limit)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-class _Connection(webcore.SplitterRequestHandler):
-    """
-    One connection to the server.
-
-    POX, all in pox/web/webcore.py:
-    - :779 a connection may wait for ever before it sends a request; it keeps a thread.
-    - :829 the first line of a request may have any length; it is kept in memory.
-    - :808 each malformed request is a line of the log at ERROR.
-    - :813 the Server header of a refusal tells the versions of POX and Python.
-
-    Here: REQUEST_PATIENCE, LONGEST_LINE, lines at DEBUG, PRODUCT.
-    """
-
-    timeout = REQUEST_PATIENCE
-
-    rfile: _Stream
-
-    def setup(self) -> None:
-        super().setup()
-        self.rfile = _BoundedLines(self.rfile)
-
-    def version_string(self) -> str:
-        return PRODUCT
-
-    def log_error(self, fmt: str, *args: object) -> None:
-        log.debug(fmt, *args)
-
-
-class Server(webcore.SplitThreadedServer):
-    """
-    POX's web server with MOST_CONNECTIONS; set_handler() gives it what it serves.
-
-    POX, all in pox/web/webcore.py:
-    - :900 each connection gets a thread, however many there are.
-    - :900 what it inherits from socketserver: the kernel holds five connections until they are
-      accepted, and others try again a second later; an error on a connection is a traceback on
-      stderr; the process cannot end while a thread sends to a browser that does not read.
-    - :1276 shutdown() waits for serve_forever() to end.  It waits for ever if that has not begun,
-      as when POX goes down before it was up.
-
-    Here: connections above MOST_CONNECTIONS are closed at once, the kernel holds as many, an error
-    is a line at DEBUG, threads do not keep the process, and start() calls shutdown() only after
-    serve_forever() has begun.
-
-    address: IP and port.  Raises OSError if one cannot listen there.
-    """
-
-    daemon_threads = True
-    request_queue_size = MOST_CONNECTIONS
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        super().__init__(address, _Connection)
-        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
-
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(
-        self, request: socket.socket, client_address: tuple[str, int]
-    ) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
-        log.debug("%s: the request ended early: %r", client_address[0], sys.exc_info()[1])
-
-    def start(self) -> None:
-        """Serve from when POX goes up until it goes down."""
-        core.addListenerByName("GoingUpEvent", lambda event: self._serve())
-
-    def _serve(self) -> None:
-        core.addListenerByName("GoingDownEvent", lambda event: self.shutdown())
-        threading.Thread(target=self.serve_forever, name="edge.dashboard", daemon=True).start()

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pox.core import core
 
 from edge.north.datapath import Datapath
+from edge.poxfixes.lack import notice
 from edge.switch.bigswitch import BigSwitch
 from edge.web import metrics, view
 from edge.web.queries import Query, Refused, parse_cookie, parse_query
@@ -91,13 +92,15 @@ class Site:
             _check_origin(headers)
             return self._answer(target, headers)
         except Refused as e:
-            return _error(e.status, str(e))
+            return error_response(e.status, str(e))
         except Busy:
-            return _error(503, "Too much is asked for at once; try again later.")
+            return error_response(503, "Too much is asked for at once; try again later.")
         except Exception as e:
+            if notice(e):
+                return error_response(503, "Something is lacking; try again later.")
             log.error("Cannot answer %a: %s: %s", target[:100], type(e).__name__, e)
             log.debug("Details:", exc_info=True)
-            return _error(500, "This cannot be shown; POX's log says why.")
+            return error_response(500, "This cannot be shown; POX's log says why.")
 
     def _check_host(self, host: Optional[str]) -> None:
         """
@@ -189,7 +192,8 @@ class Site:
         return Response(200, content_type, body)
 
 
-def _error(status: int, text: str) -> Response:
+def error_response(status: int, text: str) -> Response:
+    """The response to a request that fails; the text is for the user."""
     return Response(status, _JSON, json.dumps({"error": text}).encode())
 
 
