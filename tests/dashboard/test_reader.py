@@ -157,3 +157,33 @@ def test_too_many_at_once_are_refused(scheduler, monkeypatch):
 
 def test_who_waits_for_the_switches_does_not_wait_for_ever(scheduler):
     assert Reader().wait(lambda done: None, 0.01) is False
+
+
+def test_a_pause_of_the_process_uses_up_nobody_s_time():
+    """A wait that the process has slept through ends without success, however long it was."""
+    waits = []
+
+    def slept_through(step):
+        waits.append(step)
+        return len(waits) > 1
+
+    assert reader._within(10.0, slept_through)
+    assert waits == [1.0, 1.0]
+
+
+def test_a_reading_that_was_slept_through_is_answered(scheduler, monkeypatch):
+    wait = reader.futures.wait
+    slept = []
+
+    def sleep_through(answers, timeout):
+        if not slept:
+            slept.append(timeout)
+            return wait([], 0)
+        return wait(answers, timeout)
+
+    def read():
+        yield
+        return "read"
+
+    monkeypatch.setattr(reader.futures, "wait", sleep_through)
+    assert Reader().read(read()) == "read" and slept

@@ -25,6 +25,7 @@ TURN = 0.002  # seconds
 PAUSE = 0.006  # seconds between two turns, for all other tasks
 MOST_WAITING = 64
 READ_TIMEOUT = 10.0  # seconds
+_STEPS = 10  # in which a timeout is waited for
 
 
 class Busy(Exception):
@@ -55,8 +56,7 @@ class Reader:
         with self._place():
             job = run()
             core.callLater(self._add, job)
-            finished, _ = futures.wait([answer], READ_TIMEOUT)
-            if not finished:
+            if not _within(READ_TIMEOUT, lambda step: bool(futures.wait([answer], step).done)):
                 core.callLater(job.close)  # its next turn ends it
                 raise Busy
         return answer.result()
@@ -73,7 +73,7 @@ class Reader:
         done = threading.Event()
         with self._place():
             core.callLater(start, done.set)
-            return done.wait(longest)
+            return _within(longest, done.wait)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -102,3 +102,13 @@ class Reader:
             else:
                 poxfixes.after(PAUSE, self._turn, "edge.reader")
                 return
+
+
+def _within(seconds: float, wait: Callable[[float], bool]) -> bool:
+    """
+    Wait in steps until wait(step) is True; return False after so many seconds.
+
+    A pause of the process takes no more of the time than the step that it falls into, and there is
+    one step more than the time has: after a pause, POX's scheduler has to do its work first.
+    """
+    return any(wait(seconds / _STEPS) for _ in range(_STEPS + 1))
