@@ -87,10 +87,10 @@ class Bed:
         self.expiry.added(entry)
         return entry
 
-    def idle(self, index, packets=5):
-        """A switch reports that its copy has idled out."""
+    def idle(self, index, packets=5, seconds=0):
+        """A switch reports that its copy has idled out, and for how many seconds it was there."""
         (entry,) = self.table
-        self.expiry.copy_idle(self.switches[index - 1], entry, packets)
+        self.expiry.copy_idle(self.switches[index - 1], entry, packets, seconds)
 
     def nobody_is_asked(self):
         return not any(switch.asked for switch in self.switches)
@@ -197,6 +197,22 @@ def test_a_copy_falls_idle_before_its_time(clock):
     clock.now += 1
     bed.idle(3, packets=0)
     assert bed.put == [3] and bed.nobody_is_asked() and bed.ended == []
+
+
+@pytest.mark.parametrize("seconds, asked", [(T - 1, False), (T, True)])
+def test_the_clock_of_the_switch_decides_whether_a_flow_is_too_young_to_be_idle(
+    clock, seconds, asked
+):
+    """Ours stands still while a virtual machine is suspended."""
+    bed = Bed(clock)
+    bed.add()
+    clock.now += 1
+    bed.idle(2, seconds=seconds)
+    assert bed.put == [2] and bed.nobody_is_asked() is not asked
+    if asked:
+        for switch in bed.switches:
+            switch.says()
+    assert bed.ended == [IDLE] * asked
 
 
 def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):

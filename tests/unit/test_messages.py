@@ -80,13 +80,13 @@ def test_a_packet_in_without_tunnel_is_read(in_port):
     assert messages.parse_packet_in(nx_packet_in(b"frame")).in_port == of.Port.NONE
 
 
-@given(u64, st.integers(0, 0xFFFF), u64, u64, st.integers(0, 2))
-def test_a_flow_removed_is_read(cookie, priority, packets, octets, reason):
+@given(u64, st.integers(0, 0xFFFF), u64, u64, st.integers(0, 2), st.integers(0, 1 << 31))
+def test_a_flow_removed_is_read(cookie, priority, packets, octets, reason, seconds):
     body = of.match(in_port=1) + struct.pack(
-        "!QHBxIIH2xQQ", cookie, priority, reason, 1, 2, 30, packets, octets
+        "!QHBxIIH2xQQ", cookie, priority, reason, seconds, 2, 30, packets, octets
     )
     removed = messages.parse_flow_removed(of.message(of.Type.FLOW_REMOVED, body))
-    assert removed == messages.FlowRemoved(cookie, priority, reason, packets, octets)
+    assert removed == messages.FlowRemoved(cookie, priority, reason, seconds, packets, octets)
 
 
 PORT = of.PHY_PORT.pack(

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+import struct
 import time
 from types import SimpleNamespace
 
@@ -243,3 +244,27 @@ def test_a_switch_whose_dpid_comes_twice_has_its_time_after_a_pause(bed, clock, 
     assert seconds == pytest.approx(arrivals._CHALLENGE)
     over()
     assert states(bed) == ["up", "up"] and len(timers) == 2
+
+
+# ---- a virtual machine that is suspended: the monotonic clock stands still ----
+
+
+@pytest.mark.parametrize("modified", [False, True])
+def test_a_hard_timeout_is_over_when_a_switch_says_so(bed, clock, modified):
+    """Only after a MODIFY, which a switch may have missed, the flow is put back there."""
+    flow_mod = {"flags": of.Flag.SEND_FLOW_REM, "hard_timeout": 10}
+    bed.send(of.flow_mod(of.match(in_port=1), of.output(2), **flow_mod))
+    (switch, _) = bed.switches
+    bed.settle()
+    (cookie,) = switch.flows
+    clock.run(1)
+    if modified:
+        bed.send(of.flow_mod(of.match(in_port=1), of.output(1), command=of.Command.MODIFY))
+        bed.settle()
+    bed.told()
+    counters = struct.pack("!QHBxIIH2xQQ", cookie, 1, of.RemovedReason.HARD_TIMEOUT, 10, 0, 0, 5, 9)
+    removed = of.message(of.Type.FLOW_REMOVED, of.match(in_port=1) + counters)
+    switch.intercept(of.Type.FLOW_REMOVED, removed)
+    bed.settle()
+    assert bed.told() == ([] if modified else [of.Type.FLOW_REMOVED])
+    assert len(bed.big.flows.table) == modified

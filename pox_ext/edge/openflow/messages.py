@@ -103,6 +103,7 @@ class FlowRemoved(NamedTuple):
     cookie: int
     priority: int
     reason: int
+    seconds: int
     packets: int
     octets: int
 
@@ -113,8 +114,10 @@ def parse_flow_removed(message: bytes) -> FlowRemoved:
 
     message: all of it.  Raises struct.error if it is too short.
     """
-    _, cookie, priority, reason, _, _, _, packets, octets = _FLOW_REMOVED.unpack_from(message, 8)
-    return FlowRemoved(cookie, priority, reason, packets, octets)
+    _, cookie, priority, reason, seconds, _, _, packets, octets = _FLOW_REMOVED.unpack_from(
+        message, 8
+    )
+    return FlowRemoved(cookie, priority, reason, seconds, packets, octets)
 
 
 def packet_out(xid: int, in_port: int, actions: bytes, data: bytes) -> bytes:

@@ -178,7 +178,7 @@ class Expiry:
             else:
                 self._end([entry], of.OFPRR_IDLE_TIMEOUT)
 
-    def copy_idle(self, member: Member, entry: FlowEntry, packets: int) -> None:
+    def copy_idle(self, member: Member, entry: FlowEntry, packets: int, seconds: int) -> None:
         """
         A copy has ended by its idle timeout: end the flow, or put the copy back.
 
@@ -186,10 +186,11 @@ class Expiry:
         once, since packets may come.
 
         packets: the packets that the copy has counted
+        seconds: how long the copy was on the switch, by its clock
         """
         if packets:
             entry.used_on(member.index)
-        too_early = _too_early(entry)
+        too_early = seconds < entry.idle_timeout and _too_early(entry)
         if not too_early and self._is_idle_without(member, entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return

@@ -432,13 +432,18 @@ class Flows:
         member.counters.forget(removed.cookie)
         if entry not in self.table:
             self.removals.told(member, entry)
-        elif removed.reason == of.OFPRR_HARD_TIMEOUT and entry.hard_end > time.monotonic() + _EARLY:
-            # A MODIFY has restarted the hard timeout while the switch was lost.
+        elif (
+            removed.reason == of.OFPRR_HARD_TIMEOUT
+            and entry.modified > entry.created
+            and entry.hard_end > time.monotonic() + _EARLY
+        ):
+            # A MODIFY has restarted the hard timeout while the switch was lost.  (If there was no
+            # MODIFY, our clock has stood still: a virtual machine was suspended.)
             self._reinstall(entry, member)
         elif removed.reason == of.OFPRR_HARD_TIMEOUT:
             self.end([entry], of.OFPRR_HARD_TIMEOUT, member)
         elif removed.reason == of.OFPRR_IDLE_TIMEOUT:
-            self.expiry.copy_idle(member, entry, removed.packets)
+            self.expiry.copy_idle(member, entry, removed.packets, removed.seconds)
         elif removed.reason == messages.FLOW_EVICTED:
             # If it were put back, the switch would evict another flow for it, and so on.
             member.complaints.tell("no room", lambda: _NO_ROOM)
