@@ -146,6 +146,13 @@ def test_an_ip_that_nobody_answers_for_is_named_once_after_some_seconds(caplog):
     assert str(IPv4Address(ip(99))) in warning
 
 
+def test_many_that_nobody_answers_for_are_one_line(caplog):
+    network = Network(3, ips=[ip(n) for n in range(1, 200)])
+    network.run(20)
+    (warning,) = warnings(caplog)
+    assert "tunnel IP 172.16.0.4, 172.16.0.5, " in warning and " and 176 more: " in warning
+
+
 def test_it_is_named_again_when_it_had_an_owner_meanwhile(caplog):
     network = Network(3)
     network.run(1)

@@ -11,7 +11,7 @@ from lab import openflow10 as of
 
 from edge.openflow import actions as act
 from edge.openflow import flowmods, messages, stats
-from edge.south import session
+from edge.south import complaints, session
 from edge.south.member import Member
 from edge.south.memberports import Bits
 from edge.south.rules import Rule, service_rules, table_and_priority
@@ -485,6 +485,20 @@ def test_an_answer_says_that_older_requests_are_answered_no_more(caplog):
     assert len(warnings(caplog)) == 1
     switch.reply(of.Type.BARRIER_REPLY, requests[2], b"")
     assert heard == ["first", "second", "third"]
+
+
+def test_what_happens_by_the_thousand_is_a_line_a_minute(caplog):
+    """Each of these requests is left unanswered but the last."""
+    switch, _ = up()
+    for _ in range(1000):
+        switch.member.session.barrier(lambda: None)
+    switch.reply(of.Type.BARRIER_REPLY, switch.connection.take()[-1], b"")
+    assert warnings(caplog) == ["switch 1: leaves a request unanswered"]
+    now = time.monotonic()
+    for _ in range(3):
+        now += complaints.PAUSE
+        switch.member.complaints.tick(now)
+        assert len(warnings(caplog)) == 2, "that it has gone on"
 
 
 def test_what_answers_no_request_is_the_big_switch_s():

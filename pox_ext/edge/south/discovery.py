@@ -42,6 +42,7 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0  # seconds
 # first frames through a tunnel are lost while its neighbour is resolved.)
 ANSWER, TRIES = 1.0, 3  # seconds, probes
 SILENT = 5.0  # seconds without an answer after which the operator is warned
+MOST_NAMED = 20  # in one line of the log
 
 _LLDP_HEADER = bytes.fromhex("0180c200000e 02000000007e 88cc")
 _SOURCE = struct.Struct("!L")
@@ -49,6 +50,12 @@ _SOURCE = struct.Struct("!L")
 
 def _tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!H", kind << 9 | len(value)) + value
+
+
+def _names(ips: list[int]) -> str:
+    """These IPs for a line of the log, which names some of many."""
+    names = ", ".join(str(IPv4Address(ip)) for ip in ips[:MOST_NAMED])
+    return names + (f" and {len(ips) - MOST_NAMED} more" if len(ips) > MOST_NAMED else "")
 
 
 class RoundRobin:
@@ -180,6 +187,7 @@ class Discovery:
         able = [m for m in self._members() if m.ports.tunnel is not None]
         owners = {m.tunnel_ip: m for m in able}
         self._complain_of_few(able, now, awake_since)
+        silent: list[_Target] = []
         for target in self._targets.values():
             if target.due > now or not able:
                 continue
@@ -188,7 +196,8 @@ class Discovery:
             owner = owners.get(target.ip)
             if owner is None:
                 senders = target.finding.take(able, 2)
-                self._complain(target, able, now, awake_since)
+                if self._is_silent(target, able, now, awake_since):
+                    silent.append(target)
             else:
                 target.asked_since, target.reported = None, False
                 senders = self._senders(target, owner, [m for m in able if m is not owner])
@@ -197,6 +206,7 @@ class Discovery:
             target.sent = now
             target.due = now + (ANSWER if target.unconfirmed else target.retry)
             target.retry = min(target.retry * 2, LONGEST_RETRY)
+        self._complain(silent)
         self._announce()
 
     def _senders(self, target: _Target, owner: Member, others: list[Member]) -> list[Member]:
@@ -245,20 +255,28 @@ class Discovery:
             each.unconfirmed.setdefault(sender, 0)
             each.due = 0.0
 
-    def _complain(
+    def _is_silent(
         self, target: _Target, able: list[Member], now: float, awake_since: float
-    ) -> None:
+    ) -> bool:
+        """True once, when nobody has answered for an IP for a while."""
         if len(able) < 2:
-            return  # no other switch could receive a probe
+            return False  # no other switch could receive a probe
         if target.asked_since is None:
             target.asked_since = now
         elif now - max(target.asked_since, awake_since) >= SILENT and not target.reported:
             target.reported = True
-            log.warning(
-                "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
-                "tunnel port, can the switches reach it, and is lldp:enable off at that port?",
-                IPv4Address(target.ip),
-            )
+            return True
+        return False
+
+    def _complain(self, silent: list[_Target]) -> None:
+        """Warn of IPs that have no owner: of all that have become so together in one line."""
+        if not silent:
+            return
+        log.warning(
+            "No switch answers for tunnel IP %s: is it the local_ip of a connected switch's "
+            "tunnel port, can the switches reach it, and is lldp:enable off at that port?",
+            _names([target.ip for target in silent]),
+        )
 
     def _complain_of_few(self, able: list[Member], now: float, awake_since: float) -> None:
         """Warn if fewer than two switches have a tunnel port; once until there are two again."""
@@ -271,7 +289,7 @@ class Discovery:
             log.warning(
                 "%s with a tunnel port is connected; waiting for the others, at tunnel IPs %s",
                 "Only one switch" if able else "No switch",
-                ", ".join(str(IPv4Address(ip)) for ip in self._targets),
+                _names(self.ips),
             )
 
     def _announce(self) -> None:

@@ -59,11 +59,11 @@ class Member:
         self.index = index
         self.dpid = dpid
         self.tunnel_ip: Optional[int] = None
+        self.complaints = Complaints(lambda text: log.warning("%s: %s", self, text))
         self.session = Session(
-            str(self), self._received, self._hear_again, self._lost, self._crowded
+            str(self), self.complaints, self._received, self._hear_again, self._lost, self._crowded
         )
         self.liveness = self.session.liveness
-        self.complaints = Complaints(lambda text: log.warning("%s: %s", self, text))
         self.ports = MemberPorts(max_ports, self.complaints)
         self.translations = Translations(str(self), self.complaints)
         self.counters = Counters()

@@ -17,6 +17,7 @@ import pox.openflow.libopenflow_01 as of
 from edge.openflow import messages
 from edge.poxfixes import EdgeConnection, end_of_turn
 from edge.poxfixes.outbox import CROWDED
+from edge.south.complaints import Complaints
 from edge.south.xids import new_xid
 
 log = logging.getLogger("edge.member")
@@ -228,6 +229,7 @@ class Session:
     The connection to one switch, and the requests on it.
 
     name: the name of the switch in the log
+    complaints: tells the operator what is wrong with it
     received: is called with the type and the bytes of each message; returns False to leave the
         message to POX
     hear_again: is called in place of `received` for messages of a silent switch
@@ -239,6 +241,7 @@ class Session:
     def __init__(
         self,
         name: str,
+        complaints: Complaints,
         received: Intercept,
         hear_again: Intercept,
         lost: Callable[[bool, str], None],
@@ -247,6 +250,7 @@ class Session:
         self.liveness = Liveness()
         self.connection: Optional[EdgeConnection] = None
         self._name = name
+        self._complaints = complaints
         self._received = received
         self._hear_again = hear_again
         self._lost = lost
@@ -481,7 +485,7 @@ class Session:
         self.liveness.answered(self.heard())
         for older in list(itertools.takewhile(lambda each: each != xid, self._requests)):
             # Switches answer in order, so this one will not be answered any more.
-            log.warning("%s: leaves a request unanswered", self._name)
+            self._complaints.happened("unanswered", lambda: "leaves a request unanswered")
             self._requests.pop(older).lost()
         try:
             last = request.answer(kind, message)
