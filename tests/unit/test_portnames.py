@@ -41,6 +41,14 @@ def test_a_name_does_not_depend_on_other_ports_nor_on_the_number(index):
         assert port_names(index, {99 - number: name}) == {99 - number: together[number]}
 
 
+def test_no_character_is_cut_in_half():
+    for length in range(1, 7):
+        (name,) = port_names(
+            1, {1: ("x" * length + "\N{GREEK SMALL LETTER PI}" * 7).encode()}
+        ).values()
+        assert "~" in name.decode()
+
+
 @given(st.integers(1, 65279), names)
 def test_names_are_distinct_and_have_room(index, ports):
     found = port_names(index, ports)

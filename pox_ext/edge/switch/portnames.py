@@ -48,8 +48,14 @@ def _shortened(index: int, name: bytes, number: int) -> Iterator[bytes]:
     room = LONGEST - len(b"%d." % index) - _MARK - len(b"~~")
     tail = min(_TAIL, room - 1)
     head = room - tail
+    begin, end = _without_halves(name[:head]), _without_halves(name[-tail:])
     marked = name
     while True:
         mark = base64.b32encode(hashlib.sha256(marked).digest())[:_MARK].lower()
-        yield b"%d.%b~%b~%b" % (index, name[:head], mark, name[-tail:])
+        yield b"%d.%b~%b~%b" % (index, begin, mark, end)
         marked += b" %d" % number
+
+
+def _without_halves(name: bytes) -> bytes:
+    """A part of a name without characters (UTF-8) that the cut has gone through."""
+    return name.decode(errors="ignore").encode()
