@@ -18,8 +18,8 @@ The big switch departs from a bridge in these points, on purpose (test_departure
   flow of priority 0 for that in_port.
 - It refuses a Nicira action that names ports, tables, queues or the tunnel, since the action would
   not mean the same on every switch, with OFPBAC_BAD_VENDOR_TYPE. It refuses so too an action that
-  keeps a state on one switch (learn, connection tracking, fin_timeout) or contains other actions
-  (clone). An action on a field of that kind is refused with OFPBAC_BAD_ARGUMENT; so is one on the
+  keeps a state on one switch (learn, ct, fin_timeout, conjunction, sample), and some that are not
+  supported (multipath, clone, ct_clear, check_pkt_larger, controller with userdata). An action on a field of that kind is refused with OFPBAC_BAD_ARGUMENT; so is one on the
   packet mark, which chooses the tunnel's route.
 - A Nicira action may name a field by its OXM number, or with the bit that announces a mask. The big
   switch shows the number as it was sent; Open vSwitch shows the NXM number where there is one.

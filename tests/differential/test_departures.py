@@ -134,6 +134,34 @@ def test_nicira_actions_that_name_ports_tables_queues_or_the_tunnel(both, action
     assert both.big.controller.flow_stats() == []
 
 
+# Actions for TCP packets, as ovs-ofctl sends them.  They keep a state on one switch, contain other
+# actions, or are not supported though they would mean the same on every switch.
+NOT_SUPPORTED = {
+    "multipath to a register": nx(
+        10, struct.pack("!HH2xHHI2xHI", 4, 1024, 2, 3, 0, 31, 0x00010004)
+    ),
+    "bundle": nx(12, struct.pack("!HHHIHH10xHH", 1, 0, 0, 2, 2, 0, 1, 2)),
+    "fin_timeout": nx(19, struct.pack("!HH", 5, 0)),
+    "sample": nx(29, struct.pack("!HIII", 100, 1, 1, 1)),
+    "conjunction": nx(34, struct.pack("!BBI", 0, 2, 1)),
+    "ct": nx(35, struct.pack("!HIHB5x", 0, 0, 0, 0xFF)),
+    "controller, with userdata": nx(37, struct.pack("!6xHH2s", 3, 6, b"\1\2").ljust(14, b"\0")),
+    "controller, with pause": nx(37, struct.pack("!6xHH4x", 4, 4)),
+    "output with max_len": nx(39, struct.pack("!HI", 1, 100)),
+    "clone": nx(42, bytes(6) + of.output(1)),
+    "ct_clear": nx(43),
+    "check_pkt_larger": nx(49, struct.pack("!HHI", 100, 0, 0x00010004)),
+}
+
+
+@pytest.mark.parametrize("action", NOT_SUPPORTED.values(), ids=NOT_SUPPORTED)
+def test_nicira_actions_that_are_not_supported(both, action):
+    """A bridge accepts them. The list in docs/how-it-works.md names them."""
+    message = of.flow_mod(of.match(in_port=1, dl_type=0x800, nw_proto=6), action)
+    differ(both, message, None, "BAD_ACTION/BAD_VENDOR_TYPE")
+    assert both.big.controller.flow_stats() == []
+
+
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 def test_nicira_actions_on_fields_that_differ_between_the_switches(both, field):
     bits = (field & 0xFF) * 8
