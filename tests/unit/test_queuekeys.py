@@ -90,15 +90,25 @@ def test_keys_are_taken_back_a_second_after_the_last_flow_and_packet_out(bed):
         (100.95, False, 1),  # a packet-out
         (101.9, False, 1),
     ):
-        bed.keys.take_back_unused(now, has_flows, packet_outs)
+        bed.keys.take_back_unused(now, 0.0, has_flows, packet_outs)
         assert bed.has(2) and not forgotten
     assert bed.changes == 1
-    bed.keys.take_back_unused(101.95, False, 1)
+    bed.keys.take_back_unused(101.95, 0.0, False, 1)
     assert not bed.has(2) and not bed.keys.by_queue
     assert len(forgotten) == 2, "what was translated with them would lead to other queues"
     assert bed.changes == 2, "told of that, too"
-    bed.keys.take_back_unused(110.0, False, 1)
+    bed.keys.take_back_unused(110.0, 0.0, False, 1)
     assert len(forgotten) == 2 and bed.changes == 2
+
+
+def test_after_a_pause_packets_may_still_be_on_their_way(bed):
+    """The aggregator has paused until 200.0, and perhaps its switches with it."""
+    bed.give_out((18, 7))
+    bed.keys.take_back_unused(100.0, 0.0, True, 0)
+    bed.keys.take_back_unused(200.9, 200.0, False, 0)
+    assert bed.has(2)
+    bed.keys.take_back_unused(201.0, 200.0, False, 0)
+    assert not bed.has(2)
 
 
 def test_the_keys_of_a_switch_that_is_away_are_not_given_to_other_queues(bed):
@@ -106,7 +116,7 @@ def test_the_keys_of_a_switch_that_is_away_are_not_given_to_other_queues(bed):
     bed.give_out((2, 7), (18, 7))
     bed.members[2].liveness.lost(99.0)
     for now in (100.0, 101.5):
-        bed.keys.take_back_unused(now, now < 101, 0)
+        bed.keys.take_back_unused(now, 0.0, now < 101, 0)
     assert bed.keys.by_queue == {(2, 2, 7): 0x100}
     assert not bed.has(1) and bed.has(2) == {(2, 7): 0x100}
     bed.give_out((2, 9), (18, 8))

@@ -111,7 +111,7 @@ class BigSwitch:
         self.flows.expiry.tick(now)
         self.flows.removals.tick(now)
         has_flows, packet_outs = bool(self.flows.table), self.counts.packet_outs
-        self.topology.queue_keys.take_back_unused(now, has_flows, packet_outs)
+        self.topology.queue_keys.take_back_unused(now, awake, has_flows, packet_outs)
 
     # --- switches that come and go -------------------------------------------------------------
 

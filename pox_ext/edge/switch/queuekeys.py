@@ -99,18 +99,21 @@ class QueueKeys:
 
     # --- the end of keys ------------------------------------------------------------------------
 
-    def take_back_unused(self, now: float, has_flows: bool, packet_outs: int) -> None:
+    def take_back_unused(
+        self, now: float, awake_since: float, has_flows: bool, packet_outs: int
+    ) -> None:
         """
         Free the keys if there are no flows, and no packet is on its way through a tunnel.
 
         Translations that use the keys are forgotten, too: a key may stand for another queue later.
 
+        awake_since: when the last pause of this process ended; the switches may have paused, too
         packet_outs: how many packet-outs controllers have sent so far
         """
         if has_flows or packet_outs != self._packet_outs_before:
             self._unused_since, self._packet_outs_before = now, packet_outs
             return
-        if not self._keys or now - self._unused_since < _ON_ITS_WAY:
+        if not self._keys or now - max(self._unused_since, awake_since) < _ON_ITS_WAY:
             return
         # A switch that is away may still have its rules, and forward by them: its keys stay what
         # they are.
