@@ -29,11 +29,11 @@ USED, UNUSED = frames.host_mac(2), frames.host_mac(18)
 """For frames to USED there is a flow with an idle timeout: it is used all the time, on one switch.
 """
 ENDING = {
-    0x88B1: ({"in_port": 1}, {"idle_timeout": 2}, IDLE, 1),
-    0x88B2: ({}, {"idle_timeout": 2}, IDLE, 2),
-    0x88B3: ({"in_port": 1}, {"hard_timeout": 3}, HARD, 1),
-    0x88B4: ({}, {"hard_timeout": 3}, HARD, 2),
-    0x88B5: ({}, {"idle_timeout": 2, "hard_timeout": 4}, IDLE, 2),
+    0x88B1: ({"in_port": 1}, {"idle_timeout": 4}, IDLE, 1),
+    0x88B2: ({}, {"idle_timeout": 4}, IDLE, 2),
+    0x88B3: ({"in_port": 1}, {"hard_timeout": 5}, HARD, 1),
+    0x88B4: ({}, {"hard_timeout": 5}, HARD, 2),
+    0x88B5: ({}, {"idle_timeout": 4, "hard_timeout": 6}, IDLE, 2),
 }
 """Flows that end while the switches are still connected: match, timeouts, reason, and the packets
 that the bed sends for each.
@@ -74,7 +74,7 @@ class Paused:
 
     def _add_flows(self):
         bed = self.bed
-        bed.controller.flow_mod(of.match(dl_dst=USED), of.output(2), idle_timeout=2)
+        bed.controller.flow_mod(of.match(dl_dst=USED), of.output(2), idle_timeout=4)
         for ethertype, (where, timeouts, _, packets) in self.ending.items():
             match = of.match(dl_type=ethertype, **where)
             flags = of.Flag.SEND_FLOW_REM
