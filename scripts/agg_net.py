@@ -18,6 +18,7 @@ to the controller.
     topo.py, node.py, net.py, cli.py    the network in Mininet's own classes
     userspace_ovs.py                    one userspace Open vSwitch
     machine_ovs.py                      the machine's own Open vSwitch
+    first_contact.py                    why a switch tries every second to reach the controller
     tunnels.py, control_socket.py       tunnels between userspace switches, as aggregator.sh asks
     private_namespace.py, relay.py      where userspace switches are, and the way out of there
     state_directory.py                  the running network's directory, which allows one at a time
