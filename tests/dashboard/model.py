@@ -38,6 +38,7 @@ class Connection:
         self.role = role
         self.greeted = True
         self.closed = False
+        self.dropped_packet_ins = 0
 
     def tell(self, kind: int, message: bytes) -> None:
         """Takes the message."""
@@ -49,6 +50,7 @@ class Upstream:
     def __init__(self, host: str, port: int, connection: Optional[Connection]) -> None:
         self.address = (host, port)
         self.connection = connection
+        self.dropped_packet_ins = 0
 
 
 def big_switch(switches: int = 2, ports: int = 2) -> BigSwitch:

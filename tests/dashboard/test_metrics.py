@@ -5,6 +5,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from edge.north.workers import Upstream
 from edge.switch.counts import BARRIER_BOUNDS
 from edge.web import metrics
 
@@ -22,7 +23,7 @@ def samples(switch, accept=None):
         assert family.documentation
         for sample in family.samples:
             assert sample.name.startswith(PREFIX)
-            key = sample.name[len(PREFIX) :] + sample.labels.get("le", "")
+            key = sample.name[len(PREFIX) :] + "".join(sample.labels.values())
             assert key not in found
             found[key] = sample.value
     return found
@@ -75,6 +76,27 @@ def test_what_was_done_is_counted(switch):
         setattr(switch.counts, name, value)
     found = samples(switch)
     assert [found[f"{name}_total"] for name in COUNTS] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_packet_ins_that_were_dropped_are_counted_for_each_controller(switch):
+    datapath = model.datapath(switch)
+    datapath.upstreams = [Upstream(("10.0.0.1", 6653)), Upstream(("10.0.0.2", 6653))]
+    clients = [model.Connection(f"client {number}", service=True) for number in range(2)]
+    datapath.connections = list(clients)
+    for dropped in (7, 5):  # two connections to the same controller, one after the other
+        connection = model.Connection("controller 10.0.0.2:6653")
+        datapath.upstreams[1].opened(connection)
+        datapath.connections.append(connection)
+        connection.dropped_packet_ins = dropped
+        datapath.connection_closed(connection)
+        datapath.upstreams[1].closed()
+    for dropped, client in zip((10, 20), clients):
+        client.dropped_packet_ins = dropped
+    datapath.connection_closed(clients[0])
+    found = samples(switch)
+    assert found["packet_ins_dropped_total10.0.0.1:6653"] == 0
+    assert found["packet_ins_dropped_total10.0.0.2:6653"] == 12
+    assert found["packet_ins_dropped_totalclients"] == 30
 
 
 def test_barriers_are_a_histogram(switch):

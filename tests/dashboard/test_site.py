@@ -62,6 +62,7 @@ def test_tunnels_and_controllers_are_shown(bed, site):
         "kind": "controller",
         "connected": True,
         "role": "other",
+        "dropped_packet_ins": 0,
     }
     management = Connection.open(bed.network.outer, 6654)
     try:

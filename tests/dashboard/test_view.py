@@ -135,16 +135,15 @@ def test_controllers_are_shown_connected_or_not(switch):
         model.Upstream("10.0.0.2", 6653, None),
         model.Upstream("10.0.0.3", 6653, silent),
     ]
-    datapath.connections = [
-        master,
-        silent,
-        model.Connection("client 127.0.0.1:40000", service=True),
-    ]
+    client = model.Connection("client 127.0.0.1:40000", service=True)
+    datapath.connections = [master, silent, client]
+    client.dropped_packet_ins = 2
+    datapath.upstreams[1].dropped_packet_ins = 3
     assert [tuple(each.values()) for each in overview(switch)["controllers"]] == [
-        ("10.0.0.1:6653", "controller", True, "master"),
-        ("10.0.0.2:6653", "controller", False, None),
-        ("10.0.0.3:6653", "controller", False, None),
-        ("client 127.0.0.1:40000", "client", True, "other"),
+        ("10.0.0.1:6653", "controller", True, "master", 0),
+        ("10.0.0.2:6653", "controller", False, None, 3),
+        ("10.0.0.3:6653", "controller", False, None, 0),
+        ("client 127.0.0.1:40000", "client", True, "other", 2),
     ]
 
 

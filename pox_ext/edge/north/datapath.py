@@ -127,6 +127,7 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
         # POX finds handlers by the name of the statistics type, and has no name for this one.
         self.stats_handlers[stats.OFPST_PORT_DESC] = self._stats_port_desc
         self._max_retry_delay = max_retry_delay
+        self._clients_dropped = 0  # packet-ins for clients that have gone
         self._loop = RobustIOLoop()
 
     def register(self) -> None:
@@ -165,6 +166,20 @@ class Datapath(Requests, SoftwareSwitchBase, EventMixin):
     def connection_closed(self, connection: ControllerConnection) -> None:
         """Forget a connection that has ended; its controller's flows stay."""
         self.connections.remove(connection)
+        if connection.service:
+            self._clients_dropped += connection.dropped_packet_ins
+
+    def dropped_packet_ins(self) -> dict[str, int]:
+        """
+        Packet-ins that were not sent since the start, as their receivers read too slowly.
+
+        They are counted for each controller ("address:port"), and for all clients together.
+        """
+        dropped = {
+            "{}:{}".format(*each.address): each.dropped_packet_ins for each in self.upstreams
+        }
+        clients = [each.dropped_packet_ins for each in self.connections if each.service]
+        return {**dropped, "clients": self._clients_dropped + sum(clients)}
 
     def send(
         self,

@@ -44,12 +44,20 @@ class Upstream:
     """
 
     def __init__(self, address: tuple[str, int]) -> None:
+        self._dropped = 0  # packet-ins, on former connections
         self.address = address
         self.connection: Optional[ControllerConnection] = None
         self._told: set[str] = set()  # the problems of this outage
 
     def __str__(self) -> str:
         return f"controller {self.address[0]}:{self.address[1]}"
+
+    @property
+    def dropped_packet_ins(self) -> int:
+        """Packet-ins that it was not sent, since the start: it reads too slowly."""
+        if self.connection is None:
+            return self._dropped
+        return self._dropped + self.connection.dropped_packet_ins
 
     def begin(self, switch: Switch, loop: RobustIOLoop, max_retry_delay: float) -> None:
         """
@@ -75,6 +83,7 @@ class Upstream:
 
     def closed(self) -> None:
         """The connection has ended."""
+        self._dropped = self.dropped_packet_ins
         self.connection = None
 
     def cannot_connect(self, problem: str, max_retry_delay: float) -> None:

@@ -51,6 +51,7 @@ _COUNTERS = {
     "resynchronisations": "Times that a switch was brought up to date.",
     "foreign_frames": "Frames without a key out of tunnels, that are no probes; they are dropped.",
 }
+_DROPPED = "Packet-ins that a controller was not sent, since it reads too slowly."
 _BARRIERS = "From a controller's barrier request to its reply."
 
 
@@ -59,6 +60,7 @@ class Numbers(NamedTuple):
     The values at one moment.
 
     gauges, counters: by name, as in _GAUGES and _COUNTERS
+    dropped: packet-ins that were not sent, by controller (see Datapath.dropped_packet_ins)
     barriers: a histogram of how long barriers took.  For each of BARRIER_BOUNDS (seconds), how many
         took at most that, but more than the bound before.  Then how many took
         longer than the last bound.
@@ -67,6 +69,7 @@ class Numbers(NamedTuple):
 
     gauges: dict[str, int]
     counters: dict[str, int]
+    dropped: dict[str, int]
     barriers: tuple[int, ...]
     barrier_seconds: float
 
@@ -97,6 +100,7 @@ def numbers(datapath: Datapath) -> Numbers:
     return Numbers(
         gauges,
         {name: getattr(counts, name) for name in _COUNTERS},
+        datapath.dropped_packet_ins(),
         tuple(counts.barriers.counts),
         counts.barriers.total,
     )
@@ -126,6 +130,12 @@ class _Collector:
             yield GaugeMetricFamily(PREFIX + name, help_text, value=shown.gauges[name])
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(PREFIX + name, help_text, value=shown.counters[name])
+        dropped = CounterMetricFamily(
+            PREFIX + "packet_ins_dropped", _DROPPED, labels=["controller"]
+        )
+        for controller, count in shown.dropped.items():
+            dropped.add_metric([controller], count)
+        yield dropped
         buckets, so_far = [], 0
         for bound, count in zip((*map(str, BARRIER_BOUNDS), "+Inf"), shown.barriers):
             so_far += count

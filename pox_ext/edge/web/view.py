@@ -170,22 +170,31 @@ def _tunnel(switch: BigSwitch, ip: int) -> Json:
 
 def _controllers(datapath: Datapath) -> list[Json]:
     controllers = [
-        _controller(f"{host}:{port}", "controller", connection)
-        for (host, port), connection in (
-            (each.address, each.connection) for each in datapath.upstreams
+        _controller(
+            "{}:{}".format(*each.address), "controller", each.connection, each.dropped_packet_ins
         )
+        for each in datapath.upstreams
     ]
     for connection in datapath.connections:
         if connection.service:
-            controllers.append(_controller(connection.name, "client", connection))
+            dropped = connection.dropped_packet_ins
+            controllers.append(_controller(connection.name, "client", connection, dropped))
     return controllers
 
 
-def _controller(name: str, kind: str, connection: Optional[ControllerConnection]) -> Json:
+def _controller(
+    name: str, kind: str, connection: Optional[ControllerConnection], dropped: int
+) -> Json:
     role = None
     if connection is not None and connection.greeted and not connection.closed:
         role = _ROLES[connection.role]
-    return {"name": name, "kind": kind, "connected": role is not None, "role": role}
+    return {
+        "name": name,
+        "kind": kind,
+        "connected": role is not None,
+        "role": role,
+        "dropped_packet_ins": dropped,
+    }
 
 
 # --- flows ----------------------------------------------------------------------------------------

@@ -105,7 +105,10 @@ function showPicture(view) {
         make("span", "mono", null, each.name.replace(/^client /, "")),
         each.connected
           ? state("good", each.role === "other" ? "connected" : `connected, ${each.role}`)
-          : state("bad", "not connected")))));
+          : state("bad", "not connected"),
+        each.dropped_packet_ins
+          ? state("warn", `${number(each.dropped_packet_ins)} packet-ins dropped`)
+          : null))));
 
   const ports = view.switches.reduce((sum, each) => sum + each.ports.length, 0);
   fill(byId("chassis-title"), [view.datapath_id, ports], () => [
