@@ -14,9 +14,10 @@ def turns(monkeypatch):
     """The callbacks for the ends of turns."""
     from edge import poxfixes
     from edge.north import connections
+    from edge.south import session
     from edge.switch import topology
 
     turns = deque()
-    for module in (poxfixes, connections, topology):
+    for module in (poxfixes, connections, session, topology):
         monkeypatch.setattr(module, "end_of_turn", turns.append)
     return turns

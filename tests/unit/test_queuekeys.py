@@ -7,6 +7,8 @@ from lab import openflow10 as of
 
 from edge.openflow import actions as act
 from edge.south.member import Member
+from edge.south.translate import Ingress, translate
+from edge.switch import queuekeys
 from edge.switch.portnumbers import PortNumbers
 from edge.switch.queuekeys import QueueKeys
 
@@ -51,6 +53,22 @@ def test_a_queue_has_a_key_on_its_switch_when_another_switch_needs_it(bed):
 def test_a_queue_that_only_its_own_switch_needs_has_none(bed):
     bed.give_out((18, 7), ingress=[2])
     assert not bed.keys.by_queue and not bed.changes
+
+
+def test_the_keys_of_a_switch_are_bounded(bed, monkeypatch):
+    """Frames for further queues go to the port's default queue."""
+    monkeypatch.setattr(queuekeys, "_MOST_KEYS", 100)
+    for queue in range(0, 1000, 10):
+        bed.give_out(*((18, queue + more) for more in range(10)))
+    bed.give_out((2, 7))
+    assert len(bed.keys.by_queue) == 100 + 1
+    assert bed.has(2) == {(2, queue): 0x100 + queue for queue in range(100)}
+    actions = act.parse(of.enqueue(18, 99) + of.enqueue(18, 100))
+    locate = PortNumbers().locate
+    ingress = Ingress(1, 3, (1, 2), {2: 0xAC100002}, (), locate, bed.keys.by_queue)
+    keys = [bed.keys.by_queue[2, 2, 99], 2]
+    loads = map(act.load_tunnel_key, keys)
+    assert [load in translate(actions, ingress) for load in loads] == [True, True]
 
 
 def test_a_queue_keeps_its_key(bed):

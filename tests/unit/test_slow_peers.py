@@ -4,17 +4,13 @@ The model is Open vSwitch (ofproto/connmgr.c): it drops packet-ins if 100 wait, 
 messages of a controller while 100 replies wait for it.
 """
 
-from collections import deque
-
 import pytest
 from lab import openflow10 as of
 from lab.openflow10 import Type
 
-from edge import poxfixes
 from edge.north import connections
 from edge.poxfixes.outbox import CROWDED
-from edge.south import session
-from edge.switch import resync, topology
+from edge.switch import refusals, resync
 
 from .played import BARRIER, THROUGH_TABLE, Bed, split
 from .test_connections import HELLO, Line, Socket, connect
@@ -26,14 +22,6 @@ FLOW_REMOVED = of.message(Type.FLOW_REMOVED, bytes(80))
 ECHO = of.message(Type.ECHO_REQUEST)
 FLOW_ON_2 = of.flow_mod(of.match(in_port=17), of.output(18))
 PACKET_OUT = of.packet_out(bytes(60), of.output(2), 1)
-
-
-@pytest.fixture
-def turns(monkeypatch):
-    turns = deque()
-    for module in (poxfixes, connections, topology, session):
-        monkeypatch.setattr(module, "end_of_turn", turns.append)
-    return turns
 
 
 @pytest.fixture
@@ -290,3 +278,29 @@ def test_what_a_new_switch_lacks_is_sent_no_quicker_than_it_reads(bed, monkeypat
     slow.waits_for_room.pop()()
     bed.settle()
     assert len(slow.flows) == 50
+
+
+@pytest.mark.parametrize(
+    "message",
+    [PACKET_OUT, THROUGH_TABLE, of.flow_mod(of.match(in_port=1), of.output(2))],
+    ids=["packet-out", "known packet-out", "flow-mod"],
+)
+def test_what_is_remembered_until_no_switch_has_refused_it_is_bounded(bed, message, monkeypatch):
+    """Both switches read what they are sent, and one answers no barrier."""
+    monkeypatch.setattr(refusals, "_MOST_OCTETS", 20_000)
+    monkeypatch.setattr(refusals, "_TOO_MANY_OCTETS", 40_000)
+    bed.send(message * 200)
+    assert not bed.connection.wants_more
+    assert 40_000 < bed.big.refusals._octets < 45_000
+    held = len(bed.big.refusals)
+    bed.big.tick()
+    bed.switches[0].work()
+    assert len(bed.big.refusals) == held and not bed.connection.wants_more
+    bed.switches[1].work()
+    assert held / 2 < len(bed.big.refusals) < 200 - held / 2
+    while not bed.connection.wants_more:
+        bed.big.tick()
+        bed.settle()
+    bed.big.tick()
+    bed.settle()
+    assert len(bed.big.refusals) == bed.big.refusals._octets == 0

@@ -44,9 +44,9 @@ class Upstream:
     """
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self._dropped = 0  # packet-ins, on former connections
         self.address = address
         self.connection: Optional[ControllerConnection] = None
+        self._dropped = 0  # packet-ins, on former connections
         self._told: set[str] = set()  # the problems of this outage
 
     def __str__(self) -> str:

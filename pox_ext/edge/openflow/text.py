@@ -15,6 +15,7 @@ import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import match as matches
 from edge.openflow import nicira as nx
+from edge.openflow.cache import cached
 
 _PORTS = {
     of.OFPP_IN_PORT: "IN_PORT",
@@ -186,7 +187,11 @@ def match_text(wire: bytes) -> str:
     return _fields_text(fields)
 
 
-@functools.lru_cache(maxsize=1024)
+def _octets(raw: bytes, text: str) -> int:
+    return len(raw) + len(text)
+
+
+@cached(4 << 20, _octets)
 def nxm_text(match: bytes) -> str:
     """
     Return an NXM match as text; empty if it matches everything.
@@ -322,7 +327,7 @@ def split_actions(raw: bytes) -> Iterator[bytes]:
         offset += length
 
 
-@functools.lru_cache(maxsize=32768)
+@cached(16 << 20, _octets)
 def actions_text(raw: bytes) -> str:
     """Return the actions as text, separated by commas; "drop" if there are none."""
     return ",".join(map(action_text, split_actions(raw))) or "drop"

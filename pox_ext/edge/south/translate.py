@@ -44,8 +44,9 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
     """
     The actions that do on the ingress switch what the controller's actions do on the big switch.
 
-    An output to a switch that cannot be reached now is left out.  Raises KeyError if a queue of
-    another switch has no tunnel key (keys are allocated before: see edge.switch.queuekeys).
+    An output to a switch that cannot be reached now is left out.  Tunnel keys for queues of other
+    switches are allocated before (see edge.switch.queuekeys); without one, the frame goes to the
+    port's default queue.
     """
     out: list[bytes] = []
     loaded_key: Optional[int] = None
@@ -88,6 +89,8 @@ def translate(actions: Actions, ingress: Ingress) -> bytes:
                 if port != ingress.tunnel_port:
                     out.append(output(port) if queue is None else enqueue(port, queue))
             elif index in ingress.remote_ips:
-                key = port if queue is None else ingress.queue_keys[index, port, queue]
+                key = port
+                if queue is not None:
+                    key = ingress.queue_keys.get((index, port, queue), port)
                 send(key, (ingress.remote_ips[index],))
     return b"".join(out)

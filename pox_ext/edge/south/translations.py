@@ -6,6 +6,7 @@ from typing import Optional
 import pox.openflow.libopenflow_01 as of
 
 from edge.openflow.actions import Actions
+from edge.openflow.cache import Cache
 from edge.openflow.errors import OpenFlowError
 from edge.openflow.flowmods import LONGEST_ACTIONS
 from edge.openflow.text import actions_text
@@ -14,7 +15,7 @@ from edge.south.translate import Ingress, translate
 
 log = logging.getLogger("edge.member")
 
-_MOST_REMEMBERED = 16384
+_MOST_REMEMBERED = 16 << 20  # bytes, for each switch
 
 
 class Translations:
@@ -30,7 +31,7 @@ class Translations:
         self._complaints = complaints
         self._ingress: Optional[Ingress] = None
         # wire form of actions -> the actions, and their translation
-        self._known: dict[bytes, tuple[Actions, bytes]] = {}
+        self._known: Cache[bytes, tuple[Actions, bytes]] = Cache(_MOST_REMEMBERED)
         self._knows_all = True  # False once some were forgotten since there were too many
 
     @property
@@ -58,7 +59,7 @@ class Translations:
 
     def forget(self) -> None:
         """Forget all translations."""
-        self._known = {}
+        self._known = Cache(_MOST_REMEMBERED)
         self._knows_all = True
 
     def translated(self, actions: Actions) -> bytes:
@@ -69,16 +70,14 @@ class Translations:
         """
         known = self._known.get(actions.wire)
         if known is None:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known = {}
-                self._knows_all = False
             known = actions, translate(actions, self.ingress)
             if len(known[1]) > LONGEST_ACTIONS:
                 raise OpenFlowError(of.OFPET_BAD_ACTION, of.OFPBAC_TOO_MANY)
             if log.isEnabledFor(logging.DEBUG):
                 north, south = map(actions_text, (actions.wire, known[1]))
                 log.debug("%s: actions %s are here %s", self._name, north, south)
-            self._known[actions.wire] = known
+            if not self._known.remember(actions.wire, known, actions.octets + len(known[1])):
+                self._knows_all = False
         return known[1]
 
     def translated_or_drop(self, actions: Actions) -> bytes:

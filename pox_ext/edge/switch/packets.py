@@ -14,6 +14,7 @@ import pox.openflow.libopenflow_01 as of
 
 from edge.openflow import actions as act
 from edge.openflow import messages
+from edge.openflow.cache import Cache
 from edge.openflow.errors import OpenFlowError
 from edge.openflow.messages import PacketIn
 from edge.openflow.text import actions_text
@@ -35,9 +36,11 @@ log = logging.getLogger("edge.switch")
 _LONGEST_TO_CONTROLLER = 65400
 _TO_CONTROLLER = frozenset((of.OFPP_CONTROLLER, of.OFPP_TABLE))
 
-# How many translations are remembered, and of which length (bytes) the longest may be.
-_MOST_KNOWN = 1024
+# Translations of packet-outs are remembered in so many bytes, and of this length (bytes) at most.
+_MOST_OUTS = 8 << 20
 _LONGEST_KNOWN = 1 << 14
+# Translations of packet-ins that are remembered for each switch.  One takes some 300 bytes.
+_MOST_INS = 1024
 
 
 class Packets:
@@ -74,7 +77,7 @@ class Packets:
         self._events = events
         # The bytes of a controller's packet-out from buffer_id to the actions -> the switch that
         # executes it, and these bytes in the packet-out for that switch.
-        self._outs: dict[bytes, tuple[Member, bytes]] = {}
+        self._outs: Cache[bytes, tuple[Member, bytes]] = Cache(_MOST_OUTS)
         # For each switch: reason, table, cookie and in_port of a packet-in from it -> in_port and
         # reason of the packet-in for controllers.
         self._ins: dict[Member, dict[bytes, bytes]] = defaultdict(dict)
@@ -128,10 +131,9 @@ class Packets:
         sent = messages.packet_out(xid, local, translated, data)
         member.session.send(sent)
         if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
-            if len(self._outs) >= _MOST_KNOWN:
-                self._outs.clear()
-            frame = len(message) - len(data)  # where the frame begins
-            self._outs[message[8:frame]] = member, sent[8 : 16 + len(translated)]
+            key = message[8 : len(message) - len(data)]
+            head = sent[8 : 16 + len(translated)]
+            self._outs.remember(key, (member, head), len(key) + len(head))
         return True
 
     def packet_out_again(
@@ -218,6 +220,6 @@ class Packets:
         )
         if messages.has_just_in_port(message):
             ins = self._ins[member]
-            if len(ins) >= _MOST_KNOWN:
+            if len(ins) >= _MOST_INS:
                 ins.clear()
             ins[message[messages.PACKET_IN_KEY]] = messages.pack_in_port_and_reason(in_port, reason)

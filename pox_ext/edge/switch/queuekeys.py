@@ -16,6 +16,12 @@ from edge.south.rules import KEY_QUEUES
 
 # The longest time that a packet takes through a tunnel.
 _ON_ITS_WAY = 1.0  # seconds
+# Keys for the queues of one switch.  Each costs a service rule there, and some 1,000 bytes here.
+_MOST_KEYS = 4096
+_TOO_MANY = (
+    f"more than {_MOST_KEYS} of its queues are used by other switches; what they send to further "
+    "ones goes to the default queues of the ports"
+)
 
 
 class QueueKeys:
@@ -54,7 +60,8 @@ class QueueKeys:
         """
         Allocate a key for each queue in the actions that is on another switch than the packet.
 
-        To be called before actions with queues are translated.
+        To be called before actions with queues are translated.  A queue beyond the first _MOST_KEYS
+        of its switch has none: frames from other switches go to the port's default queue.
 
         ingress: the switches where packets enter
         """
@@ -66,10 +73,14 @@ class QueueKeys:
             index, local = where
             if (index, local, queue) not in self._keys:
                 number = self._given_out.get(index, 0)
+                owner = self._members.get(index)
+                if number >= _MOST_KEYS:
+                    if owner is not None:
+                        owner.complaints.tell("queues", lambda: _TOO_MANY)
+                    continue
                 self._given_out[index] = number + 1
                 key = self._keys[index, local, queue] = KEY_QUEUES + number
                 self._sent += 1
-                owner = self._members.get(index)
                 if owner is not None:
                     owner.use_queue_key(local, queue, key)
         if self._sent > sent:

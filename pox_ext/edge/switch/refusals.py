@@ -23,7 +23,11 @@ log = logging.getLogger("edge.refusals")
 
 # When so many changes are unconfirmed, barriers are sent without waiting for the next tick.
 _MANY = 1000
+# Bytes of memory for unconfirmed changes: beyond the first only the beginnings of messages are
+# remembered; beyond the second the controllers that make changes are held back.
 _MOST_OCTETS = 16 << 20
+_TOO_MANY_OCTETS = 48 << 20
+_OCTETS_EACH = 400  # a Change without its message takes; and what it remembers of a flow
 
 
 class Change:
@@ -37,11 +41,13 @@ class Change:
     refusable: True if a switch may refuse it although it has passed all checks here
     refusers: the switches that have refused it; None before the first
     error: the OFPT_ERROR for the requester; None while no switch has refused it
+    octets: memory that it takes, in bytes, about (set by Refusals.track)
     """
 
     can_revert = False
     refusers: Optional[set[Member]] = None
     error: Optional[bytes] = None
+    octets = 0
 
     def __init__(
         self, requester: Optional[Requester], message: bytes, refusable: bool = False
@@ -78,7 +84,8 @@ class Refusals:
         self._ask_barriers = ask_barriers
         self._counts = counts
         self._changes: dict[int, Change] = {}  # by xid, the oldest first
-        self._octets = 0  # of the remembered messages
+        self._octets = 0  # of memory that the changes take
+        self._held_back: list[Callable[[], None]] = []  # see _when_confirmed()
         self.unconfirmed: set[FlowEntry] = set()
         # How many refusable messages of each requester are unconfirmed.
         self._awaited: Counter[Optional[Requester]] = Counter()
@@ -100,13 +107,20 @@ class Refusals:
         if self._octets > _MOST_OCTETS:
             # An error needs at least 64 bytes (OpenFlow 1.0.0, 5.4.4); Open vSwitch sends more.
             change.message = change.message[:64]
-        self._octets += len(change.message)
+        change.octets = len(change.message) + _OCTETS_EACH * (1 + len(change.entries()))
+        self._octets += change.octets
+        if self._octets > _TOO_MANY_OCTETS and change.requester is not None:
+            change.requester.pause(self._when_confirmed)
         xid = new_xid()
         self._changes[xid] = change
         if change.refusable:
             self.unconfirmed.update(change.entries())
             self._awaited[change.requester] += 1
         return xid
+
+    def _when_confirmed(self, go_on: Callable[[], None]) -> None:
+        """Call back later: when most of the changes are confirmed."""
+        self._held_back.append(go_on)
 
     def awaits(self, requester: Requester) -> bool:
         """
@@ -184,11 +198,15 @@ class Refusals:
             if newest in self._changes:
                 for xid in list(self._changes):
                     change = self._changes.pop(xid)
-                    self._octets -= len(change.message)
+                    self._octets -= change.octets
                     self._settle(change)
                     if xid == newest:
                         break
             done()
+            if self._held_back and self._octets <= _MOST_OCTETS:
+                held_back, self._held_back = self._held_back, []
+                for go_on in held_back:
+                    go_on()
 
         self._ask_barriers(answered)
 
