@@ -252,6 +252,16 @@ def test_what_is_set_while_a_switch_is_away_is_for_the_device_that_it_had(bridge
     assert bridge.connect() == [] and bridge.agree() == 0
 
 
+def test_what_is_in_flight_to_an_address_that_has_changed_is_not_set(bridge):
+    """The switch refuses a PORT_MOD with the old address, or tells the bits with the new one."""
+    bridge.member.modify_port(2, Bits(SET, SET), 0, 8)
+    bridge.connection.take()
+    bridge.tell(OTHER_ADDRESS._replace(config=NO_FWD))
+    assert bridge.agree() == NO_FWD
+    bridge.lose()
+    assert bridge.connect() == [] and bridge.agree() == NO_FWD
+
+
 @pytest.mark.parametrize("last", [0, NO_FLOOD])
 def test_a_port_status_that_crosses_a_port_mod_is_asked_about(bridge, last):
     """It was sent before the switch had executed the PORT_MOD, or tells of a change after that."""
@@ -291,6 +301,16 @@ def test_a_larger_max_ports_takes_back_what_a_smaller_one_has_set():
     after = WithMaxPorts(20, before.ports)
     assert after.did == {20: [(0, HELD_BACK)]}
     assert after.member.ports.all[20].config == after.port(20).config == 0
+
+
+def test_a_port_status_that_crosses_what_is_taken_back():
+    above = ABOVE._replace(config=HELD_BACK)
+    after = Switch([*PORTS, above, LOCAL], max_ports=20)
+    request = after.connection.take()[-1]
+    ports = b"".join(port.pack() for port in after.ports)
+    after.reply(of.Type.FEATURES_REPLY, request, bytes(24) + ports)
+    after.port_status(of.PortReason.MODIFY, ABOVE._replace(config=HELD_BACK, state=1))
+    assert after.member.ports.all[20].config == 0
 
 
 @pytest.mark.parametrize("config", [NO_FLOOD, NO_STP, NO_FLOOD | NO_FWD])

@@ -65,7 +65,7 @@ class MemberPorts:
     - The switch was restarted, and has forgotten them.  OFPPC_PORT_DOWN is the device's own flag,
       which a restart leaves as it is.
 
-    The position of a message is how many were sent to the switch before it (Session.position).
+    The position of a message is its number among those that were sent (Session.position).
     """
 
     def __init__(self, max_ports: int, complaints: Complaints) -> None:
@@ -180,7 +180,7 @@ class MemberPorts:
             self._forget(number)  # another device may get the number
             before = None
         if reason != of.OFPPR_DELETE:
-            self.all[number] = self._believed(port, executed)
+            self.all[number] = self._believed(port, before, executed)
         self._sort_one(number)
         self._complain()
         return self._set_floods(number, before)
@@ -195,13 +195,19 @@ class MemberPorts:
         for port in ports:
             before = self.all.get(port.port_no)
             if before is not None and before.name == port.name:
-                self.all[port.port_no] = self._believed(port, executed)
+                self.all[port.port_no] = self._believed(port, before, executed)
                 wanted += self._set_floods(port.port_no, before)
         return wanted
 
-    def _believed(self, port: PhyPort, executed: float) -> PhyPort:
-        """A port as its switch tells it, with the bits that are in flight as they will be."""
+    def _believed(self, port: PhyPort, before: Optional[PhyPort], executed: float) -> PhyPort:
+        """
+        A port as its switch tells it, with the bits that are in flight as they will be.
+
+        before: the same port as it was known, perhaps with another address
+        """
         number = port.port_no
+        if before is not None and before.hw_addr != port.hw_addr:
+            executed = math.inf  # a PORT_MOD with the old address is refused from now on
         sent = self._sent.get(number, {})
         self._sent[number] = {bit: when for bit, when in sent.items() if when > executed}
         flying = self._in_flight(number, executed)
@@ -361,18 +367,16 @@ class MemberPorts:
                 return []  # if these bits are set, a controller has set them
             if port.config & _HELD_BACK != _HELD_BACK:
                 return []
-            bits = Bits(0, _HELD_BACK)
-        else:
-            if port.config & of.OFPPC_NO_FLOOD:
-                return []
-            mask = _HELD_BACK if number in self._above else of.OFPPC_NO_FLOOD
-            bits = Bits(mask, mask)
-        changed = port._replace(config=port.config & ~bits.mask | bits.config)
+            return [self.modify(number, Bits(0, _HELD_BACK), 0, new_xid())]
+        if port.config & of.OFPPC_NO_FLOOD:
+            return []
+        bits = _HELD_BACK if number in self._above else of.OFPPC_NO_FLOOD
+        changed = port._replace(config=port.config | bits)
         if number == of.OFPP_LOCAL:
             self._local = changed
         else:
             self.all[number] = changed
-        return [messages.port_mod(new_xid(), number, port.hw_addr, bits.config, bits.mask)]
+        return [messages.port_mod(new_xid(), number, port.hw_addr, bits, bits)]
 
 
 def _is_same(one: Optional[PhyPort], other: Optional[PhyPort]) -> bool:
