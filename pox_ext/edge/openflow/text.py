@@ -108,6 +108,7 @@ _PORT_FIELDS = {
     (matches.ETH_IPV6, 17): ("udp6", (0, 11), (0, 12), "tp_src", "tp_dst"),
     (matches.ETH_IPV6, 132): ("sctp6", (0x8000, 17), (0x8000, 18), "tp_src", "tp_dst"),
 }
+_NO_PROTOCOL = ("", *_PORT_FIELDS[0x0800, 6][1:])
 _PROTOCOLS = {
     matches.ETH_IP: "ip",
     matches.ETH_ARP: "arp",
@@ -130,6 +131,16 @@ def port_text(port: int) -> str:
 def mac_text(address: bytes) -> str:
     """Return an Ethernet address as text, with colons."""
     return address.hex(":")
+
+
+_WILD_IN_PORT, _WILD_DL_SRC, _WILD_DL_DST = of.OFPFW_IN_PORT, of.OFPFW_DL_SRC, of.OFPFW_DL_DST
+_WILD_DL_TYPE, _WILD_DL_VLAN, _WILD_DL_VLAN_PCP = (
+    of.OFPFW_DL_TYPE,
+    of.OFPFW_DL_VLAN,
+    of.OFPFW_DL_VLAN_PCP,
+)
+_WILD_NW_TOS, _WILD_NW_PROTO = of.OFPFW_NW_TOS, of.OFPFW_NW_PROTO
+_WILD_PORTS = of.OFPFW_TP_SRC | of.OFPFW_TP_DST
 
 
 @functools.lru_cache(maxsize=32768)
@@ -156,34 +167,39 @@ def match_text(wire: bytes) -> str:
         tp_dst,
     ) = _OFP_MATCH.unpack(wire)
 
-    def exact(flag: int, field: _Field, value: int, bits: int) -> None:
-        if not wildcards & flag:
-            fields[field] = value, (1 << bits) - 1
-
-    exact(of.OFPFW_IN_PORT, _IN_PORT, in_port, 16)
-    exact(of.OFPFW_DL_SRC, _ETH_SRC, int.from_bytes(dl_src, "big"), 48)
-    exact(of.OFPFW_DL_DST, _ETH_DST, int.from_bytes(dl_dst, "big"), 48)
-    exact(of.OFPFW_DL_TYPE, _ETH_TYPE, dl_type, 16)
-    if dl_vlan == matches.VLAN_NONE and not wildcards & of.OFPFW_DL_VLAN:
+    if not wildcards & _WILD_IN_PORT:
+        fields[_IN_PORT] = in_port, 0xFFFF
+    if not wildcards & _WILD_DL_SRC:
+        fields[_ETH_SRC] = int.from_bytes(dl_src, "big"), (1 << 48) - 1
+    if not wildcards & _WILD_DL_DST:
+        fields[_ETH_DST] = int.from_bytes(dl_dst, "big"), (1 << 48) - 1
+    arp = False
+    if not wildcards & _WILD_DL_TYPE:
+        fields[_ETH_TYPE] = dl_type, 0xFFFF
+        arp = dl_type == matches.ETH_ARP or dl_type == matches.ETH_RARP
+    if dl_vlan == matches.VLAN_NONE and not wildcards & _WILD_DL_VLAN:
         fields[_VLAN_TCI] = 0, 0xFFFF
     else:
-        mask = 0 if wildcards & of.OFPFW_DL_VLAN else 0x0FFF
-        mask |= 0 if wildcards & of.OFPFW_DL_VLAN_PCP else 0xE000
+        mask = 0 if wildcards & _WILD_DL_VLAN else 0x0FFF
+        mask |= 0 if wildcards & _WILD_DL_VLAN_PCP else 0xE000
         if mask:
             fields[_VLAN_TCI] = (dl_vlan_pcp << 13 | dl_vlan) & mask | _TAGGED, mask | _TAGGED
-    arp = dl_type in (matches.ETH_ARP, matches.ETH_RARP) and not wildcards & of.OFPFW_DL_TYPE
-    exact(of.OFPFW_NW_TOS, _IP_TOS, nw_tos, 8)
-    exact(of.OFPFW_NW_PROTO, _ARP_OP if arp else _IP_PROTO, nw_proto, 8)
-    for field, address, shift in (
-        (_ARP_SPA if arp else _IP_SRC, nw_src, of.OFPFW_NW_SRC_SHIFT),
-        (_ARP_TPA if arp else _IP_DST, nw_dst, of.OFPFW_NW_DST_SHIFT),
-    ):
-        mask = 0xFFFFFFFF << (wildcards >> shift & 0x3F) & 0xFFFFFFFF
-        if mask:
-            fields[field] = int.from_bytes(address, "big") & mask, mask
-    _, source, destination, _, _ = _PORT_FIELDS.get((dl_type, nw_proto), _PORT_FIELDS[0x0800, 6])
-    exact(of.OFPFW_TP_SRC, source, tp_src, 16)
-    exact(of.OFPFW_TP_DST, destination, tp_dst, 16)
+    if not wildcards & _WILD_NW_TOS:
+        fields[_IP_TOS] = nw_tos, 0xFF
+    if not wildcards & _WILD_NW_PROTO:
+        fields[_ARP_OP if arp else _IP_PROTO] = nw_proto, 0xFF
+    mask = 0xFFFFFFFF << (wildcards >> of.OFPFW_NW_SRC_SHIFT & 0x3F) & 0xFFFFFFFF
+    if mask:
+        fields[_ARP_SPA if arp else _IP_SRC] = int.from_bytes(nw_src, "big") & mask, mask
+    mask = 0xFFFFFFFF << (wildcards >> of.OFPFW_NW_DST_SHIFT & 0x3F) & 0xFFFFFFFF
+    if mask:
+        fields[_ARP_TPA if arp else _IP_DST] = int.from_bytes(nw_dst, "big") & mask, mask
+    if wildcards & _WILD_PORTS != _WILD_PORTS:
+        row = _PORT_FIELDS.get((dl_type, nw_proto), _PORT_FIELDS[0x0800, 6])
+        if not wildcards & of.OFPFW_TP_SRC:
+            fields[row[1]] = tp_src, 0xFFFF
+        if not wildcards & of.OFPFW_TP_DST:
+            fields[row[2]] = tp_dst, 0xFFFF
     return _fields_text(fields)
 
 
@@ -220,14 +236,18 @@ def _masked(value: int, mask: int, text: str) -> str:
     return f"{value:#x}/{mask:#x}" if mask & mask + 1 else text
 
 
+def _dotted(value: int) -> str:
+    # Five times as quick as ipaddress.IPv4Address, and most of the time that a flow's text takes.
+    return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+
+
 def _address(value: int, mask: int) -> str:
-    network = ipaddress.IPv4Address(value)
-    ones = bin(mask).count("1")
     if mask == 0xFFFFFFFF:
-        return str(network)
+        return _dotted(value)
+    ones = bin(mask).count("1")
     if mask == 0xFFFFFFFF << 32 - ones & 0xFFFFFFFF:
-        return f"{network}/{ones}"
-    return f"{network}/{ipaddress.IPv4Address(mask)}"
+        return f"{_dotted(value)}/{ones}"
+    return f"{_dotted(value)}/{_dotted(mask)}"
 
 
 def _ethernet(value: int, mask: int) -> str:
@@ -235,71 +255,76 @@ def _ethernet(value: int, mask: int) -> str:
     return text if mask == (1 << 48) - 1 else f"{text}/{mac_text(mask.to_bytes(6, 'big'))}"
 
 
-def _fields_text(fields: dict[_Field, tuple[int, int]]) -> str:
-    """Return the fields, each a value and a mask, as Open vSwitch's match_format() does."""
-    words: list[str] = []
+def _numbered(name: str, value: int, mask: int) -> str:
+    return f"{name}={_masked(value, mask, str(value))}"
 
-    def take(field: _Field) -> "tuple[int, int]":
-        return fields.pop(field, (0, 0))
 
-    def number(field: _Field, name: str) -> None:
-        value, mask = take(field)
-        if mask:
-            words.append(f"{name}={_masked(value, mask, str(value))}")
+def _tunnel_id(value: int, mask: int) -> str:
+    return f"tun_id={_masked(value, mask, f'{value:#x}')}"
 
-    def address(field: _Field, name: str) -> None:
-        value, mask = take(field)
-        if mask:
-            words.append(f"{name}={_address(value, mask)}")
 
-    dl_type, type_mask = take(_ETH_TYPE)
-    if type_mask != 0xFFFF:
-        dl_type = -1
-    protocol, source, destination, source_name, destination_name = _PORT_FIELDS.get(
-        (dl_type, fields[_IP_PROTO][0] if _IP_PROTO in fields else -1),
-        ("", *_PORT_FIELDS[0x0800, 6][1:]),
-    )
-    if protocol:
-        take(_IP_PROTO)
-    else:
-        protocol = _PROTOCOLS.get(dl_type, "")
-    if protocol:
-        words.append(protocol)
-    value, mask = take(_TUN_ID)
-    if mask:
-        words.append(f"tun_id={_masked(value, mask, f'{value:#x}')}")
-    address(_TUN_DST, "tun_dst")
-    value, mask = take(_IN_PORT)
-    if mask:
-        words.append(f"in_port={port_text(value)}")
-    tci, mask = take(_VLAN_TCI)
+def _vlan(tci: int, mask: int) -> str:
     if tci & _TAGGED and mask & 0xEFFF and mask & 0x0FFF in (0, 0x0FFF):
+        words = []
         if mask & 0x0FFF:
             words.append(f"dl_vlan={tci & 0x0FFF}")
         if mask & 0xE000:
             words.append(f"dl_vlan_pcp={tci >> 13}")
-    elif mask:
-        words.append(
-            f"vlan_tci=0x{tci:04x}" if mask == 0xFFFF else f"vlan_tci=0x{tci:04x}/0x{mask:04x}"
-        )
-    for field, name in ((_ETH_SRC, "dl_src"), (_ETH_DST, "dl_dst")):
-        value, mask = take(field)
-        if mask:
-            words.append(f"{name}={_ethernet(value, mask)}")
-    if not protocol and type_mask:
-        words.append(f"dl_type=0x{max(dl_type, 0):04x}")
-    address(_IP_SRC, "nw_src")
-    address(_IP_DST, "nw_dst")
-    address(_ARP_SPA, "arp_spa")
-    address(_ARP_TPA, "arp_tpa")
-    number(_IP_PROTO, "nw_proto")
-    number(_ARP_OP, "arp_op")
-    number(_IP_TOS, "nw_tos")
-    number(source, source_name)
-    number(destination, destination_name)
+        return ",".join(words)
+    return f"vlan_tci=0x{tci:04x}" if mask == 0xFFFF else f"vlan_tci=0x{tci:04x}/0x{mask:04x}"
+
+
+# field -> its place in the text, and the function from its value and mask to its words
+_SHOWN: dict[_Field, tuple[int, Callable[[int, int], str]]] = {
+    _TUN_ID: (1, _tunnel_id),
+    _TUN_DST: (2, lambda value, mask: f"tun_dst={_address(value, mask)}"),
+    _IN_PORT: (3, lambda value, mask: f"in_port={port_text(value)}"),
+    _VLAN_TCI: (4, _vlan),
+    _ETH_SRC: (5, lambda value, mask: f"dl_src={_ethernet(value, mask)}"),
+    _ETH_DST: (6, lambda value, mask: f"dl_dst={_ethernet(value, mask)}"),
+    _IP_SRC: (8, lambda value, mask: f"nw_src={_address(value, mask)}"),
+    _IP_DST: (9, lambda value, mask: f"nw_dst={_address(value, mask)}"),
+    _ARP_SPA: (10, lambda value, mask: f"arp_spa={_address(value, mask)}"),
+    _ARP_TPA: (11, lambda value, mask: f"arp_tpa={_address(value, mask)}"),
+    _IP_PROTO: (12, lambda value, mask: _numbered("nw_proto", value, mask)),
+    _ARP_OP: (13, lambda value, mask: _numbered("arp_op", value, mask)),
+    _IP_TOS: (14, lambda value, mask: _numbered("nw_tos", value, mask)),
+}
+_AT_PROTOCOL, _AT_DL_TYPE, _AT_SOURCE, _AT_DESTINATION, _AT_END = 0, 7, 15, 16, 17
+
+
+def _fields_text(fields: dict[_Field, tuple[int, int]]) -> str:
+    """Return the fields, each a value and a mask, as Open vSwitch's match_format() does."""
+    words: list[tuple[int, str]] = []  # each with its place
+    dl_type, type_mask = fields.pop(_ETH_TYPE, (0, 0))
+    if type_mask != 0xFFFF:
+        dl_type = -1
+    protocol, source, destination, source_name, destination_name = _PORT_FIELDS.get(
+        (dl_type, fields[_IP_PROTO][0] if _IP_PROTO in fields else -1), _NO_PROTOCOL
+    )
+    if protocol:
+        fields.pop(_IP_PROTO, None)
+    else:
+        protocol = _PROTOCOLS.get(dl_type, "")
+    if protocol:
+        words.append((_AT_PROTOCOL, protocol))
+    elif type_mask:
+        words.append((_AT_DL_TYPE, f"dl_type=0x{max(dl_type, 0):04x}"))
     for field, (value, mask) in fields.items():
-        words.append(f"{_field_name(*field)}={value:#x}/{mask:#x}")
-    return ",".join(words)
+        if field in _SHOWN:
+            if mask:
+                place, text = _SHOWN[field]
+                words.append((place, text(value, mask)))
+        elif field == source:
+            if mask:
+                words.append((_AT_SOURCE, _numbered(source_name, value, mask)))
+        elif field == destination:
+            if mask:
+                words.append((_AT_DESTINATION, _numbered(destination_name, value, mask)))
+        else:
+            words.append((_AT_END, f"{_field_name(*field)}={value:#x}/{mask:#x}"))
+    words.sort(key=lambda word: word[0])
+    return ",".join([word for _, word in words])
 
 
 def _field_name(nxm_class: int, number: int) -> str:

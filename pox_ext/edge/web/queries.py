@@ -27,7 +27,7 @@ class Query(NamedTuple):
     """
     Which flows a request asks for.
 
-    search: words, each of which a flow's text must contain (see view.search_text)
+    search: words, each of which a flow's text must contain (see search.Texts)
     sort: one of SORTS
     descending: the largest first
     offset, limit: how many of the found flows to skip, and how many to show after these

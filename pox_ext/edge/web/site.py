@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import logging
+import time
 from collections.abc import Generator, Hashable
 from email.message import Message
 from pathlib import Path
@@ -18,11 +19,14 @@ from edge.web import metrics, view
 from edge.web.queries import Query, Refused, parse_cookie, parse_query
 from edge.web.reader import Busy, Reader
 from edge.web.refresher import Refresher, ask_switches
+from edge.web.search import Texts
 from edge.web.shared import Shared
 
 log = logging.getLogger("edge.dashboard")
 
-SWITCH_PATIENCE = 1.0  # seconds to wait for switches; then the last known values are shown
+SWITCH_PATIENCE = 1.0  # seconds to wait for switches; then what they have said is shown
+# Seconds for finding flows and for waiting for their counters; then those last known are shown.
+COUNTER_PATIENCE = 0.2
 NO_METRICS = "/metrics needs the Python package prometheus_client, which is not installed."
 
 STATIC = Path(__file__).parent / "static"
@@ -73,6 +77,7 @@ class Site:
         self._reader = Reader()
         self._shared = Shared()
         self._refresher = Refresher()
+        self._texts = Texts()
         self._files = {
             path: Response(200, content_type, (STATIC / name).read_bytes())
             for path, (name, content_type) in FILES.items()
@@ -159,9 +164,12 @@ class Site:
         return self._reader.read(view.overview(self._datapath()))
 
     def _flows(self, wanted: Query) -> view.Json:
+        begun = time.monotonic()
         switch = self._switch()
-        self._reader.wait(lambda done: self._refresher.refresh(switch, done), SWITCH_PATIENCE)
-        return self._reader.read(view.flows(switch, wanted))
+        found = self._texts.find(switch, self._reader.read(view.entries(switch)), wanted.search)
+        left = max(0.0, begun + COUNTER_PATIENCE - time.monotonic())
+        self._reader.wait(lambda done: self._refresher.refresh(switch, done), left)
+        return self._reader.read(view.flows(switch, wanted, found))
 
     def _flow(self, cookie: int) -> view.Json:
         switch = self._switch()

@@ -6,9 +6,11 @@ values.  Functions that may have much to read are generators (Pieces).  They yie
 so that other work can be done in between, and return the value at the end.
 """
 
+import heapq
 import time
 from collections.abc import Generator
 from ipaddress import IPv4Address
+from operator import itemgetter
 from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -31,6 +33,7 @@ from edge.south.rules import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
 from edge.web.queries import Query
+from edge.web.search import Texts
 
 Json = dict[str, object]
 Pieces = Generator[None, None, Json]
@@ -49,6 +52,7 @@ _FLOW_FLAGS = {
     of.OFPFF_SEND_FLOW_REM: "send_flow_rem",
     of.OFPFF_CHECK_OVERLAP: "check_overlap",
 }
+_COUNTED = ("packets", "octets")  # sorts by what copies have counted
 _LOAD = nx.NX_VENDOR_ID.to_bytes(4, "big") + nx.NXAST_REG_LOAD.to_bytes(2, "big")
 
 
@@ -200,41 +204,34 @@ def _controller(
 # --- flows ----------------------------------------------------------------------------------------
 
 
-def search_text(switch: BigSwitch, entry: FlowEntry) -> str:
+def entries(switch: BigSwitch) -> Generator[None, None, list[FlowEntry]]:
+    """All flows, for Texts.find()."""
+    yield
+    return list(switch.flows.table)
+
+
+def flows(switch: BigSwitch, query: Query, found: Optional[list[FlowEntry]] = None) -> Pieces:
     """
-    The text of a flow that a search looks through.
+    A page of the flows found, sorted: query.limit of them after the first query.offset.
 
-    It has the match and the actions as ovs-ofctl prints them, then the controller's cookie and the
-    one on the switches.  A comma follows every value, so that "in_port=1," does not find port 17.
+    found: what Texts.find() has found; if it is not given, query.search is looked for now
     """
-    return (
-        f"priority={entry.priority},{match_text(entry.match.wire)},"
-        f"actions={actions_text(entry.actions.wire)},"
-        f"cookie={entry.cookie:#x},cookie={switch.flows.cookies.cookie(entry):#x},"
-    )
-
-
-def flows(switch: BigSwitch, query: Query) -> Pieces:
-    """A page of the flows found, sorted: query.limit of them after the first query.offset."""
-    words = query.search.lower().split()
-    found: list[tuple[float, FlowEntry]] = []
-    for entry in list(switch.flows.table):
+    if found is None:
+        found = Texts().find(switch, list(switch.flows.table), query.search)
+    keys: list[tuple[float, FlowEntry]] = []
+    for entry in found:
         yield
-        if entry not in switch.flows.table:
-            continue  # it was removed between two pieces
-        if words:
-            text = search_text(switch, entry).lower()
-            if not all(word in text for word in words):
-                continue
-        found.append((_sort_key(switch, entry, query.sort), entry))
-    found.sort(key=lambda item: item[0], reverse=query.descending)
+        # A flow that was removed between two pieces has no counters.
+        if query.sort not in _COUNTED or entry in switch.flows.table:
+            keys.append((_sort_key(switch, entry, query.sort), entry))
+    best = heapq.nlargest if query.descending else heapq.nsmallest
+    first = best(query.offset + query.limit, keys, key=itemgetter(0))[query.offset :]
     now = time.monotonic()
-    page = [entry for _, entry in found[query.offset : query.offset + query.limit]]
     return {
         "flows": len(switch.flows.table),
-        "found": len(found),
+        "found": len(keys),
         "offset": query.offset,
-        "page": [_flow(switch, entry, now) for entry in page if entry in switch.flows.table],
+        "page": [_flow(switch, entry, now) for _, entry in first if entry in switch.flows.table],
     }
 
 
