@@ -103,7 +103,7 @@ def test_a_switch_that_still_lacks_some_flows_is_syncing(switch):
 
 def test_tunnel_and_ports_that_are_left_out_are_shown_apart(switch):
     member = switch.topology.members[1]
-    member.ports.all[20] = model.phy_port(20, b"s1-eth20")
+    member.ports.read([*member.ports.all.values(), model.phy_port(20, b"s1-eth20")])
     shown = overview(switch)["switches"][0]
     assert (shown["tunnel_port"], shown["tunnel_name"], shown["tunnel_ip"]) == (
         model.TUNNEL,
