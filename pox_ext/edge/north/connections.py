@@ -38,6 +38,7 @@ _MOST_WITHHELD = 1 << 20  # bytes of asynchronous messages that wait behind an a
 _MOST_PACKET_INS = 100
 _MOST_REPLIES = 100
 _SHORT_WHILE = 0.005  # seconds
+_LONGEST_SERVE = 1.0  # seconds until a connection is looked after, though it is silent
 _VERSIONS_WITH_ERRORS = range(1, 7)  # versions whose error messages look like those of OpenFlow 1.0
 # Messages that are handled even if the connection has been closed meanwhile.  All others only ask
 # for an answer.
@@ -493,14 +494,20 @@ def serve(
             yield Sleep(_SHORT_WHILE)
             connection.not_read(interval + timeout)
             continue
-        yield Serve(worker.socket, worker._do_recv, 1.0)
+        owes = asked > connection.heard
         if not connection.greeted:
-            if patience_left(begun, hello_timeout) < 0:
-                connection.close("no hello")
-        elif asked > connection.heard:
-            if patience_left(asked, timeout) <= 0:
-                connection.close("no answer to an echo request")
-        elif time.monotonic() - connection.heard > interval:
+            left = patience_left(begun, hello_timeout)
+        elif owes:
+            left = patience_left(asked, timeout)
+        else:
+            left = connection.heard + interval - time.monotonic()
+        if left > 0:
+            yield Serve(worker.socket, worker._do_recv, min(left, _LONGEST_SERVE))
+        elif not connection.greeted:
+            connection.close("no hello")
+        elif owes:
+            connection.close("no answer to an echo request")
+        else:
             asked = time.monotonic()
             connection.send(messages.echo_request(0))
     connection.close("POX ends")
