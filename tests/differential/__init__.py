@@ -19,8 +19,9 @@ The big switch departs from a bridge in these points, on purpose (test_departure
 - It refuses a Nicira action that names ports, tables, queues or the tunnel, since the action would
   not mean the same on every switch, with OFPBAC_BAD_VENDOR_TYPE. It refuses so too an action that
   keeps a state on one switch (learn, ct, fin_timeout, conjunction, sample), and some that are not
-  supported (multipath, clone, ct_clear, check_pkt_larger, controller with userdata). An action on a field of that kind is refused with OFPBAC_BAD_ARGUMENT; so is one on the
-  packet mark, which chooses the tunnel's route.
+  supported (multipath, clone, ct_clear, check_pkt_larger, controller with userdata). An action on a
+  field of that kind is refused with OFPBAC_BAD_ARGUMENT; so is one on the packet mark, which
+  chooses the tunnel's route.
 - A Nicira action may name a field by its OXM number, or with the bit that announces a mask. The big
   switch shows the number as it was sent; Open vSwitch shows the NXM number where there is one.
 - A packet-out longer than 65,385 bytes that may come back to the controller is refused with

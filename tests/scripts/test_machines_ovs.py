@@ -11,8 +11,11 @@ import re
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
+from lab import openflow10 as of
+from lab.controller import Controller
 from lab.namespaces import Namespace
 
 from command import dying_with_parent
@@ -231,6 +234,43 @@ def test_after_kill_9_the_next_start_works(agg_net, machine):
     assert machine.run("ovs-vsctl", "list-br") == (0, "s1\n")
     second.type("exit\n")
     assert second.wait()[0] == 0
+
+
+def commands_in(text):
+    """Return the first indented block of a document's text as a shell script."""
+    block = re.search(r"(?:^    .*\n)+", text, re.MULTILINE)
+    return "set -e\n" + block[0]
+
+
+def test_the_commands_of_operations_make_a_switch(machine):
+    """Also the one that waits for the controller, after which its settings are in force."""
+    document = Path(SCRIPTS, "..", "docs", "operations.md").read_text()
+    for line in ("add eth1 type veth peer name h1", "add eth2 type veth peer name h2"):
+        machine.run("ip", "link", *line.split())
+    machine.run("ip", "address", "add", "192.0.2.10/32", "dev", "lo")
+    with Controller(machine, 6633, "192.0.2.10") as controller:
+        _, switch = document.split("## A switch\n")
+        assert machine.run("sh", "-c", commands_in(switch)) == (0, "")
+        controller.wait_until_connected()
+        features = controller.features()
+        assert features.datapath_id == 1
+        assert {number: port.name for number, port in features.ports.items()} == {
+            1: "eth1",
+            2: "eth2",
+            100: "tun1",
+            of.Port.LOCAL: "s1",
+        }
+        assert features.ports[of.Port.LOCAL].hw_addr == "02:00:00:00:00:01"
+        _, settings = document.split("### The controller's settings\n")
+        assert machine.run("sh", "-c", commands_in(settings)) == (0, "")
+        controller.refuse()
+        controller.connection.close(reset=True)
+        with machine.call(socket.create_server, ("192.0.2.10", 6633)) as listener:
+            expect_an_attempt_every_second(listener)
+    machine.run("ovs-vsctl", "del-br", "s1")
+    machine.run("ip", "address", "del", "192.0.2.10/32", "dev", "lo")
+    for device in ("eth1", "eth2"):
+        machine.run("ip", "link", "del", device)
 
 
 def test_a_bridge_of_the_users_is_not_touched(agg_net, machine):
