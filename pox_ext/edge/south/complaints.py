@@ -14,12 +14,14 @@ class _Kind:
     text: what was told last; None if that is over
     at: when (seconds, monotonic)
     waiting: makes the text that is told when the pause is over
+    unsaid: how often it has happened since, if it is something that happens
     """
 
     def __init__(self) -> None:
         self.text: Optional[str] = None
         self.at: Optional[float] = None
         self.waiting: Optional[Callable[[], str]] = None
+        self.unsaid = 0
 
 
 class Complaints:
@@ -44,16 +46,16 @@ class Complaints:
         kind: one of a few words of this program, never anything that a switch has sent
         text: makes the line; it is called now, or when the pause is over
         """
-        known = self._kinds.get(kind)
-        if known is None:
-            known = self._kinds[kind] = _Kind()
+        known = self._kinds.setdefault(kind, _Kind())
         known.waiting = text
         self._waiting = True
         self._tell(known, time.monotonic())
 
     def happened(self, kind: str, text: Callable[[], str]) -> None:
-        """The same for what happens and is not a state: each time is worth a line."""
-        self.over(kind)
+        """The same for what happens and is not a state; a later line says how often it did."""
+        known = self._kinds.setdefault(kind, _Kind())
+        known.text = None
+        known.unsaid += 1
         self.tell(kind, text)
 
     def over(self, kind: str) -> None:
@@ -61,6 +63,7 @@ class Complaints:
         known = self._kinds.get(kind)
         if known is not None:
             known.text = known.waiting = None
+            known.unsaid = 0
 
     def begin_again(self) -> None:
         """The switch has connected: tell what is wrong, even if it was told before."""
@@ -80,6 +83,9 @@ class Complaints:
         if known.waiting is None or (known.at is not None and now - known.at < PAUSE):
             return
         text, known.waiting = known.waiting(), None
+        if known.at is not None and known.unsaid > 1:
+            text += f" ({known.unsaid} times)"
+        known.unsaid = 0
         if text != known.text:
             known.text, known.at = text, now
             self._say(text)

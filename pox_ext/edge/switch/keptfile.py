@@ -55,7 +55,7 @@ class KeptFile:
         """
         if self._lock is not None:
             return
-        os.makedirs(os.path.dirname(self._target), exist_ok=True)
+        _make_directory(os.path.dirname(self._target))
         lock = os.open(self._target + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             # A lock of the process (POSIX): it ends with it however it ends, is not inherited, and
@@ -119,7 +119,7 @@ class KeptFile:
             with contextlib.suppress(OSError):
                 os.unlink(self._new)
             raise
-        self._sync_directory()
+        _sync_directory(os.path.dirname(self._target))
 
     def _be_as_before(self, file: int) -> None:
         """Give the new file the owner and the mode of the old one."""
@@ -131,15 +131,26 @@ class KeptFile:
             os.fchown(file, old.st_uid, old.st_gid)
         os.fchmod(file, stat.S_IMODE(old.st_mode))
 
-    def _sync_directory(self) -> None:
-        directory = os.open(os.path.dirname(self._target), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        except OSError as e:
-            if e.errno not in _UNSUPPORTED:
-                raise
-        finally:
-            os.close(directory)
+
+def _make_directory(path: str) -> None:
+    """Make a directory, and those above it that are missing, on the disk."""
+    if not os.path.isdir(path):
+        above = os.path.dirname(path)
+        _make_directory(above)
+        os.mkdir(path)
+        _sync_directory(above)
+
+
+def _sync_directory(path: str) -> None:
+    """Have the names in a directory on the disk."""
+    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    except OSError as e:
+        if e.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(directory)
 
 
 def _read(path: str) -> Optional[bytes]:
