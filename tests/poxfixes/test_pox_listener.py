@@ -81,6 +81,25 @@ def test_running_out_of_descriptors_costs_nobody_a_connection():
     assert fixed.log.count("Too many open files") == 1
 
 
+def no_descriptors_at_the_start(pox):
+    real = socket.socket.listen
+
+    def fail_once(self, backlog):
+        socket.socket.listen = real
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    socket.socket.listen = fail_once
+    pox.listen()
+    return pox.lets_in(1)
+
+
+def test_a_listener_for_which_there_is_no_descriptor_listens_later():
+    outcome = on_fixed(no_descriptors_at_the_start)
+    assert outcome.result
+    assert outcome.log.count("No file descriptor is left") == 1
+    assert "ERROR" not in outcome.log
+
+
 def resets(pox):
     """Five switches connect and reset before the listener accepts them."""
     pox.listen()

@@ -268,6 +268,30 @@ def test_a_switch_that_vanishes_while_we_send_is_just_lost():
     assert "Traceback" not in outcome.log
 
 
+def no_memory(pox):
+    """There is no memory for what a switch is sent."""
+    pox.listen()
+    switch, other = pox.switch(1), pox.switch(2)
+
+    class Full:
+        def send(self, data):
+            raise MemoryError
+
+    def overload():
+        switch.connection._outbox._sock = Full()
+        switch.connection.send(message(ECHO_REQUEST))
+
+    pox.call(overload)
+    return [pox.event(), other.answered(), pox.lets_in(1)]
+
+
+def test_a_switch_for_which_there_is_no_memory_is_lost_and_comes_back():
+    outcome = on_fixed(no_memory)
+    assert outcome.result == [["down", 1], True, True]
+    assert outcome.log.count("Memory is short") == 1
+    assert "ERROR" not in outcome.log
+
+
 def from_another_thread(pox):
     """launch() runs in the main thread. A message that it sends must not wait for other events."""
     pox.listen()

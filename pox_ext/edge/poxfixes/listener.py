@@ -54,16 +54,15 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
     (SwitchTask).
     """
     address = f"{self.address}:{self.port}"
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self.address, self.port))
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError as e:
-        log.error("Cannot listen for switches on %s: %s", address, e.strerror or e)
-        listener.close()
-        return
+    while True:
+        try:
+            listener = _listener(self.address, self.port)
+            break
+        except OSError as e:
+            if not notice(e):
+                log.error("Cannot listen for switches on %s: %s", address, e.strerror or e)
+                return
+        yield Sleep(RETRY)
     try:
         tls = _tls_context(self)
     except ValueError as e:
@@ -102,6 +101,20 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
         if pause:
             yield Sleep(RETRY)
     listener.close()
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    """A socket that listens.  Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(128)
+        listener.setblocking(False)
+        return listener
+    except OSError:
+        listener.close()
+        raise
 
 
 def _tls_context(listener: of_01.OpenFlow_01_Task) -> Optional[ssl.SSLContext]:

@@ -13,6 +13,8 @@ from pox.core import core
 from pox.lib.recoco import Select, Task
 from pox.openflow import of_01
 
+from .lack import notice
+
 BACKLOG_LIMIT = 64 << 20  # bytes
 CROWDED = 1 << 20  # bytes: if more than that wait, whoever sends more is to be held back,
 ROOM = 256 << 10  # until no more than this wait
@@ -107,6 +109,13 @@ class Outbox:
 
     def flush(self) -> None:
         """Hand the kernel as much as it takes, now."""
+        try:
+            self._flush()
+        except MemoryError as e:  # some of the bytes may be lost, so no more of them may follow
+            notice(e)
+            self._fail("memory is short")
+
+    def _flush(self) -> None:
         self._due = False
         parts = self._parts
         while parts:
