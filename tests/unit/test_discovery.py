@@ -11,7 +11,14 @@ from lab import openflow10 as of
 
 from edge.openflow import messages
 from edge.south import discovery
-from edge.south.discovery import ANSWER, LONGEST_RETRY, SILENT, TRIES, Discovery
+from edge.south.discovery import (
+    ANSWER,
+    LONGEST_RETRY,
+    SILENT,
+    TRIES,
+    Discovery,
+    checks_at_once,
+)
 
 TICK = 0.1
 
@@ -284,6 +291,36 @@ def test_single_probes_that_are_lost_change_nothing():
     assert len(probes) == 6 and min(probes.values()) > 6
 
 
+def test_each_tunnel_is_used_before_a_switch_forgets_its_neighbour():
+    """A userspace switch forgets a neighbour to which it has sent nothing for 900 s."""
+    network = Network(100)
+    network.run(20)
+    used = set()
+    deliver = network.deliver
+
+    def note(destination, frame):
+        used.add((network.sender, destination))
+        deliver(destination, frame)
+
+    network.deliver = note
+    assert network.probes(510) == pytest.approx(51 * 2 * 100, rel=0.01)
+    assert len(used) == 100 * 99, "each within 510 s"
+
+
+def test_many_switches_are_kept_with_a_bounded_number_of_probes_for_each():
+    for tunnels in range(1, 341):
+        rounds = math.ceil(tunnels / checks_at_once(tunnels))
+        assert rounds * (LONGEST_RETRY + TICK) < 900
+    assert [checks_at_once(tunnels) for tunnels in (1, 85, 86, 341, 5000)] == [1, 1, 2, 4, 4]
+
+
+def test_the_checks_of_many_tunnels_are_not_made_in_one_turn():
+    network = Network(100)
+    network.run(30)
+    assert max(network.probes(TICK) for _ in range(300)) <= 20
+    assert network.probes(10) == 200
+
+
 @pytest.mark.parametrize("count", [2, 10, 50])
 def test_a_broken_underlay_costs_few_probes_for_each_switch(count):
     """In ten seconds each IP gets two probes, and one from its owner. There is not one probe for
@@ -383,7 +420,7 @@ def test_foreign_frames_cost_a_line_a_minute_for_each_address(monkeypatch, caplo
     said = warnings(caplog)
     assert len(said) == 4 and "172.16.0.9" in said[0] and "172.16.0.10" in said[1]
     assert "172.16.0.9" in said[3] and "119 more" in said[3]
-    for number in range(100_000):
+    for number in range(5000):
         receive(number)
     assert len(warnings(caplog)) <= 4 + 1000, "an attacker may forge addresses"
 

@@ -10,9 +10,11 @@ In the long run, the number of probes must not grow with the square of the numbe
 - An IP without a known owner is probed by two switches at a time, in turn.
 - Once an IP has an owner, each other switch probes it until one probe has come through.  That also
   resolves the tunnel's neighbour, so that the first frame of a host is not lost.
-- From then on one switch at a time, in turn, checks that its tunnel to the IP still works.  If it
-  does not, the tunnel counts as broken.  Some other tunnels from that switch, and some other
+- From then on a few switches at a time, in turn, check that their tunnels to the IP still work.  If
+  one does not, the tunnel counts as broken.  Some other tunnels from that switch, and some other
   tunnels to that IP, are then checked at once.
+- These checks also keep the tunnels' neighbours.  A userspace switch forgets a neighbour to which
+  it has sent nothing for 900 seconds, and the next frame to it is lost.
 - An owner that no other switch reaches any more probes its own IP, too: another switch may have
   this IP now.
 """
@@ -43,6 +45,13 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0  # seconds
 ANSWER, TRIES = 1.0, 3  # seconds, probes
 SILENT = 5.0  # seconds without an answer after which the operator is warned
 MOST_NAMED = 20  # in one line of the log
+# Within which time each tunnel is checked, if MOST_CHECKS are enough for that.  It is what a
+# userspace switch remembers a neighbour for (lib/tnl-neigh-cache.c), less what a check may be late.
+KEPT = 850.0  # seconds
+# How many tunnels to one IP are checked at a time, at most.  It is enough for
+# KEPT * MOST_CHECKS / LONGEST_RETRY = 340 of them.
+MOST_CHECKS = 4
+_GOLDEN = 0.6180339887  # its multiples, without their whole part, are spread evenly
 
 _LLDP_HEADER = bytes.fromhex("0180c200000e 02000000007e 88cc")
 _SOURCE = struct.Struct("!L")
@@ -56,6 +65,11 @@ def _names(ips: list[int]) -> str:
     """These IPs for a line of the log, which names some of many."""
     names = ", ".join(str(IPv4Address(ip)) for ip in ips[:MOST_NAMED])
     return names + (f" and {len(ips) - MOST_NAMED} more" if len(ips) > MOST_NAMED else "")
+
+
+def checks_at_once(tunnels: int) -> int:
+    """How many of the tunnels to one IP are checked in each LONGEST_RETRY seconds."""
+    return min(max(1, math.ceil(tunnels * LONGEST_RETRY / KEPT)), MOST_CHECKS)
 
 
 class RoundRobin:
@@ -95,6 +109,11 @@ class _Target:
         self.asked_since: Optional[float] = None
         self.reported = False
         self.cut_off = False
+        self._phase = ip * _GOLDEN % 1 * LONGEST_RETRY
+
+    def wait(self) -> None:
+        """All is well: be due again after LONGEST_RETRY, not in the same turn as other targets."""
+        self.due = self.sent + LONGEST_RETRY - (self.sent - self._phase) % LONGEST_RETRY
 
     def look_soon(self) -> None:
         """Probe it again soon: it may be reached from more switches now."""
@@ -224,7 +243,9 @@ class Discovery:
         if target.retry == LONGEST_RETRY:
             senders = target.finding.take(senders, 2)
             if not target.unconfirmed:
-                target.unconfirmed = dict.fromkeys(target.checking.take(reached, 1), 0)
+                target.unconfirmed = dict.fromkeys(
+                    target.checking.take(reached, checks_at_once(len(reached))), 0
+                )
             if others and not reached and not target.cut_off:
                 target.cut_off = True
                 target.retry = ANSWER  # the first probes from its owner may be lost, too
@@ -343,7 +364,7 @@ class Discovery:
             if other.index == sender:
                 del target.unconfirmed[other]
         if not self.unreached(ip) and not target.unconfirmed:
-            target.due = target.sent + LONGEST_RETRY
+            target.wait()
         if target.cut_off and member.tunnel_ip == ip:
             target.cut_off = False
             log.info("%s: is reached at tunnel IP %s again", member, IPv4Address(ip))
