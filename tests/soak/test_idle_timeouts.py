@@ -27,9 +27,11 @@ OLD = 0.6
 """Seconds for which the aggregator may rely on a switch's answer about a flow (session._STALL and
 one tick of the aggregator).
 """
-TOLD = 2.0 + PROMPT
-"""Seconds from a flow's end to its flow-removed. The aggregator waits so long for a switch that
-does not report its counters (removals.LONGEST_WAIT).
+LOST = 2.0 * 4 / 3 + PROMPT
+"""Seconds after which a switch that does not answer is lost (--switch_timeout)."""
+TOLD = LOST + 2.0 + LOST
+"""Seconds from a flow's end to its flow-removed. A switch that does not report its counters has to
+answer a barrier, and another one after some time (removals.LONGEST_WAIT).
 """
 
 

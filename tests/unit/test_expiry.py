@@ -1,11 +1,13 @@
 """The ends of flows by timeout. The switches are played: they answer as the test says."""
 
 import struct
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
 from lab import openflow10 as of
 
+from edge import poxfixes
 from edge.openflow import match as matches
 from edge.switch import expiry as module
 from edge.switch.expiry import DEAD, Expiry
@@ -16,24 +18,36 @@ T = 10
 
 
 class Clock:
+    """The time, and the callbacks for the ends of turns."""
+
     now = 1000.0
+
+    def __init__(self):
+        self.turns = deque()
 
     def monotonic(self):
         return self.now
+
+    def end_turns(self):
+        while self.turns:
+            self.turns.popleft()()
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
+    for each in (module, poxfixes):
+        monkeypatch.setattr(each, "end_of_turn", clock.turns.append)
     return clock
 
 
 class Switch:
     """A Member, and its Session, as Expiry sees them."""
 
-    def __init__(self, index):
+    def __init__(self, index, clock):
         self.index = index
+        self.clock = clock
         self.liveness = SimpleNamespace(ready=True, lost_at=-1e9, compared_at=-1e9, stalled_at=-1e9)
         self.session = self
         self.asked = []
@@ -50,12 +64,14 @@ class Switch:
         body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + flow * there
         answer, _ = self.asked.pop(0)
         assert answer(of.Type.STATS_REPLY, of.message(of.Type.STATS_REPLY, body))
+        self.clock.end_turns()
 
     def is_lost(self, at):
         self.liveness.ready, self.liveness.lost_at = False, at
         asked, self.asked = self.asked, []
         for _, lost in asked:
             lost()
+        self.clock.end_turns()
 
 
 class Bed:
@@ -63,7 +79,7 @@ class Bed:
 
     def __init__(self, clock):
         self.clock = clock
-        self.switches = [Switch(index) for index in (1, 2, 3)]
+        self.switches = [Switch(index, clock) for index in (1, 2, 3)]
         self.table = FlowTable()
         self.ended = []
         self.put = []
@@ -91,6 +107,7 @@ class Bed:
         """A switch reports that its copy has idled out, and for how many seconds it was there."""
         (entry,) = self.table
         self.expiry.copy_idle(self.switches[index - 1], entry, packets, seconds)
+        self.clock.end_turns()
 
     def nobody_is_asked(self):
         return not any(switch.asked for switch in self.switches)
@@ -127,6 +144,31 @@ def test_a_copy_that_was_put_back_is_young_and_not_in_use(bed):
     for switch, age in zip(bed.switches, (T, 0, T)):
         switch.says(packets=0, idle_age=age)
     assert bed.ended == [IDLE]
+
+
+@pytest.mark.parametrize(
+    "packets, age, ends", [(0, T - 1, True), (0, T - 2, False), (1, T - 1, False), (1, T, True)]
+)
+def test_a_copy_that_was_added_late_and_never_used_is_not_in_use(bed, packets, age, ends):
+    """One switch was behind with its ADDs, and tells whole seconds."""
+    bed.idle(2)
+    for switch in bed.switches:
+        switch.says(packets=packets, idle_age=age if switch.index == 3 else T)
+    assert bed.ended == [IDLE] * ends
+
+
+def test_a_flow_that_was_just_replaced_is_young(clock):
+    bed = Bed(clock)
+    bed.add()
+    clock.now += T
+    (old,) = bed.table
+    bed.expiry.removed(old)
+    new = bed.add()
+    new.inherit_from(old)
+    bed.idle(2, packets=0)
+    for switch in bed.switches:
+        switch.says(idle_age=T - 1 if switch.index == 3 else T)
+    assert bed.ended == []
 
 
 def test_answers_that_have_waited_for_one_that_hung_do_not_count(bed, clock):
@@ -218,6 +260,7 @@ def test_the_clock_of_the_switch_decides_whether_a_flow_is_too_young_to_be_idle(
 def test_what_a_switch_has_no_more_when_it_is_back_was_idle_there(bed, clock):
     (entry,) = bed.table
     assert not bed.expiry.ended_while_lost(bed.switches[2], entry), "the others may use it"
+    clock.end_turns()
     for switch in bed.switches:
         switch.says()
     assert bed.ended == [IDLE]
@@ -243,18 +286,20 @@ def test_its_time_was_up_on_a_switch_that_did_not_hear_of_the_change(clock):
     entry.modified += 2 * T
     clock.now += 3 * T - 1
     assert not bed.expiry.ended_while_lost(bed.switches[2], entry)
+    clock.end_turns()
     assert not bed.nobody_is_asked(), "that was not yet so: it was idle there"
     for switch in bed.switches:
         switch.asked.clear()
     clock.now += 1
     assert not bed.expiry.ended_while_lost(bed.switches[2], entry), "it has to be put there"
+    clock.end_turns()
     assert bed.nobody_is_asked() and bed.ended == []
 
 
 def test_on_no_switch_it_ends_when_all_are_taken_for_dead(bed, clock):
     for switch in bed.switches:
         switch.is_lost(clock.now)
-        bed.expiry.lost(clock.now)
+        bed.expiry.lost(switch, clock.now)
     bed.expiry.tick(clock.now + DEAD - 1)
     assert bed.ended == []
     bed.expiry.tick(clock.now + DEAD)
@@ -265,7 +310,7 @@ def test_a_switch_cannot_die_while_the_aggregator_is_paused(bed, clock, monkeypa
     """It could not come back in that time."""
     for switch in bed.switches:
         switch.is_lost(clock.now)
-        bed.expiry.lost(clock.now)
+        bed.expiry.lost(switch, clock.now)
     clock.now += DEAD + 100
     monkeypatch.setattr(module, "awake_since", lambda awake=clock.now: awake)
     bed.expiry.tick(clock.now)
@@ -298,7 +343,7 @@ def test_what_was_not_idle_everywhere_before_its_hard_timeout_ends_by_that(clock
     bed.idle(2)
     bed.expiry.tick(clock.now)
     assert bed.ended == [HARD]
-    assert not bed.expiry._idle_late
+    assert not bed.expiry.lacking
 
 
 def test_a_copy_that_has_gone_ends_a_flow_without_an_idle_timeout_only_when_its_time_is_up(clock):
@@ -324,3 +369,199 @@ def test_a_hard_timeout_is_up_whatever_the_switches_say(clock):
     assert bed.ended == [HARD]
     bed.expiry.tick(clock.now + 100)
     assert bed.ended == [HARD]
+
+
+MANY = 5000
+"""So many flows that they are not handled in one slice."""
+
+
+class Crowd(Bed):
+    """The same with many flows, whose cookies are their numbers (from 1) in this run."""
+
+    RUN = 7 << 32
+
+    def __init__(self, clock, hard=0):
+        super().__init__(clock)
+        self.entries = []
+        numbers = {}
+        self.ends = 0
+        self.expiry = Expiry(
+            self.table,
+            lambda entry: self.switches,
+            lambda entry: self.RUN | numbers[entry],
+            lambda entry, member: self.put.append((numbers[entry], member.index)),
+            self._end,
+        )
+        for number in range(1, MANY + 1):
+            match = matches.parse(of.match(dl_type=0x800, nw_proto=17, tp_dst=number))
+            entry = FlowEntry(match, 1, 0, T, hard, 0, None, clock.now)
+            numbers[entry] = number
+            self.entries.append(entry)
+            self.table.put(entry)
+            self.expiry.added(entry)
+        clock.now += T + 1
+
+    def _end(self, entries, reason, told=None):
+        self.ends += bool(entries)
+        super()._end(entries, reason, told)
+
+    def idle(self, index, numbers, packets=0, seconds=T):
+        """A switch reports that these copies have idled out, in one turn."""
+        for number in numbers:
+            entry = self.entries[number - 1]
+            if entry in self.table:
+                self.expiry.copy_idle(self.switches[index - 1], entry, packets, seconds)
+        self.clock.end_turns()
+
+    def says(self, index, used=(), there=range(1, MANY + 1)):
+        """A switch answers its oldest question with these of its copies; `used` are not idle."""
+        answer, _ = self.switches[index - 1].asked.pop(0)
+        flows = b"".join(
+            struct.pack(
+                "!HBxIIHHHHHHQQQ",
+                *(48, 2, 0, 0, 1, T, 0, 0, 1 if number in used else T + 1, 0),
+                *(self.RUN | number, number in used, 0),
+            )
+            for number in there
+        )
+        body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + flows
+        answer(of.Type.STATS_REPLY, of.message(of.Type.STATS_REPLY, b"") + body)
+        self.clock.end_turns()
+
+    def questions(self):
+        return [len(switch.asked) for switch in self.switches]
+
+
+@pytest.fixture
+def crowd(clock):
+    return Crowd(clock)
+
+
+EVERY = range(1, MANY + 1)
+
+
+def test_many_that_fall_idle_together_are_one_question_and_are_not_put_back(crowd):
+    crowd.idle(1, EVERY)
+    assert crowd.questions() == [0, 1, 1], "the first has no copies any more"
+    assert crowd.put == []
+    crowd.says(2)
+    assert crowd.ended == []
+    crowd.says(3)
+    assert crowd.ended == [IDLE] * MANY and crowd.put == []
+    assert 1 < crowd.ends < 20, "in slices"
+    assert crowd.expiry.lacking == {}
+
+
+def test_what_one_of_many_is_used_for_is_put_back_and_stays(crowd):
+    crowd.idle(1, EVERY)
+    crowd.says(2, used={5})
+    crowd.says(3, used={7, MANY})
+    assert sorted(crowd.put) == [(5, 1), (7, 1), (MANY, 1)]
+    assert len(crowd.ended) == MANY - 3 and len(crowd.table) == 3
+    assert crowd.expiry.lacking == {}
+
+
+def test_what_all_switches_have_reported_ends_without_a_question(crowd):
+    crowd.idle(1, EVERY)
+    crowd.idle(2, EVERY)
+    assert crowd.ended == []
+    crowd.idle(3, EVERY)
+    assert crowd.ended == [IDLE] * MANY
+    assert crowd.questions() == [0, 1, 1], "of the time before"
+
+
+def test_what_is_reported_during_a_question_is_the_next_one(crowd):
+    """Many reports arrive in many turns."""
+    for start in range(0, MANY, 50):
+        crowd.idle(1, EVERY[start : start + 50])
+    assert crowd.questions() == [0, 50, 50], "one about each of the first, and no more at a time"
+    for index in (2, 3):
+        for number in range(1, 51):
+            crowd.says(index, there=[number])
+    assert crowd.ended == [IDLE] * 50
+    assert crowd.questions() == [0, 1, 1]
+    for index in (2, 3):
+        crowd.says(index)
+    assert crowd.ended == [IDLE] * MANY and crowd.put == []
+
+
+def test_copies_are_put_back_if_the_switches_do_not_answer(crowd, clock):
+    crowd.idle(1, EVERY)
+    clock.now += 0.9
+    crowd.expiry.tick(clock.now)
+    assert crowd.put == []
+    crowd.says(2)
+    clock.now += 0.9
+    crowd.expiry.tick(clock.now)
+    assert crowd.put == [], "one of them has answered meanwhile"
+    clock.now += 0.2
+    crowd.expiry.tick(clock.now)
+    assert 0 < len(crowd.put) < MANY, "in slices"
+    clock.end_turns()
+    assert sorted(crowd.put) == [(number, 1) for number in EVERY]
+    crowd.says(3)
+    assert crowd.ended == [], "the first has not been asked about its new copies"
+    assert crowd.expiry.lacking == {}
+
+
+def test_copies_are_put_back_if_the_answer_takes_long_whatever_else_comes(crowd, clock):
+    """One switch goes on reporting on a slow line, and so does not answer."""
+    crowd.idle(1, EVERY)
+    crowd.says(2)
+    for step in range(29):
+        clock.now += 0.1
+        crowd.idle(3, [1 + step])
+        crowd.expiry.tick(clock.now)
+        assert crowd.put == []
+    clock.now += 0.2
+    crowd.expiry.tick(clock.now)
+    clock.end_turns()
+    assert {number for number, index in crowd.put if index == 1} == set(EVERY)
+
+
+def test_a_packet_in_the_gap_keeps_one_of_many(crowd, clock):
+    crowd.idle(1, EVERY)
+    crowd.entries[8].hit_in_gap(60, clock.now)
+    crowd.says(2)
+    crowd.says(3)
+    assert len(crowd.ended) == MANY - 1 and crowd.put == [(9, 1)]
+
+
+def test_a_switch_that_is_lost_in_the_midst_of_it_is_not_sent_its_copies(crowd, clock):
+    """When it is back it is found what it lacks. Until then it may hold all flows."""
+    crowd.idle(1, EVERY)
+    crowd.switches[0].is_lost(clock.now)
+    crowd.expiry.lost(crowd.switches[0], clock.now)
+    crowd.says(2)
+    crowd.says(3)
+    assert crowd.ended == [] and crowd.put == [] and crowd.expiry.lacking == {}
+
+
+def test_flows_that_end_otherwise_in_the_midst_of_it_are_not_looked_at_again(crowd):
+    crowd.idle(1, EVERY)
+    crowd._end(list(crowd.entries[:10]), of.RemovedReason.DELETE)
+    assert len(crowd.expiry.lacking) == MANY - 10
+    crowd.says(2)
+    crowd.says(3)
+    assert crowd.ended.count(IDLE) == MANY - 10
+
+
+def test_many_hard_timeouts_are_up_in_slices(clock):
+    crowd = Crowd(clock, hard=T)
+    crowd.expiry.tick(clock.now)
+    assert 0 < len(crowd.ended) < MANY
+    crowd.expiry.tick(clock.now)
+    clock.end_turns()
+    assert crowd.ended == [HARD] * MANY
+
+
+def test_flows_of_a_lost_switch_are_looked_at_in_slices(crowd, clock):
+    for switch in crowd.switches:
+        switch.is_lost(clock.now)
+    crowd.expiry.lost(crowd.switches[0], clock.now)
+    crowd.expiry.tick(clock.now + DEAD)
+    assert 0 < len(crowd.ended) < MANY
+    clock.end_turns()
+    crowd.expiry.tick(clock.now + DEAD)
+    clock.end_turns()
+    assert crowd.ended == [IDLE] * MANY

@@ -132,6 +132,7 @@ class ControllerConnection(OFConnection):
         self._received = b""
         self._held = False
         self._bypass_barrier: Optional[Callable[[bytes], bool]] = None
+        self._withholds = True
         self._withheld: Optional[list[bytes]] = None  # None while no message has bypassed a barrier
         self._withheld_octets = 0
         self.processing = False
@@ -301,15 +302,22 @@ class ControllerConnection(OFConnection):
 
     # --- waiting for an answer -----------------------------------------------------------------
 
-    def hold(self, bypass_barrier: Optional[Callable[[bytes], bool]] = None) -> None:
+    def hold(
+        self,
+        bypass_barrier: Optional[Callable[[bytes], bool]] = None,
+        withholds: bool = True,
+    ) -> None:
         """
         Handle no more messages until release(), since an answer is pending.
 
         bypass_barrier: is called with each message that comes meanwhile.  It handles the message
             and returns True if the message need not wait.  It returns False to stop bypassing at
             this message.
+        withholds: False if what it handles causes no asynchronous messages, so that these need not
+            wait for the answer
         """
         self._held = True
+        self._withholds = withholds
         self._bypass_barrier = bypass_barrier
 
     def answer(self, answers: Iterable[bytes]) -> None:
@@ -411,7 +419,7 @@ class ControllerConnection(OFConnection):
         except Exception as e:  # the error is reported when it is the message's turn
             log.debug("%s: %s: %s", self, type(e).__name__, e, exc_info=True)
             return False
-        if bypasses and self._held and self._withheld is None:
+        if bypasses and self._held and self._withholds and self._withheld is None:
             self._withheld = []
         return bypasses
 

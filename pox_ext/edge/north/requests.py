@@ -7,6 +7,7 @@ Each message type has one method.  POX's switch-side framework finds it by its n
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -23,6 +24,7 @@ from edge.south.member import Member
 from edge.south.memberports import Bits
 from edge.south.session import State
 from edge.switch.changes import Add, Modify, PortMod
+from edge.switch.flows import FLOWS_PER_SLICE
 from edge.switch.flowtable import FlowEntry, with_output
 
 
@@ -174,6 +176,13 @@ class Requests(Statistics):
     def _rx_echo_request(self, message: bytes, connection: ControllerConnection) -> None:
         connection.send(messages.echo_reply(message))
 
+    def _answers_echo(self, connection: ControllerConnection, message: bytes) -> bool:
+        """Answer an echo request; return False for any other message."""
+        if message[:2] != bytes((of.OFP_VERSION, of.OFPT_ECHO_REQUEST)):
+            return False
+        self._rx_echo_request(message, connection)
+        return True
+
     def _rx_echo_reply(self, message: bytes, connection: ControllerConnection) -> None:
         """Do nothing: the connection has noted already that the controller has sent something."""
 
@@ -319,7 +328,12 @@ class Requests(Statistics):
             return self._wait(connection)  # a switch may still refuse one of these flows
         if deletes:
             entries = with_output(entries, out_port)
-            flows.end(entries, of.OFPRR_DELETE)
+            if len(entries) <= FLOWS_PER_SLICE:
+                flows.end(entries, of.OFPRR_DELETE)
+            else:
+                # Nothing else is handled before they have ended.  Only an echo need not wait.
+                connection.hold(partial(self._answers_echo, connection), withholds=False)
+                flows.end_in_slices(entries, of.OFPRR_DELETE, out_port, connection.release)
             return None
         if command != of.OFPFC_ADD:
             if entries:

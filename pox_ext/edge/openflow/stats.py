@@ -131,6 +131,24 @@ def parse_counters(message: bytes) -> Iterator[tuple[int, int, int]]:
         offset += length
 
 
+_AGES = struct.Struct("!H18xH2xQQ8x")
+
+
+def parse_ages(message: bytes) -> Iterator[tuple[int, int, int]]:
+    """
+    Yield (cookie, packets, idle_age) of each flow in one part of an NXST_FLOW reply.
+
+    See FlowStats.  Raises ValueError or struct.error if the message is malformed.
+    """
+    offset, end = 24, len(message)
+    unpack = _AGES.unpack_from
+    while offset < end:
+        length, idle_age, cookie, packets = unpack(message, offset)
+        _check_entry(length, _NX_FLOW_STATS.size, message, offset)
+        yield cookie, packets, max(idle_age - 1, 0)
+        offset += length
+
+
 # --- northward: the replies to a controller, and what they are made of ----------------------------
 
 OFPST_PORT_DESC = 13  # not of OpenFlow 1.0, but Open vSwitch answers it there too

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import time
+from collections import OrderedDict
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -256,7 +257,9 @@ class Session:
         self._lost = lost
         self._crowded = crowded
         self._silent: Optional[EdgeConnection] = None  # kept while the state is SILENT
-        self._requests: dict[int, _Request] = {}  # by xid, the oldest first
+        # By xid, the oldest first.  (To find the first item of a dict takes the longer, the more
+        # items have been deleted before it.)
+        self._requests: OrderedDict[int, _Request] = OrderedDict()
         # Messages that change something are numbered.  _sent is the number of the last that was
         # sent, _done of the last that the switch is known to have executed, _configured of the last
         # that changed its configuration, _sent_before_dump of the last before its flow entries were
@@ -302,7 +305,7 @@ class Session:
         They may give it a new connection, if one has been waiting for the end of this one.
         """
         self.connection = None
-        requests, self._requests = self._requests, {}
+        requests, self._requests = self._requests, OrderedDict()
         for request in requests.values():
             try:
                 request.lost()
@@ -476,6 +479,16 @@ class Session:
         now = time.monotonic()
         self.liveness.heard(now, bool(self._requests))
         return now
+
+    def obeyed(self) -> None:
+        """
+        The switch has reported something that it was told to do.
+
+        That shows as well as an answer that it receives what it is sent.  Open vSwitch does not
+        answer requests while many FLOW_REMOVED wait to be sent (ofconn_send_reply() in
+        ofproto/connmgr.c), which takes long on a slow line.
+        """
+        self.liveness.answered(time.monotonic())
 
     def answered(self, xid: int, kind: int, message: bytes) -> bool:
         """Pass a message to the request that it answers.  Returns False if it answers none."""

@@ -32,6 +32,10 @@ class Cookies(Generic[E]):
     def __len__(self) -> int:
         return len(self._entry_of)
 
+    def __contains__(self, entry: E) -> bool:
+        """True if the entry has a cookie."""
+        return entry in self._cookie_of
+
     def new(self, entry: E) -> int:
         """Give the entry a cookie that no entry of this run has had, and return it."""
         # The lower half wraps around after 2**32 flow-mods; cookies still in use are skipped then.

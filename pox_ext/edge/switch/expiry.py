@@ -11,6 +11,9 @@ in whole seconds.  A switch that is sent other actions restarts the hard timeout
 
 A lost switch may go on forwarding by its copies, and cannot report it.  While it may still come
 back, a flow that it may hold does not count as idle.
+
+Many flows may fall idle together.  Their switches are not asked about each of them by itself: there
+is one question at a time, about all flows that are in doubt when it begins.
 """
 
 import heapq
@@ -18,7 +21,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from typing import Callable, Optional, Protocol
 
 import pox.openflow.libopenflow_01 as of
@@ -27,10 +31,11 @@ from edge.openflow import match as matches
 from edge.openflow import stats
 from edge.openflow.messages import PacketIn
 from edge.openflow.text import match_text
-from edge.poxfixes import awake_since
-from edge.south.gather import ask
+from edge.poxfixes import awake_since, end_of_turn, run_in_slices
+from edge.south.gather import Request, ask
 from edge.south.member import Member
 from edge.switch import garbage
+from edge.switch.cookies import RUN_MASK
 from edge.switch.flowtable import FlowEntry, FlowTable
 
 log = logging.getLogger("edge.expiry")
@@ -38,6 +43,20 @@ log = logging.getLogger("edge.expiry")
 # A switch that has been lost for so long counts as dead: copies that it may hold are ignored.  Open
 # vSwitch forgets a MAC address after the same time (mac-aging-time).
 DEAD = 300.0  # seconds
+
+# When no more flows than this are in doubt, the copies that have ended are put back at once.
+# Otherwise it takes less time to find out which flows are idle than to put all copies back.
+_FEW = 32
+# If the switches say nothing more for so long, or have not answered after so long, the copies are
+# put back without their answer.
+_NO_NEWS, _NO_ANSWER = 1.0, 3.0  # seconds
+# A copy that has never been used may be younger than the flow by less than this, and more if that
+# is rounded.  (Open vSwitch tells whole seconds.)
+_BEHIND = 1  # seconds
+# A request for one flow costs as much as so many flows in a dump of all (see FLOW_COST in
+# north/statistics.py).
+_FLOWS_FOR_A_REQUEST = 16
+_FLOWS_PER_SLICE = 1000
 
 
 class EndFlows(Protocol):
@@ -57,6 +76,41 @@ class EndFlows(Protocol):
 _Deadline = tuple[float, int, list[FlowEntry]]
 
 
+class _Question:
+    """
+    What switches are asked about flows that were idle on one switch.
+
+    entries: the flows, by their cookies
+    asked: the switches that are asked, each about all of these flows that it holds
+    asked_at: when (seconds, monotonic)
+    in_use: the flows that a switch has used within their idle timeouts
+    unanswered: the switches that have not answered all requests
+    """
+
+    def __init__(self, entries: dict[int, FlowEntry], now: float) -> None:
+        self.entries = entries
+        self.asked: set[Member] = set()
+        self.asked_at = now
+        self.in_use: set[FlowEntry] = set()
+        self.unanswered: set[Member] = set()
+
+    def take(self, member: Member, kind: int, message: bytes) -> None:
+        """A switch has sent a part of its answer."""
+        if kind != of.OFPT_STATS_REPLY:
+            self.unanswered.add(member)
+            return
+        for cookie, packets, idle_age in stats.parse_ages(message):
+            entry = self.entries.get(cookie)
+            if entry is None:
+                continue
+            timeout = entry.idle_timeout
+            if not packets and entry.created + timeout <= self.asked_at:
+                # A switch that is some time behind with its ADDs has a younger copy.
+                timeout -= _BEHIND
+            if idle_age < timeout and (packets or not entry.is_reinstalled_on(member.index)):
+                self.in_use.add(entry)
+
+
 class Expiry:
     """
     Ends flows whose idle or hard timeout has run out.
@@ -65,6 +119,9 @@ class Expiry:
     cookie: the cookie of a flow on the switches
     put_back: sends a switch its copy of a flow again
     end: see EndFlows
+
+    lacking: the switches where the copy of a flow has ended by its idle timeout, and is not put
+        back yet
     """
 
     def __init__(
@@ -85,12 +142,17 @@ class Expiry:
         # Flows with an idle timeout of which no ready switch has a copy, and when they end as idle.
         self._unheld: dict[FlowEntry, float] = {}
         self._unheld_due = math.inf  # none of them ends before that
-        # Flows whose hard timeout has run out, with the switches that have told later that their
-        # copies were idle before.
-        self._idle_late: dict[FlowEntry, set[Member]] = {}
         self._deadlines: list[_Deadline] = []  # a heap
         self._watched: dict[FlowEntry, _Deadline] = {}  # each flow's item in the heap
         self._serials = itertools.count()
+        self._ending = False  # while flows whose time is up are ended, in slices
+        self.lacking: dict[FlowEntry, set[Member]] = {}
+        self._over: dict[FlowEntry, None] = {}  # flows that all switches have reported in this turn
+        # Flows that the next question is about, and the present question.
+        self._doubted: dict[FlowEntry, None] = {}
+        self._question: Optional[_Question] = None
+        self._due = False  # _look() will be called at the end of the turn
+        self._news = 0.0  # when a switch last said something about flows in doubt (see _NO_NEWS)
 
     def added(self, entry: FlowEntry) -> None:
         """A flow has been put into the table."""
@@ -105,8 +167,10 @@ class Expiry:
         """A flow has been taken out of the table."""
         if _is_shared(entry):
             self._shared -= 1
+        self.lacking.pop(entry, None)
+        self._doubted.pop(entry, None)
+        self._over.pop(entry, None)
         self._unheld.pop(entry, None)
-        self._idle_late.pop(entry, None)
         deadline = self._watched.pop(entry, None)
         if deadline is not None:
             deadline[2].clear()
@@ -118,20 +182,28 @@ class Expiry:
         """All flows have been taken out of the table.  Returns the old collections, to be freed."""
         before: list[garbage.Emptiable] = [
             self._unheld,
-            self._idle_late,
             self._watched,
             self._deadlines,
         ]
+        before.append(self._doubted)
+        self.lacking, self._doubted, self._over = {}, {}, {}
         self._shared = 0
-        self._unheld, self._idle_late, self._watched, self._deadlines = {}, {}, {}, []
+        self._unheld, self._watched, self._deadlines = {}, {}, []
         self._unheld_due = math.inf
         return before
 
-    def lost(self, now: float) -> None:
+    def lost(self, member: Member, now: float) -> None:
         """A switch is lost: some flows may be on no ready switch any more."""
-        for entry in self._table:
-            if entry.idle_timeout and not self._ready(entry):
+        for lacking in self.lacking.values():
+            lacking.discard(member)  # if it comes back without a copy, that is found then
+        run_in_slices(self._find_unheld(now))
+
+    def _find_unheld(self, now: float) -> Iterator[None]:
+        for number, entry in enumerate(list(self._table), 1):
+            if entry.idle_timeout and entry in self._table and not self._ready(entry):
                 self._leave_unheld(entry, now + max(entry.idle_timeout, DEAD))
+            if number % _FLOWS_PER_SLICE == 0:
+                yield
 
     def _ready(self, entry: FlowEntry) -> list[Member]:
         return [member for member in self._homes(entry) if member.liveness.ready]
@@ -154,71 +226,82 @@ class Expiry:
         self._unheld.pop(entry, None)
 
     def tick(self, now: float) -> None:
-        """End the flows whose timeout has run out without a report from a switch."""
-        over: list[FlowEntry] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            for entry in heapq.heappop(self._deadlines)[2]:
-                del self._watched[entry]
-                if entry.hard_end <= now:
-                    over.append(entry)
-                else:
-                    self._watch(entry)  # a MODIFY has restarted the timeout
-        self._end(over, of.OFPRR_HARD_TIMEOUT)
-        if self._unheld_due > now:
-            return
-        self._unheld_due = math.inf
-        for entry, idle_end in list(self._unheld.items()):
-            if idle_end > now:
-                self._unheld_due = min(self._unheld_due, idle_end)
-                continue
+        """
+        End the flows whose timeout has run out without a report from a switch.
+
+        To be called some ten times a second.
+        """
+        if self.lacking and self._is_late(now):
+            run_in_slices(self._put_all_back())
+        if not self._ending:
+            self._ending = True
+            run_in_slices(self._end_overdue(now))
+
+    def _end_overdue(self, now: float) -> Iterator[None]:
+        try:
+            over: list[FlowEntry] = []
+            while self._deadlines and self._deadlines[0][0] <= now:
+                for entry in heapq.heappop(self._deadlines)[2]:
+                    del self._watched[entry]
+                    if entry.hard_end <= now:
+                        over.append(entry)
+                    else:
+                        self._watch(entry)  # a MODIFY has restarted the timeout
+                if len(over) >= _FLOWS_PER_SLICE:
+                    self._end(over, of.OFPRR_HARD_TIMEOUT)
+                    over = []
+                    yield
+            self._end(over, of.OFPRR_HARD_TIMEOUT)
+            if self._unheld_due <= now:
+                self._unheld_due = math.inf
+                for number, (entry, idle_end) in enumerate(list(self._unheld.items()), 1):
+                    if entry in self._unheld:
+                        self._end_unheld(entry, idle_end, now)
+                    if number % _FLOWS_PER_SLICE == 0:
+                        yield
+        finally:
+            self._ending = False
+
+    def _end_unheld(self, entry: FlowEntry, idle_end: float, now: float) -> None:
+        """End a flow of which no ready switch has a copy, if none that has may come back."""
+        if idle_end <= now:
             holders = [member for member in self._homes(entry) if _may_hold(member, entry, now)]
-            if holders:  # there was a pause: they could not come back in that time
-                self._unheld[entry] = idle_end = max(map(_dead_at, holders))
-                self._unheld_due = min(self._unheld_due, idle_end)
-            else:
+            if not holders:
                 self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+                return
+            # There was a pause: they could not come back in that time.
+            self._unheld[entry] = idle_end = max(map(_dead_at, holders))
+        self._unheld_due = min(self._unheld_due, idle_end)
+
+    # --- idle timeouts -------------------------------------------------------------------------
 
     def copy_idle(self, member: Member, entry: FlowEntry, packets: int, seconds: int) -> None:
         """
         A copy has ended by its idle timeout: end the flow, or put the copy back.
 
-        A flow is idle only when all its copies are idle.  Until then the copy is put back, and at
-        once, since packets may come.
+        A flow is idle only when all its copies are idle.  Until then the copy is put back, since
+        packets may come.
 
         packets: the packets that the copy has counted
         seconds: how long the copy was on the switch, by its clock
         """
+        self._news = max(self._news, time.monotonic())
         if packets:
             entry.used_on(member.index)
-        too_early = seconds < entry.idle_timeout and _too_early(entry)
-        if not too_early and self._is_idle_without(member, entry):
-            self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
+        if seconds < entry.idle_timeout and _too_early(entry):
+            self._put_back(entry, member)
+            self.put_on(entry, member)
             return
-        self._put_back(entry, member)
-        self.put_on(entry, member)
-        if too_early:
-            return
-        if entry.hard_timeout and entry.hard_end <= time.monotonic():
-            self._idle_before_hard_end(member, entry)
-        else:
-            self._ask(member, entry)
-
-    def _idle_before_hard_end(self, member: Member, entry: FlowEntry) -> None:
-        """
-        A copy has been idle before the hard timeout, but that has run out since (after a pause).
-
-        The flow ends now in any case.  It ends as idle if all its copies were.  Otherwise tick()
-        ends it, when all that has come in the pause is read.
-        """
-        idle_on = self._idle_late.setdefault(entry, set())
-        idle_on.add(member)
-        now = time.monotonic()
-        if not any(
-            other.liveness.ready or _may_hold(other, entry, now)
-            for other in self._homes(entry)
-            if other not in idle_on
-        ):
-            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+        lacking = self.lacking.get(entry)
+        without = {member} if lacking is None else lacking | {member}
+        self.lacking[entry] = without
+        if self._is_idle_without(without, entry):
+            self._over[entry] = None
+            self._look_later()
+        elif not entry.hard_timeout or entry.hard_end > time.monotonic():
+            self._doubt(entry)
+        # Else the hard timeout has run out since (after a pause).  tick() ends the flow, when all
+        # that has come in the pause is read.  If all copies were idle before, it ends as idle.
 
     def ended_while_lost(self, member: Member, entry: FlowEntry) -> bool:
         """
@@ -243,69 +326,154 @@ class Expiry:
             put_at = max(put_at, member.liveness.compared_at)
         if put_at + entry.idle_timeout > now:
             return False  # too early to be idle: the copy never reached the switch
-        if self._is_idle_without(member, entry):
+        if self._is_idle_without((member,), entry):
             self._end([entry], of.OFPRR_IDLE_TIMEOUT, member)
             return True
-        self._ask(member, entry)
-        return entry not in self._table  # if nobody had to be asked, it has ended already
+        self._doubt(entry)
+        return False
 
-    def _is_idle_without(self, member: Member, entry: FlowEntry) -> bool:
-        """True if nothing but this switch can have used a flow within its idle timeout."""
+    def _is_idle_without(self, members: Collection[Member], entry: FlowEntry) -> bool:
+        """True if nothing but these switches can have used a flow within its idle timeout."""
         now = time.monotonic()
         return entry.last_gap_hit + entry.idle_timeout <= now and not any(
             other.liveness.ready or _may_hold(other, entry, now)
             for other in self._homes(entry)
-            if other is not member
+            if other not in members
         )
 
-    def _ask(self, member: Member, entry: FlowEntry) -> None:
+    def _doubt(self, entry: FlowEntry) -> None:
+        """Ask all ready switches that hold a flow whether it is idle there, and end it if so."""
+        self._doubted[entry] = None
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._due:
+            self._due = True
+            end_of_turn(self._look)
+
+    def _look(self) -> None:
+        """End the flows that are over; ask about those in doubt, unless a question is pending."""
+        self._due = False
+        over: list[FlowEntry] = []
+        for entry in self._over:
+            if self._is_idle_without(self.lacking[entry], entry):
+                over.append(entry)
+            else:
+                self._doubted[entry] = None  # a packet has met the gap meanwhile
+        self._over = {}
+        self._end(over, of.OFPRR_IDLE_TIMEOUT)
+        present = self._question
+        if len(self._doubted) + (len(present.entries) if present is not None else 0) <= _FEW:
+            for entry in self._doubted:
+                self._put_back_lacking(entry)
+        if present is None and self._doubted:
+            doubted, self._doubted = self._doubted, {}
+            self._ask(doubted)
+
+    def _put_back_lacking(self, entry: FlowEntry) -> None:
+        """Send a flow's copy to the switches where it has ended."""
+        lacking = self.lacking.pop(entry, None)
+        if lacking is None:
+            return
+        if self._question is not None:
+            self._question.in_use.add(entry)  # it does not ask about these copies
+        for member in lacking:
+            if member.liveness.ready:
+                self._put_back(entry, member)
+                self.put_on(entry, member)
+
+    def _is_late(self, now: float) -> bool:
+        """True if the answer to the present question has been waited for too long."""
+        asked_at = self._question.asked_at if self._question is not None else now
+        complete = self._news == math.inf
+        return not complete and (now - self._news > _NO_NEWS or now - asked_at > _NO_ANSWER)
+
+    def _put_all_back(self) -> Iterator[None]:
+        """Put back all copies that have ended: the switches do not answer soon enough."""
+        for number, entry in enumerate(list(self.lacking), 1):
+            self._put_back_lacking(entry)
+            if number % _FLOWS_PER_SLICE == 0:
+                yield
+
+    def _ask(self, entries: Collection[FlowEntry]) -> None:
         """
-        End a flow that was idle on a switch, if all ready switches say that it is idle.
+        Ask the switches that hold these flows when they last used them.
 
-        The switch itself is asked, too: the copy that was put back may have been used since.
+        A switch whose copy was put back is asked, too: the copy may have been used since.
         """
-        others = self._ready(entry)
-        in_use: list[bool] = []
-        asked_at = time.monotonic()
-        cookie = self._cookie(entry)
+        question = _Question({self._cookie(each): each for each in entries}, time.monotonic())
+        self._question = question
+        wanted: dict[Member, list[int]] = {}
+        for cookie, entry in question.entries.items():
+            lacking = self.lacking.get(entry, ())
+            for member in self._ready(entry):
+                if member not in lacking:
+                    wanted.setdefault(member, []).append(cookie)
+        question.asked.update(wanted)
+        requests: list[Request] = []
+        for member, cookies in wanted.items():
+            if len(cookies) * _FLOWS_FOR_A_REQUEST > len(self._table) + _FLOWS_FOR_A_REQUEST:
+                run = cookies[0] & RUN_MASK
+                requests.append((member, partial(stats.dump_flows, cookie=run, mask=RUN_MASK)))
+            else:
+                requests += [(member, partial(stats.dump_flows, cookie=each)) for each in cookies]
 
-        def take(other: Member, kind: int, message: bytes) -> None:
-            if kind != of.OFPT_STATS_REPLY:
-                unknown(other)
-                return
-            for flow in stats.parse_flows(message):
-                unused = entry.is_reinstalled_on(other.index) and not flow.packets
-                in_use.append(not unused and flow.idle_age < entry.idle_timeout)
+        def take(member: Member, kind: int, message: bytes) -> None:
+            self._news = time.monotonic()
+            question.take(member, kind, message)
 
-        def unknown(other: Member) -> None:
-            in_use.append(True)  # without an answer, the flow counts as in use
+        ask(
+            requests,
+            take,
+            lambda: run_in_slices(self._decide(question)),
+            question.unanswered.add,
+        )
 
-        def done() -> None:
-            # In doubt the flow stays; the switches are asked again when a copy next ends as idle.
-            now = time.monotonic()
-            if entry not in self._table or any(in_use):
-                return
-            if entry.last_gap_hit + entry.idle_timeout > now:
-                return
-            if any(other.liveness.stalled_at > asked_at for other in others):
-                return  # a switch has answered late, so the other answers are outdated
-            if any(
-                other.liveness.ready or _may_hold(other, entry, now)
-                for other in self._homes(entry)
-                if other is not member and other not in others
-            ):
-                return
-            if log.isEnabledFor(logging.DEBUG):
-                log.debug(
-                    "flow priority=%d %s: idle on all switches; asked %.4f s after it was added",
-                    entry.priority,
-                    match_text(entry.match.wire),
-                    asked_at - entry.created,
-                )
-            self._end([entry], of.OFPRR_IDLE_TIMEOUT)
+    def _decide(self, question: _Question) -> Iterator[None]:
+        """
+        All switches have answered: end the flows that are idle, and put the others' copies back.
 
-        requests = [(other, lambda xid: stats.dump_flows(xid, cookie)) for other in others]
-        ask(requests, take, done, unknown)
+        In doubt a flow stays.  The switches are asked again when a copy next ends as idle.
+        """
+        # If a switch has answered late, the other answers are outdated.
+        doubtful = question.unanswered.union(
+            member for member in question.asked if member.liveness.stalled_at > question.asked_at
+        )
+        entries = list(question.entries.values())
+        self._news = math.inf  # nothing more is waited for
+        try:
+            for start in range(0, len(entries), _FLOWS_PER_SLICE):
+                over: list[FlowEntry] = []
+                for entry in entries[start : start + _FLOWS_PER_SLICE]:
+                    if entry not in self._table:
+                        continue
+                    if self._is_idle(entry, question, doubtful):
+                        over.append(entry)
+                    elif entry not in self._doubted:  # else a later question decides
+                        self._put_back_lacking(entry)
+                self._end(over, of.OFPRR_IDLE_TIMEOUT)
+                yield
+        finally:
+            self._question = None
+            self._news = time.monotonic()
+            self._look_later()
+
+    def _is_idle(self, entry: FlowEntry, question: _Question, doubtful: set[Member]) -> bool:
+        known = question.asked.union(self.lacking.get(entry, ()))
+        if (
+            entry in question.in_use
+            or not self._is_idle_without(known, entry)
+            or not doubtful.isdisjoint(self._homes(entry))
+        ):
+            return False
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "flow priority=%d %s: idle on all switches; asked %.4f s after it was added",
+                entry.priority,
+                match_text(entry.match.wire),
+                question.asked_at - entry.created,
+            )
+        return True
 
     @property
     def has_gaps(self) -> bool:

@@ -8,7 +8,7 @@ on every switch.
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -19,6 +19,7 @@ from edge.openflow.actions import Actions
 from edge.openflow.messages import FlowRemoved
 from edge.openflow.stats import FlowStats
 from edge.openflow.text import actions_text, match_text
+from edge.poxfixes import run_in_slices
 from edge.south.member import Member
 from edge.south.rules import TABLE_LOWEST, TABLE_OPENFLOW, table_and_priority
 from edge.south.xids import new_xid
@@ -297,57 +298,141 @@ class Flows:
         The controllers get the FLOW_REMOVED of a flow when its switches have reported the final
         counters of its copies.
 
+        To end all flows takes one turn of POX's loop.  Of others there must not be more than
+        FLOWS_PER_SLICE (see end_in_slices).
+
         reason: why they end (OFPRR_*)
         told: the switch that has reported already that its copy has ended
         """
         if not entries:
             return
-        self._delete_copies(entries)
         if len(entries) == len(self.table) > 1:
-            entries = self._clear(entries)
-        else:
-            for entry in entries:
-                self.take_out(entry)
+            self._end_all(entries, reason)
+            return
+        lacking = self.expiry.lacking
+        # The flows whose end is told to controllers, by the switches that have a copy of them.
+        waited_for: dict[tuple[Member, ...], list[FlowEntry]] = {}
         for entry in entries:
+            holders = self.holders(entry)
+            if entry in lacking:
+                holders = [member for member in holders if member not in lacking[entry]]
+            if holders:
+                data = self.delete_copy(entry)
+                for member in holders:
+                    member.session.send(data)
+            self.take_out(entry)
             if entry.flags & of.OFPFF_SEND_FLOW_REM:
-                waited_for = [
-                    member
-                    for member in self.holders(entry)
-                    if member is not told and entry not in self._missing.get(member, ())
-                ]
-                self.removals.begin(entry, waited_for, reason)
+                having = self._having(entry, holders, told)
+                waited_for.setdefault(having, []).append(entry)
             else:
                 self.release(entry)
+        for members, group in waited_for.items():
+            self.removals.begin(group, members, reason)
 
-    def _delete_copies(self, entries: list[FlowEntry]) -> None:
-        if len(entries) == len(self.table) > 1:
-            for member in self._topology.ready_members():
-                for table in (TABLE_OPENFLOW, TABLE_LOWEST):
-                    member.session.send(
-                        flowmods.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK)
-                    )
+    def end_in_slices(
+        self, entries: list[FlowEntry], reason: int, out_port: int, done: Callable[[], None]
+    ) -> None:
+        """
+        End any number of flows, in as many turns of POX's loop as it takes; then call done().
+
+        A flow that another controller has replaced meanwhile by one that outputs to out_port, too
+        (OFPP_NONE for any), ends in its place.
+        """
+        if len(entries) == len(self.table):
+            self.end(entries, reason)
+            done()
             return
+
+        def end_all() -> Iterator[None]:
+            try:
+                for start in range(0, len(entries), FLOWS_PER_SLICE):
+                    part: list[FlowEntry] = []
+                    for entry in entries[start : start + FLOWS_PER_SLICE]:
+                        if entry in self.table:
+                            part.append(entry)
+                        else:
+                            part += self.table.exact(entry.match, entry.priority, out_port)
+                    self.end(part, reason)
+                    yield
+            finally:
+                done()
+
+        run_in_slices(end_all())
+
+    def _having(
+        self, entry: FlowEntry, holders: list[Member], told: Optional[Member] = None
+    ) -> tuple[Member, ...]:
+        """Those of these switches that have got their copy of a flow, without `told`."""
+        if told is None and not self._missing:
+            return tuple(holders)
+        return tuple(
+            member
+            for member in holders
+            if member is not told and entry not in self._missing.get(member, ())
+        )
+
+    def _waited_for(
+        self, entries: list[FlowEntry], lacking: Mapping[FlowEntry, Collection[Member]]
+    ) -> dict[tuple[Member, ...], list[FlowEntry]]:
+        """
+        These flows, by the switches that have a copy of them.
+
+        lacking: see Expiry
+        """
+        by_in_port: dict[Optional[int], list[FlowEntry]] = {}
         for entry in entries:
-            data = self.delete_copy(entry)
-            for member in self.holders(entry):
-                member.session.send(data)
+            by_in_port.setdefault(entry.match.in_port, []).append(entry)
+        found: dict[tuple[Member, ...], list[FlowEntry]] = {}
+        for group in by_in_port.values():
+            holders = self.holders(group[0])
+            if not self._missing and not lacking:
+                found.setdefault(tuple(holders), []).extend(group)
+                continue
+            for entry in group:
+                without = lacking.get(entry, ())
+                having = self._having(entry, [each for each in holders if each not in without])
+                found.setdefault(having, []).append(entry)
+        return found
 
-    def _clear(self, entries: list[FlowEntry]) -> list[FlowEntry]:
+    def _end_all(self, entries: list[FlowEntry], reason: int) -> None:
         """
-        Take all flows out of the table.
+        End all flows of the table.
 
-        Returns the flows with OFPFF_SEND_FLOW_REM; the other flows are released.  Dictionaries are
-        replaced, and the old ones emptied in slices: to empty them here would block POX.
+        The work of this turn hardly grows with the number of flows: the switches get one message
+        for all, dictionaries are replaced, and the old ones are emptied in slices.  If the switches
+        have to tell the final counters of many flows, the dictionaries with the cookies and
+        counters stay, and the flows are handled in slices.
         """
-        told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
-        kept = [*told_of, *self.removals]
+        lacking = self.expiry.lacking
+        for member in self._topology.ready_members():
+            for table in (TABLE_OPENFLOW, TABLE_LOWEST):
+                member.session.send(
+                    flowmods.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK)
+                )
         before: list[garbage.Emptiable] = [*self.table.clear(), *self.expiry.cleared()]
-        before += self.cookies.clear(kept)
-        cookies = [self.cookies.cookie(entry) for entry in kept]
-        for member in self._topology.members.values():
-            before.append(member.counters.keep(cookies))
+        told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
+        if len(told_of) + len(self.removals) > FLOWS_PER_SLICE:
+            others = [entry for entry in entries if not entry.flags & of.OFPFF_SEND_FLOW_REM]
+            run_in_slices(self._released(others))
+            self.removals.begin_in_slices(
+                told_of, reason, lambda part: self._waited_for(part, lacking)
+            )
+        else:
+            kept = [*told_of, *self.removals]
+            before += self.cookies.clear(kept)
+            cookies = [self.cookies.cookie(entry) for entry in kept]
+            for member in self._topology.members.values():
+                before.append(member.counters.keep(cookies))
+            for holders, group in self._waited_for(told_of, lacking).items():
+                self.removals.begin(group, holders, reason)
         garbage.let_go(before)
-        return told_of
+
+    def _released(self, entries: list[FlowEntry]) -> Iterator[None]:
+        for number, entry in enumerate(entries, 1):
+            if entry in self.cookies:  # else all was released since
+                self.release(entry)
+            if number % FLOWS_PER_SLICE == 0:
+                yield
 
     def _tell_removed(self, entry: FlowEntry, reason: int, ended: float) -> None:
         """Send the controllers the FLOW_REMOVED of a flow, whose final counters are known."""
@@ -431,7 +516,8 @@ class Flows:
                 return
         member.counters.forget(removed.cookie)
         if entry not in self.table:
-            self.removals.told(member, entry)
+            if self.removals.told(member, entry) and removed.reason == of.OFPRR_DELETE:
+                member.session.obeyed()
         elif (
             removed.reason == of.OFPRR_HARD_TIMEOUT
             and entry.modified > entry.created

@@ -7,7 +7,7 @@ has shown whether a switch has refused it.
 
 import logging
 import struct
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from typing import Callable, Optional
 
@@ -83,7 +83,8 @@ class Refusals:
     def __init__(self, ask_barriers: Callable[[Callable[[], None]], None], counts: Counts) -> None:
         self._ask_barriers = ask_barriers
         self._counts = counts
-        self._changes: dict[int, Change] = {}  # by xid, the oldest first
+        # By xid, the oldest first.  (An OrderedDict: see Session._requests.)
+        self._changes: OrderedDict[int, Change] = OrderedDict()
         self._octets = 0  # of memory that the changes take
         self._held_back: list[Callable[[], None]] = []  # see _when_confirmed()
         self.unconfirmed: set[FlowEntry] = set()
@@ -196,8 +197,8 @@ class Refusals:
 
         def answered() -> None:
             if newest in self._changes:
-                for xid in list(self._changes):
-                    change = self._changes.pop(xid)
+                while self._changes:
+                    xid, change = self._changes.popitem(last=False)
                     self._octets -= change.octets
                     self._settle(change)
                     if xid == newest:
