@@ -104,7 +104,7 @@ def places(_places):
 def agree(places):
     """All say the same of the port, the controllers and the switches; return it."""
     big, plain = places
-    until(lambda: big.config == big.real == plain.config == plain.real, "agreement", 3)
+    until(lambda: big.config == big.real == plain.config == plain.real, "agreement")
     return big.config
 
 
