@@ -17,6 +17,7 @@ from lab.openflow10 import RemovedReason, Type
 from lab.traffic import Stream
 
 LISTEN, WEB = 6654, 8000
+REQUEST = b"GET /api/switch HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
 IDLE, HARD = RemovedReason.IDLE_TIMEOUT, RemovedReason.HARD_TIMEOUT
 BACK = 8.0
 """Seconds after a pause until the switches are connected and brought up to date again, and all is
@@ -51,7 +52,7 @@ class Paused:
     """A big switch whose aggregator pauses.
 
     controller, client: the connections of its controller, and of a client of --listen.
-    browser: a connection to the page, whose request comes in the pause.
+    browsers: connections to the page; the request comes half before the pause, or all in it.
     told: the flow-removed that the controller got, by the Ethernet type of their flow.
     """
 
@@ -86,18 +87,20 @@ class Paused:
             bed.controller.flow_stats()  # what a lost copy has counted is known from statistics
 
     def pause(self):
+        self.browsers = [self._browser()]
+        self.browsers[0].sendall(REQUEST[:20])
         self.bed.aggregator.freeze()
-        self.browser = self.bed.network.outer.call(self._ask)
+        self.browsers.append(self._browser())
+        self.browsers[1].sendall(REQUEST)
 
-    @staticmethod
-    def _ask():
-        browser = socket.create_connection(("127.0.0.1", WEB), timeout=10)
-        browser.sendall(b"GET /api/switch HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
-        return browser
+    def _browser(self):
+        outer = self.bed.network.outer
+        return outer.call(socket.create_connection, ("127.0.0.1", WEB), 10)
 
     def go_on(self):
         """Let the aggregator go on, and wait until all is told or BACK seconds are over."""
         self.bed.aggregator.thaw()
+        self.browsers[0].sendall(REQUEST[20:])
         deadline = time.monotonic() + BACK
         while self.told.keys() != self.ending.keys() and time.monotonic() < deadline:
             try:
@@ -183,8 +186,9 @@ def test_nobody_is_given_up(bed):
     bed.client.barrier()
     assert not bed.controller.closed and not bed.client.closed
     assert len(bed.bed.controller.connections) == 1
-    answer = b"".join(iter(lambda: bed.browser.recv(65536), b""))
-    assert answer.startswith((b"HTTP/1.0 200 ", b"HTTP/1.1 200 ")), answer
+    for browser in bed.browsers:
+        answer = b"".join(iter(lambda browser=browser: browser.recv(65536), b""))
+        assert answer.startswith((b"HTTP/1.0 200 ", b"HTTP/1.1 200 ")), answer
     log = bed.bed.aggregator.log()
     assert "POX has paused for " in log
     for verdict in ("no answer to an echo request", "it has not answered for", "handshake within"):
