@@ -90,6 +90,14 @@ def test_texts_are_kept_for_a_while_after_the_last_search(switch, monkeypatch):
     assert len(timers) == 3
 
 
+def test_what_is_kept_of_texts_is_bounded_in_characters(switch, made, monkeypatch):
+    monkeypatch.setattr(search, "MOST", 1000)
+    texts = Texts()
+    for _ in range(2):
+        assert len(find(texts, switch, "output:17,")) == FLOWS
+        assert 0 < sum(len(text) for _, _, text in texts._known.values()) <= 1000
+
+
 @pytest.mark.parametrize("sort", ["priority", "packets"])
 def test_what_is_not_found_costs_pox_no_turn(switch, made, sort):
     """POX's scheduler runs one piece for each flow that was found, and none for the others."""

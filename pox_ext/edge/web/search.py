@@ -19,12 +19,13 @@ from edge.switch.flowtable import FlowEntry
 TURN = 0.001  # seconds of work, after which other threads have a turn
 PAUSE = 0.0001  # seconds; the other threads take as many more as they want
 KEEP = 60.0  # seconds for which texts are kept after the last search
+MOST = 32 << 20  # characters of texts that are kept
 _LOOK = 32  # flows between two looks at the clock
 
 
 class Texts:
     """
-    The texts of flows, which are kept for the next search.
+    The texts of flows, which are kept for the next search, up to MOST characters.
 
     A text has the match and the actions as ovs-ofctl prints them, then the controller's cookie and
     the one on the switches.  A comma follows every value, so that "in_port=1," does not find port
@@ -63,6 +64,7 @@ class Texts:
         before, known = self._known, {}
         rest = words[1:]
         first = words[0]
+        size = 0
         end = time.monotonic() + TURN
         for number, entry in enumerate(entries):
             if not number % _LOOK and time.monotonic() > end:
@@ -72,8 +74,10 @@ class Texts:
                 kept = _made(switch, entry)
                 if kept is None:
                     continue
-            known[entry] = kept
             text = kept[2]
+            size += len(text)
+            if size <= MOST:
+                known[entry] = kept
             if first in text and all(word in text for word in rest):
                 found.append(entry)
         self._known = known
