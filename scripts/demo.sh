@@ -7,7 +7,10 @@ set -u
 . "$(dirname "$0")/env.sh"
 
 case " $* " in *" -h "* | *" --help "*) exec "$SYSTEM_PYTHON" "$EDGE_ROOT/scripts/demo.py" --help ;; esac
+# Without a trap, bash goes on when it is interrupted while a command ends by itself.
+trap 'exit 130' INT
 need_root "the demo (it makes network namespaces)"
 "$EDGE_ROOT/scripts/setup.sh" || exit
 find_pox || exit
-exec "$EDGE_PYTHON" "$EDGE_ROOT/scripts/demo.py" "$@"
+# demo.py takes the signal when it is ready to: an earlier one would be a traceback.
+exec env --block-signal=INT "$EDGE_PYTHON" "$EDGE_ROOT/scripts/demo.py" "$@"

@@ -14,17 +14,23 @@ The program, which `inside` tells from the launcher, begins with `arrive()`.
 Standard library only; needs root and util-linux.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 
 import signals
 from command import dying_with_parent
 
 STOP_FD = "PRIVATE_NAMESPACE_STOP_FD"
-"""Environment variable: file descriptor of a pipe, whose closing asks the program to stop."""
+"""Environment variable: file descriptor of a pipe that asks the program to stop.
+
+A byte in it is the number of the signal that the launcher has got.  When it is closed without one,
+the launcher is gone.
+"""
 
 SI_USER = 0
 """The si_code of a signal that a process sent; one from the terminal has another.  sigaction(2)."""
@@ -52,6 +58,8 @@ def run(command: Sequence[str]) -> int:
         if info.si_signo == signal.SIGCHLD or stopping:
             continue
         if info.si_signo != signal.SIGINT or info.si_code == SI_USER:
+            with contextlib.suppress(BrokenPipeError):  # the program has just ended
+                os.write(write_end, bytes([info.si_signo]))
             os.close(write_end)
             stopping = True
     if not stopping:
@@ -71,7 +79,12 @@ def arrive() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
     def wait_for_launcher() -> None:
-        os.read(read_end, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        asked = os.read(read_end, 1)
+        number = asked[0] if asked else signal.SIGTERM
+        while True:
+            os.kill(os.getpid(), number)
+            # The signal may have ended no more than a command at the prompt.
+            time.sleep(2 * signals.BURST)
+            number = signal.SIGTERM
 
     threading.Thread(target=wait_for_launcher, daemon=True).start()

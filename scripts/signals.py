@@ -13,6 +13,8 @@ import time
 from typing import Callable
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+BURST = 1.0
+"""Seconds.  Signals that come so soon after one that was raised are the same wish to end."""
 
 
 def hold() -> None:
@@ -27,22 +29,25 @@ def raise_as_exceptions() -> None:
     """Make SIGINT a KeyboardInterrupt, and SIGTERM and SIGHUP a SystemExit with status 128 + N.
 
     They are raised in the main thread, even while it waits in a prompt (see `_repeat_unhandled`).
+    A signal to the whole process group comes here twice, by itself and by way of the launcher.  The
+    second exception would be raised in the middle of what handles the first one: so it is not.
     """
     handled = 0
+    raised = -BURST
 
-    def interrupt(_number: int, _frame: object) -> None:
-        nonlocal handled
+    def end(number: int, _frame: object) -> None:
+        nonlocal handled, raised
         handled += 1
-        raise KeyboardInterrupt
-
-    def leave(number: int, _frame: object) -> None:
-        nonlocal handled
-        handled += 1
+        now = time.monotonic()
+        if now - raised < BURST:
+            return
+        raised = now
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGHUP, leave)
+    for number in ENDING:
+        signal.signal(number, end)
     _repeat_unhandled(lambda: handled)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGCHLD))
 

@@ -57,6 +57,10 @@ class Terminal:
         """Send a signal to the program alone, as `kill` does."""
         self.process.send_signal(number)
 
+    def signal_all(self, number: int) -> None:
+        """Send a signal to all processes of the program's group, as `kill -- -GROUP` does."""
+        os.killpg(os.tcgetpgrp(self.master), number)
+
     def wait(self) -> tuple[int, str]:
         """Wait for the end of the program; return its exit status and the output not yet read."""
         deadline = time.monotonic() + PATIENCE

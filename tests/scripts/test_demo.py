@@ -129,6 +129,21 @@ def test_nothing_goes_on_after_a_signal(demo, temporary, number, moment):
             shutil.rmtree(os.path.join(temporary, name))
 
 
+@pytest.mark.parametrize(
+    "moment, status",
+    [("=== The network", 130), ("Ctrl-C ends the demo", 0)],
+    ids=["start", "page"],
+)
+def test_a_sigint_to_the_whole_group_ends_it_without_a_traceback(demo, moment, status):
+    """The program gets it twice: by itself, and by way of its launcher."""
+    terminal = demo("--web", "8123", "--hosts", "1")
+    terminal.read_until(moment)
+    terminal.signal_all(signal.SIGINT)
+    ended, text = terminal.wait()
+    assert not re.search("Traceback|Exception|Error", text), text
+    assert ended == status
+
+
 def test_a_controller_that_ends_is_a_failure_in_a_line_and_leaves_the_logs(
     demo, tmp_path, temporary
 ):
