@@ -444,7 +444,7 @@ def test_every_hello(make_bed):
     """A hello of any version that includes 1.0 leads to a connection of version 1.0. After another
     hello the connection is closed, with an error if the hello was a valid one.
     """
-    bed = make_bed(options=[f"--listen={LISTEN}"], flows=False)
+    bed = make_bed(options=[f"--listen={LISTEN}", "--max_retry_delay=1"], flows=False)
     for name, hello in HELLOS.items():
         connection = Connection.open(bed.network.outer, LISTEN, hello=hello)
         assert connection.wait_for_hello().version == 1
@@ -515,7 +515,7 @@ def test_reads_nothing(make_bed):
 
 def test_goes_while_it_waits_for_answers(make_bed):
     """Answers to a connection that has ended are dropped, and do not reach the next connection."""
-    bed = make_bed()
+    bed = make_bed(options=["--max_retry_delay=1"])
     controller = bed.controller
     questions = [
         of.stats_request(of.Stats.FLOW, of.flow_stats_body()),
