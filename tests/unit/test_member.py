@@ -601,6 +601,29 @@ def test_a_switch_that_lets_us_wait_has_stood_still(monkeypatch):
 # ---- a switch that does not answer any more ----
 
 
+@pytest.mark.parametrize(
+    "a_second, unacknowledged, lost",
+    [(200, 0, False), (50, 0, True), (200, 1, True)],
+    ids=["many", "few", "what we send does not arrive"],
+)
+def test_a_switch_that_reports_many_flows_need_not_answer_meanwhile(
+    monkeypatch, a_second, unacknowledged, lost
+):
+    """Open vSwitch does not, while the FLOW_REMOVED wait for its line."""
+    switch, _ = up()
+    clock = [time.monotonic()]
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
+    switch.member.session.barrier(lambda: None)
+    switch.connection.unacknowledged = unacknowledged
+    removed = of.message(of.Type.FLOW_REMOVED, bytes(80))
+    for _ in range(10):
+        for _ in range(a_second):
+            switch.connection.intercept(of.Type.FLOW_REMOVED, removed)
+            clock[0] += 1 / a_second
+        switch.member.watch(clock[0], NO_PAUSE, 5)
+    assert switch.member.ready is not lost
+
+
 def silent():
     """Return a switch that is lost because it has not answered an echo request, and the time of the
     loss.

@@ -166,7 +166,7 @@ class Member:
         if self.session.answered(xid, kind, message):
             return True
         if kind == of.OFPT_FLOW_REMOVED:
-            self.session.heard()
+            self.session.reported()
             self._events.flow_removed(self, messages.parse_flow_removed(message))
         elif kind == of.OFPT_PORT_STATUS:
             self._port_status(message[8], messages.parse_phy_port(message, 16))

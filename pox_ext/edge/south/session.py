@@ -27,6 +27,9 @@ log = logging.getLogger("edge.member")
 _ASK_AGAIN, _LONGEST_SILENCE = 1.0, 60.0  # seconds
 # A switch that owes an answer, and sends nothing for longer than this, has stalled.
 _STALL = 0.5  # seconds
+# Open vSwitch answers nothing while so many FLOW_REMOVED wait to be sent (OFCONN_REPLY_MAX in its
+# ofproto/connmgr.c).  So many within this time show that it may be so.
+_MANY_REPORTS, _REPORTS_TIME = 100, 1.0  # seconds
 # Once what we send reaches the switch's machine again, an answer takes no longer than this.
 _MENDED = 0.25  # seconds
 
@@ -260,6 +263,7 @@ class Session:
         # By xid, the oldest first.  (To find the first item of a dict takes the longer, the more
         # items have been deleted before it.)
         self._requests: OrderedDict[int, _Request] = OrderedDict()
+        self._reports, self._reports_since = 0, 0.0  # see reported()
         # Messages that change something are numbered.  _sent is the number of the last that was
         # sent, _done of the last that the switch is known to have executed, _configured of the last
         # that changed its configuration, _sent_before_dump of the last before its flow entries were
@@ -480,13 +484,27 @@ class Session:
         self.liveness.heard(now, bool(self._requests))
         return now
 
+    def reported(self) -> None:
+        """
+        The switch has sent a FLOW_REMOVED.
+
+        On a slow line, Open vSwitch may be busy with them for long, and answer nothing.  So many of
+        them count as an answer, if its machine has received all that was sent to it.
+        """
+        now = self.heard()
+        self._reports += 1
+        if self._reports == _MANY_REPORTS:
+            connection = self.connection
+            quick = now - self._reports_since < _REPORTS_TIME
+            if quick and connection is not None and not connection.unacknowledged:
+                self.liveness.answered(now)
+            self._reports, self._reports_since = 0, now
+
     def obeyed(self) -> None:
         """
-        The switch has reported something that it was told to do.
+        The switch has sent a FLOW_REMOVED of a flow that it was told to delete.
 
-        That shows as well as an answer that it receives what it is sent.  Open vSwitch does not
-        answer requests while many FLOW_REMOVED wait to be sent (ofconn_send_reply() in
-        ofproto/connmgr.c), which takes long on a slow line.
+        That shows as well as an answer that it receives what it is sent.
         """
         self.liveness.answered(time.monotonic())
 

@@ -47,9 +47,8 @@ DEAD = 300.0  # seconds
 # When no more flows than this are in doubt, the copies that have ended are put back at once.
 # Otherwise it takes less time to find out which flows are idle than to put all copies back.
 _FEW = 32
-# If the switches say nothing more for so long, or have not answered after so long, the copies are
-# put back without their answer.
-_NO_NEWS, _NO_ANSWER = 1.0, 3.0  # seconds
+# If the switches say nothing more for so long, the copies are put back without their answer.
+_NO_NEWS = 1.0  # seconds
 # A copy that has never been used may be younger than the flow by less than this, and more if that
 # is rounded.  (Open vSwitch tells whole seconds.)
 _BEHIND = 1  # seconds
@@ -231,7 +230,7 @@ class Expiry:
 
         To be called some ten times a second.
         """
-        if self.lacking and self._is_late(now):
+        if self.lacking and now - self._news > _NO_NEWS:
             run_in_slices(self._put_all_back())
         if not self._ending:
             self._ending = True
@@ -356,7 +355,7 @@ class Expiry:
         self._due = False
         over: list[FlowEntry] = []
         for entry in self._over:
-            if self._is_idle_without(self.lacking[entry], entry):
+            if self._is_idle_without(self.lacking.get(entry, ()), entry):
                 over.append(entry)
             else:
                 self._doubted[entry] = None  # a packet has met the gap meanwhile
@@ -381,12 +380,6 @@ class Expiry:
             if member.liveness.ready:
                 self._put_back(entry, member)
                 self.put_on(entry, member)
-
-    def _is_late(self, now: float) -> bool:
-        """True if the answer to the present question has been waited for too long."""
-        asked_at = self._question.asked_at if self._question is not None else now
-        complete = self._news == math.inf
-        return not complete and (now - self._news > _NO_NEWS or now - asked_at > _NO_ANSWER)
 
     def _put_all_back(self) -> Iterator[None]:
         """Put back all copies that have ended: the switches do not answer soon enough."""
@@ -510,6 +503,7 @@ class Expiry:
         else:
             self.rescued += 1
         entry.hit_in_gap(packet.total_len, now)
+        self._put_back_lacking(entry)  # the next packets need not come here
         return entry
 
 
