@@ -530,6 +530,36 @@ def test_timers_do_not_wait_for_ever_for_sockets_that_always_have_something():
     assert on_fixed(paused_and_busy).result
 
 
+def always_too_busy(pox):
+    """Each round takes longer than what counts as a pause, without end."""
+    from pox.lib.recoco import Sleep
+
+    from edge.poxfixes import hub, patience_left
+
+    hub.PAUSE = 0.1
+    near, far = socket.socketpair()
+    over = queue.Queue()
+
+    def serve():
+        time.sleep(0.2)
+        return True
+
+    def steps():
+        begun = time.monotonic()
+        while patience_left(begun, 1.0) > 0:
+            yield Sleep(0.1)
+        over.put(True)
+
+    far.send(b"never read")
+    serving(near, serve)
+    start(steps)
+    return in_time(over)
+
+
+def test_under_overload_timers_fire_and_patience_ends():
+    assert on_fixed(always_too_busy).result
+
+
 def patience(pox):
     """What is left of a patience of half a second: when its time is over, when a task has just
     worked for too long and still goes on, in its next turn, and when half a second more is over.

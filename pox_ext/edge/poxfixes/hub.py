@@ -24,6 +24,9 @@ log = logging.getLogger("edge.pox")
 LONGEST_WAIT = 2.0
 # A process that has not looked at its sockets for longer than this has paused.
 PAUSE = 1.0  # seconds
+# Under overload each round may take so long.  So a pause shorter than LONG_PAUSE counts only if
+# there was no other one within SELDOM: whoever does not answer is given up in the end.
+LONG_PAUSE, SELDOM = 5.0, 10.0  # seconds
 # After a pause, timers wait until what has come meanwhile is handled, but no longer than this.
 CATCH_UP = 1.0  # seconds
 _SHORT_WHILE = 0.02  # seconds until poll() is called again after it has failed
@@ -149,7 +152,8 @@ class RobustSelectHub:
         self._turns = 0  # left in this round of the ready tasks
         self._awake_since = -math.inf
         self._overdue = math.inf  # if it is later than this, there was a pause
-        self._catching_up = False  # timers wait, until CATCH_UP after the pause at the latest
+        self._catching_up = False  # timers wait, until _catch_up_until at the latest
+        self._catch_up_until = -math.inf
         self._sleeping = False
         self._poll_failed = False
         self._poller = select.poll()
@@ -250,7 +254,8 @@ class RobustSelectHub:
         """Return when the last pause of this process ended; -inf if there was none (monotonic).
 
         A pause is a time of more than PAUSE in which no socket was read: the process was stopped,
-        or one task has worked for so long. While such a turn goes on, its pause ends now. Only the
+        or one task has worked for so long. While such a turn goes on, its pause ends now. Pauses
+        that follow each other within SELDOM count only if they are longer than LONG_PAUSE. Only the
         scheduler's thread may call this.
         """
         now = time.monotonic()
@@ -261,11 +266,15 @@ class RobustSelectHub:
     # -- inside
 
     def _paused(self, now: float) -> None:
-        """There has been a pause until now."""
-        log.info("POX has paused for %.1f s; nobody is judged by it", now - self._overdue + PAUSE)
-        self._awake_since = now
+        """No socket has been read for more than PAUSE, until now."""
+        length = now - self._overdue + PAUSE
         self._overdue = now + PAUSE
-        self._catching_up = True
+        if length > LONG_PAUSE or now - self._awake_since > SELDOM:
+            log.info("POX has paused for %.1f s; nobody is judged by it", length)
+            self._awake_since = now
+            if not self._catching_up:
+                self._catch_up_until = now + CATCH_UP
+            self._catching_up = True
 
     def _finish_turn(self) -> None:
         for _ in range(len(self._end_of_turn)):
@@ -329,7 +338,7 @@ class RobustSelectHub:
                 self._paused(now)
         if self._catching_up:
             idle = not events and not self._scheduler._ready
-            self._catching_up = not idle and now < self._awake_since + CATCH_UP
+            self._catching_up = not idle and now < self._catch_up_until
         if timers and timers[0][0] <= now and not self._catching_up:
             self._expire(now)
         self._turns = len(self._scheduler._ready)
