@@ -45,3 +45,25 @@ def test_what_an_earlier_run_has_left_is_nobodys_interference(make_bed):
     bed.network.send(1, frames.udp())
     bed.controller.expect(Type.PACKET_IN)
     assert "lost" not in bed.aggregator.log()
+
+
+def test_what_somebody_changes_is_put_right_without_being_asked(make_bed):
+    """Open vSwitch reports none of these changes, but for the deletion of the service rule."""
+    bed = make_bed(2, audit=1)
+    one = bed.network.switches[1].ovs
+    deleted = of.match(dl_dst=frames.host_mac(17))
+    with Stream(bed.network, 1, [17]) as stream:
+        stream.wait_for_frames()
+        before = bed.controller.flow_stats(deleted)[0].packet_count
+        one.ofctl("del-flows", "s1", f"table=2,dl_dst={frames.host_mac(17)}")
+        one.ofctl("mod-flows", "s1", f"table=2,dl_dst={frames.host_mac(2)},actions=drop")
+        one.ofctl("add-flow", "s1", "table=2,priority=1,arp,nw_src=10.1.0.0/16,actions=drop")
+        one.ofctl("add-flow", "s1", "table=0,priority=60000,in_port=2,actions=drop")
+        one.ofctl("del-flows", "s1", "table=1,tun_id=2")
+        assert bed.differences()
+        bed.wait_until_right(15)
+        stream.wait_for_frames()
+    assert bed.controller.flow_stats(deleted)[0].packet_count >= before
+    assert bed.controller.take(Type.FLOW_REMOVED) == []
+    assert "switch 1: somebody else has changed its flow entries (" in bed.aggregator.log()
+    assert "lost" not in bed.aggregator.log()

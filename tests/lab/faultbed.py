@@ -29,6 +29,7 @@ PASSING = (
     "edge.openflow.actions.",
     "edge.openflow.match.",
     "edge.south.translations.Translations._known",
+    "edge.switch.census.Census.",  # counts of in_ports and switches, kept until the table is empty
     "edge.switch.expiry.Expiry._deadlines",
     "edge.switch.packets.Packets._ins",
     "edge.switch.packets.Packets._outs",
@@ -115,6 +116,7 @@ class FaultBed(BigSwitch):
 
     relays: dpids of switches that connect through a `Relay`; see `relays`.
     dead: seconds after which a lost switch is taken for dead, if not what the aggregator says.
+    audit: seconds in which the aggregator looks at all flow entries once, if not what it says.
     """
 
     def __init__(
@@ -123,11 +125,16 @@ class FaultBed(BigSwitch):
         options: Sequence[str] = (),
         relays: Sequence[int] = (),
         dead: Optional[float] = None,
+        audit: Optional[float] = None,
         **more: Any,
     ) -> None:
         self.relays: dict[int, Relay] = {}
         self._relayed = relays
-        inside = ["lab.inside"] if dead is None else ["lab.inside", f"--dead={dead}"]
+        inside = ["lab.inside"]
+        if dead is not None:
+            inside.append(f"--dead={dead}")
+        if audit is not None:
+            inside.append(f"--audit={audit}")
         super().__init__(switches, options=[*options, *inside], **more)
 
     def stop(self) -> None:

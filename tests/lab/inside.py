@@ -113,13 +113,18 @@ class Server(Task):
                 connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def launch(dead: str = "") -> None:
+def launch(dead: str = "", audit: str = "") -> None:
     """Answer the test.
 
-    --dead=S   take a switch for dead that has been lost for S seconds, not for some minutes
+    --dead=S    take a switch for dead that has been lost for S seconds, not for some minutes
+    --audit=S   look at all flow entries once in S seconds, not once in some fifty
     """
     if dead:
         from edge.switch import expiry
 
         expiry.DEAD = float(dead)
+    if audit:
+        from edge.switch import audit as audit_module
+
+        audit_module.ROUND = float(audit)
     Server().start()

@@ -58,3 +58,18 @@ def test_flows_that_a_switch_evicts_end_everywhere(big_switch, small_tables):
     assert removed == {n: RemovedReason.DELETE for n in wanted if n % 2 and n not in left}
     controller.barrier()
     assert controller.take(Type.FLOW_REMOVED) == []
+
+
+@pytest.mark.parametrize("others", [0, 40], ids=["dump", "one by one"])
+def test_what_statistics_show_to_be_missing_is_put_back(big_switch, others):
+    controller, switch = big_switch.controller, big_switch.network.switches[1]
+    match = of.match(dl_type=0x88B5)
+    controller.flow_mod(match, of.output(2))
+    controller.send(
+        *(of.flow_mod(of.match(dl_type=0x88B6, dl_vlan=n + 1), of.output(2)) for n in range(others))
+    )
+    controller.barrier()
+    switch.ovs.ofctl("del-flows", switch.name, "table=2,dl_type=0x88b5")
+    assert len(of_the_controller(switch)) == others
+    assert len(controller.flow_stats(match)) == 1
+    until(lambda: len(of_the_controller(switch)) == others + 1, "flow")

@@ -13,7 +13,7 @@ from edge.switch.bigswitch import BigSwitch
 from edge.switch.indexes import Indexes
 from edge.switch.portnumbers import PortNumbers
 
-from .fakes import phy_port
+from .fakes import nx_flow, phy_port
 from .test_connections import HELLO, Socket, connect
 
 BARRIER = of.message(Type.BARRIER_REQUEST)
@@ -21,6 +21,7 @@ THROUGH_TABLE = of.packet_out(bytes(60), of.output(Port.TABLE), 1)
 ALL_TABLES_FULL = struct.pack("!HH", 3, 0)
 NXT_FLOW_MOD = struct.pack("!I", 13)
 NXM_NX_COOKIE = bytes.fromhex("00013c08")
+NXM_NX_COOKIE_W = bytes.fromhex("00013d10")
 
 
 def split(data):
@@ -31,11 +32,25 @@ def split(data):
         data = data[length:]
 
 
+def _selects(match, cookie):
+    """True if an NXM match that holds at most a cookie selects this cookie."""
+    if not match:
+        return True
+    if match[:4] == NXM_NX_COOKIE:
+        return cookie == int.from_bytes(match[4:12], "big")
+    assert match[:4] == NXM_NX_COOKIE_W
+    value, mask = struct.unpack_from("!QQ", match, 4)
+    return cookie & mask == value
+
+
 class Switch:
     """The switch's end of a connection. It does and answers what it was sent when work() is called.
 
     refuses: a function of a message that changes something; if true, the switch refuses it.
     flows: the packed actions of the flows with a cookie, by cookie.
+    packets: what these flows have counted, by cookie.
+    others: the packed actions of all other flow entries, by (table, priority, NXM match, cookie).
+    asked: the bodies of the requests for flows since the test has cleared it.
     did: the types of the messages done since the last clearing, requests left out.
     stuck: as of EdgeConnection; set by the test.
     waits_for_room: the callbacks of those who wait until less is stuck.
@@ -47,6 +62,9 @@ class Switch:
         self.dpid = dpid
         self.refuses = lambda raw: False
         self.flows = {}
+        self.packets = {}
+        self.others = {}
+        self.asked = []
         self._places = {}  # (match, table, priority) -> cookie of the flow there
         self.did = []
         self.stuck = self.unacknowledged = 0
@@ -82,7 +100,7 @@ class Switch:
                     struct.pack("!QIB3xII", self.dpid, 0, 254, 0, 0) + ports,
                 )
             elif message.type == Type.STATS_REQUEST:
-                body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0)
+                body = struct.pack("!HHII4x", 0xFFFF, 0, of.NX_VENDOR, 0) + self._told(message.body)
                 self._answer(Type.STATS_REPLY, message, body)
             elif message.type == Type.BARRIER_REQUEST:
                 self._answer(Type.BARRIER_REPLY, message, b"")
@@ -106,13 +124,35 @@ class Switch:
             cookie, command, length = struct.unpack_from("!QH14xH", message.body, 8)
             match = message.body[40 : 40 + length]
             actions = message.body[40 + length + -length % 8 :]
-            if match[:4] != NXM_NX_COOKIE:
-                return  # a service rule
-            named = int.from_bytes(match[4:12], "big")
-            if command & 0xFF == of.Command.MODIFY and named in self.flows:
-                self.flows[named] = actions
-            elif command & 0xFF == of.Command.DELETE:
-                self.flows.pop(named, None)
+            (priority,) = struct.unpack_from("!H", message.body, 22)
+            table, command = command >> 8, command & 0xFF
+            if command == of.Command.DELETE:
+                for each in [each for each in self.flows if _selects(match, each)]:
+                    del self.flows[each]
+            elif command == of.Command.DELETE_STRICT:
+                named = 0
+                if match[-12:-8] == NXM_NX_COOKIE:
+                    match, named = match[:-12], int.from_bytes(match[-8:], "big")
+                if self.others.pop((table, priority, match, named), None) is None:
+                    self.flows.pop(named, None)
+            elif match[:4] != NXM_NX_COOKIE:  # a service rule
+                self.others[table, priority, match, cookie] = actions
+            elif int.from_bytes(match[4:12], "big") in self.flows:
+                self.flows[int.from_bytes(match[4:12], "big")] = actions
+
+    def _told(self, request):
+        """Return the flow entries that a request for flows (NXST_FLOW) asks for; else nothing."""
+        if len(request) < 24:
+            return b""
+        self.asked.append(request)
+        (length,) = struct.unpack_from("!H", request, 18)
+        match = request[24 : 24 + length]
+        entries = {(2, 1, b"", cookie): actions for cookie, actions in self.flows.items()}
+        return b"".join(
+            nx_flow(*place[:3], actions, place[3], self.packets.get(place[3], 0))
+            for place, actions in (*entries.items(), *self.others.items())
+            if _selects(match, place[3])
+        )
 
     def _answer(self, kind, message, body):
         self.intercept(kind, of.message(kind, body, message.xid))

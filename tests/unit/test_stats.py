@@ -89,9 +89,11 @@ def test_flows_are_read(values):
 
 
 @given(st.lists(flow_values, max_size=5))
-def test_counters_are_read(values):
+def test_copies_are_read(values):
     message = nx_flows(*(nx_flow(*value) for value in values))
-    assert list(stats.parse_counters(message)) == [value[:3] for value in values]
+    copies = list(stats.parse_copies(message))
+    assert [copy[:4] for copy in copies] == [(*value[:3], value[4]) for value in values]
+    assert [stats.flow_at(message, copy[4]) for copy in copies] == list(stats.parse_flows(message))
 
 
 @pytest.mark.parametrize("sent, seconds", [(0, 0), (1, 0), (2, 1), (61, 60)])

@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import Callable, Optional
-
-from edge.openflow import stats
+from typing import Optional
 
 
 class MonotonicCounter:
@@ -54,19 +52,6 @@ class Counters:
     def saw(self, cookie: int, packets: int, octets: int) -> None:
         """The switch has reported the counters of a copy."""
         self._copies[cookie] = packets, octets
-
-    def saw_all(self, message: bytes, is_known: Callable[[int], bool]) -> None:
-        """
-        Note the counters of all copies in a part of an NXST_FLOW reply.
-
-        is_known: False for cookies of flows that have ended meanwhile
-
-        Raises ValueError or struct.error if the message is broken.
-        """
-        copies = self._copies
-        for cookie, packets, octets in stats.parse_counters(message):
-            if is_known(cookie):
-                copies[cookie] = packets, octets
 
     def forget(self, cookie: int) -> None:
         """Forget a copy that has ended."""

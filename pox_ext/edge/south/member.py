@@ -6,6 +6,7 @@ the big switch nor the controllers.
 """
 
 import logging
+from collections import Counter
 from typing import Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -74,6 +75,7 @@ class Member:
         self._fragments = of.OFPC_FRAG_NORMAL
         self._dump: list[FlowStats] = []
         self._ports_asked_at = -1  # see _ask_ports_again
+        self._interference: Counter[str] = Counter()  # what was made right, and how often
 
     def __str__(self) -> str:
         return f"switch {self.index}" if self.index == self.dpid else f"switch {self.dpid:#x}"
@@ -87,6 +89,16 @@ class Member:
     def state(self) -> State:
         """Whether it is connecting, syncing, up, silent or gone."""
         return self.liveness.state
+
+    def interfered(self, what: str, number: int = 1) -> None:
+        """Somebody else has changed flow entries: tell the operator what was done about it."""
+        self._interference[what] += number
+        self.complaints.happened("interference", self._say_interference)
+
+    def _say_interference(self) -> str:
+        done = ", ".join(f"{what}: {number}" for what, number in self._interference.items())
+        self._interference.clear()
+        return f"somebody else has changed its flow entries ({done})"
 
     # --- connection ----------------------------------------------------------------------------
 
@@ -286,6 +298,10 @@ class Member:
             self._queue_keys,
             self._has_lowest,
         )
+
+    def installed_rules(self) -> dict[Rule, bytes]:
+        """The service rules that the switch was sent, with their actions."""
+        return self._rules.all()
 
     def update_rules(self, found: Optional[dict[Rule, bytes]] = None) -> None:
         """

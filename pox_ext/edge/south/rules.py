@@ -117,6 +117,10 @@ class InstalledRules:
         """The switch has reported these service rules."""
         self._rules = rules
 
+    def all(self) -> dict[Rule, bytes]:
+        """The rules and their actions."""
+        return dict(self._rules)
+
     def update(self, wanted: dict[Rule, bytes]) -> list[bytes]:
         """Return the flow-mods that turn the installed service rules into the wanted ones."""
         # The last table first: a rule must not resubmit packets to a table that is not ready.
@@ -145,9 +149,8 @@ class InstalledRules:
 
 
 def _change(command: int, rule: Rule, does: bytes = b"") -> bytes:
-    # This program never deletes a table-miss rule while the switch is up.  If another program does,
-    # the switch reports it.
-    flags = 0 if rule.priority else of.OFPFF_SEND_FLOW_REM
+    # The switch reports if another program deletes it.
+    flags = of.OFPFF_SEND_FLOW_REM
     return flowmods.nicira_flow_mod(
         new_xid(), command, rule.table, rule.match, SERVICE, rule.priority, does, flags
     )

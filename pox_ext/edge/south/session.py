@@ -458,6 +458,11 @@ class Session:
         self.request(messages.barrier_request, again if self.configuring else answer, done)
 
     @property
+    def congested(self) -> bool:
+        """True while bytes wait to be sent, since the switch reads too slowly."""
+        return self.connection is not None and self.connection.stuck > 0
+
+    @property
     def settled(self) -> bool:
         """True if barriers have shown that the switch has executed all that it was sent."""
         return self._sent <= self._done

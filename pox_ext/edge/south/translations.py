@@ -62,6 +62,18 @@ class Translations:
         self._known = Cache(_MOST_REMEMBERED)
         self._knows_all = True
 
+    def peek(self, actions: Actions) -> Optional[bytes]:
+        """The translation of actions, if it is remembered; else None."""
+        known = self._known.get(actions.wire)
+        return known[1] if known is not None else None
+
+    def translated_once(self, actions: Actions) -> bytes:
+        """Like translated_or_drop(), but what is not remembered is not remembered then, either."""
+        known = self.peek(actions)
+        if known is None:
+            known = translate(actions, self.ingress)
+        return known if len(known) <= LONGEST_ACTIONS else b""
+
     def translated(self, actions: Actions) -> bytes:
         """
         Translate actions for packets that enter at this switch.

@@ -20,6 +20,7 @@ from edge.south.gather import barriers
 from edge.south.member import Member
 from edge.south.rules import SERVICE
 from edge.switch.arrivals import Arrivals
+from edge.switch.audit import Audit
 from edge.switch.changes import Reinstall
 from edge.switch.counts import Counts
 from edge.switch.events import BigSwitchEvents
@@ -53,6 +54,7 @@ class BigSwitch:
     packets: translates packet-ins and packet-outs
     refusals: remembers each change until it is certain whether a switch has refused it
     discovery: finds the tunnel IP of each switch
+    audit: finds what somebody else has changed on the switches
     counts: counters of what the big switch has done
     """
 
@@ -71,6 +73,7 @@ class BigSwitch:
         self.refusals = Refusals(self._ask_barriers, self.counts)
         inports = InPorts(numbers)
         self.flows = Flows(self.topology, inports, events, self._reinstall)
+        self.audit = Audit(self.flows, self.topology, self.refusals, self._reinstall)
         self.discovery = Discovery(ips, self.topology.ready_members, self._tunnel_found)
         self.packets = Packets(
             self.flows,
@@ -97,6 +100,8 @@ class BigSwitch:
 
     def _reinstall(self, entry: FlowEntry, member: Member) -> None:
         Reinstall(self.flows, self.refusals, entry, member).start()
+        if entry in self.flows.table:
+            self.audit.sent_again(member, self.flows.cookies.cookie(entry))
 
     def tick(self) -> None:
         """Do the periodic work.  To be called some ten times a second."""
@@ -106,6 +111,7 @@ class BigSwitch:
         self._arrivals.tick(now, awake)
         for member in list(self.topology.members.values()):
             member.watch(now, awake, self._switch_timeout)
+        self.audit.tick(now)
         self.refusals.confirm()
         self._indexes.tick(now)
         self.flows.expiry.tick(now)
@@ -221,6 +227,7 @@ class BigSwitch:
         """A switch has removed a copy of a flow, or a service rule."""
         if removed.cookie == SERVICE:
             member.rule_removed(removed.priority)
+            self.audit.look_soon(member)
         else:
             self.flows.copy_removed(member, removed)
 

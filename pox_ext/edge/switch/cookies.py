@@ -56,6 +56,10 @@ class Cookies(Generic[E]):
         """The entry with this cookie on the switches, None if there is none."""
         return self._entry_of.get(cookie)
 
+    def all(self) -> list[int]:
+        """The cookies of all entries."""
+        return list(self._entry_of)
+
     def cookie(self, entry: E) -> int:
         """The entry's cookie on the switches.  Raises KeyError if it has none."""
         return self._cookie_of[entry]

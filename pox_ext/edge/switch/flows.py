@@ -24,6 +24,7 @@ from edge.south.member import Member
 from edge.south.rules import TABLE_LOWEST, TABLE_OPENFLOW, table_and_priority
 from edge.south.xids import new_xid
 from edge.switch import garbage
+from edge.switch.census import Census
 from edge.switch.cookies import RUN_MASK, Cookies
 from edge.switch.events import BigSwitchEvents
 from edge.switch.expiry import Expiry
@@ -91,6 +92,7 @@ class Flows:
     ) -> None:
         self.table = FlowTable()
         self.cookies: Cookies[FlowEntry] = Cookies()
+        self.census = Census(topology.numbers.locate)
         self.expiry = Expiry(self.table, self.homes, self.cookies.cookie, reinstall, self.end)
         self.removals = Removals(self._tell_removed)
         self._topology = topology
@@ -99,6 +101,7 @@ class Flows:
         self._reinstall = reinstall
         # For each switch that is being synced: the flows that it lacks and has yet to be sent.
         self._missing: dict[Member, dict[FlowEntry, None]] = {}
+        self._renewals = 0  # calls of renew() that have not sent everything yet
 
     # --- where a flow is -----------------------------------------------------------------------
 
@@ -130,10 +133,6 @@ class Flows:
         entry = self.cookies.entry(cookie)
         return entry is not None and entry in self.table
 
-    def is_known(self, cookie: int) -> bool:
-        """True if the flow with this cookie is in the table, or waits in `removals`."""
-        return self.cookies.entry(cookie) is not None
-
     def counted(self, entry: FlowEntry) -> tuple[int, int]:
         """The packets and octets of a flow: the sums of the last known counters of its copies."""
         packets, octets = entry.packets, entry.octets
@@ -148,12 +147,15 @@ class Flows:
 
     # --- copies --------------------------------------------------------------------------------
 
+    def is_reported(self, entry: FlowEntry) -> bool:
+        """True if switches report the ends of this flow's copies."""
+        timeouts = entry.idle_timeout or entry.hard_timeout
+        return bool(entry.flags & of.OFPFF_SEND_FLOW_REM or timeouts)
+
     def copy(self, entry: FlowEntry, member: Member, actions: Optional[bytes] = None) -> Copy:
         """The copy of a flow for a switch that gets it when the controller adds the flow."""
         table, priority = table_and_priority(entry.priority)
-        flags = 0
-        if entry.flags & of.OFPFF_SEND_FLOW_REM or entry.idle_timeout or entry.hard_timeout:
-            flags = of.OFPFF_SEND_FLOW_REM
+        flags = of.OFPFF_SEND_FLOW_REM if self.is_reported(entry) else 0
         in_port, match = entry.match.in_port, entry.match.south
         if in_port is not None:
             match = matches.with_in_port(match, self._inports.to_match(member, in_port))
@@ -227,13 +229,22 @@ class Flows:
         unchanged: the actions whose translation has stayed the same on each switch.  A switch that
             is not in it has connected since; its sync sends it the right actions.
         """
-        for number, entry in enumerate(list(self.table), 1):
-            for member in self.holders(entry):
-                same = unchanged.get(member)
-                if same is not None and entry.actions.wire not in same:
-                    self.renew_copy(entry, member)
-            if number % FLOWS_PER_SLICE == 0:
-                yield
+        self._renewals += 1
+        try:
+            for number, entry in enumerate(list(self.table), 1):
+                for member in self.holders(entry):
+                    same = unchanged.get(member)
+                    if same is not None and entry.actions.wire not in same:
+                        self.renew_copy(entry, member)
+                if number % FLOWS_PER_SLICE == 0:
+                    yield
+        finally:
+            self._renewals -= 1
+
+    @property
+    def renewing(self) -> bool:
+        """True while switches may have copies whose translation has changed."""
+        return self._renewals > 0
 
     def renew_copy(self, entry: FlowEntry, member: Member) -> None:
         """Send a switch the present translation of a flow's actions, if the flow still exists."""
@@ -258,12 +269,12 @@ class Flows:
         Returns the replaced flow, which is released, and its cookie; None if there was none.
         """
         old = self.table.put(entry)
-        self.cookies.new(entry)
-        self._entered(entry)
+        self._entered(entry, self.cookies.new(entry))
         if old is None:
             return None
         entry.inherit_from(old)
         cookie = self.cookies.cookie(old)
+        self.census.removed(old.match.in_port, cookie)
         self.expiry.removed(old)
         self.release(old)
         return old, cookie
@@ -272,9 +283,10 @@ class Flows:
         """Put a released flow back into the table, with its former cookie."""
         self.table.put(entry)
         self.cookies.restore(entry, cookie)
-        self._entered(entry)
+        self._entered(entry, cookie)
 
-    def _entered(self, entry: FlowEntry) -> None:
+    def _entered(self, entry: FlowEntry, cookie: int) -> None:
+        self.census.added(entry.match.in_port, cookie)
         self.expiry.added(entry)
         if entry.priority == 0:
             self._topology.use_lowest()
@@ -282,6 +294,7 @@ class Flows:
     def take_out(self, entry: FlowEntry) -> None:
         """Take a flow out of the table, but keep its cookie and its counters."""
         self.table.remove(entry)
+        self.census.removed(entry.match.in_port, self.cookies.cookie(entry))
         self.expiry.removed(entry)
 
     def release(self, entry: FlowEntry) -> None:
@@ -410,6 +423,7 @@ class Flows:
                     flowmods.delete_flows(new_xid(), table, self.cookies.run, RUN_MASK)
                 )
         before: list[garbage.Emptiable] = [*self.table.clear(), *self.expiry.cleared()]
+        self.census.cleared()
         told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
         if len(told_of) + len(self.removals) > FLOWS_PER_SLICE:
             others = [entry for entry in entries if not entry.flags & of.OFPFF_SEND_FLOW_REM]
@@ -502,6 +516,13 @@ class Flows:
         """Forget which flows a switch lacks: it has been sent them all, or it is lost."""
         self._missing.pop(member, None)
 
+    def lost_copy(self, member: Member, entry: FlowEntry) -> None:
+        """A switch has lost its copy of a flow without a report.  What it had counted stays."""
+        cookie = self.cookies.cookie(entry)
+        entry.count(*member.counters.copy(cookie))
+        member.counters.forget(cookie)
+        self.expiry.put_on(entry, member)
+
     def copy_removed(self, member: Member, removed: FlowRemoved) -> None:
         """A switch has sent the FLOW_REMOVED of a copy."""
         entry = self.cookies.entry(removed.cookie)
@@ -536,9 +557,7 @@ class Flows:
             log.debug("%s: evicts flow %s", member, flow_text(entry))
             self.end([entry], of.OFPRR_DELETE, member)
         else:
-            member.complaints.happened(
-                "flow deleted", lambda: "somebody else has deleted a flow; it is put back"
-            )
+            member.interfered("flows put back")
             self._reinstall(entry, member)
 
 

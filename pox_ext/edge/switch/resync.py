@@ -93,17 +93,22 @@ class Resync:
             self._flows.renew_copy(entry, member)
             yield
         for flow in todo.stale:
-            if flow.cookie == SERVICE and not flow.priority:
-                # The table-miss rule of another run: its deletion must not be reported to us.
-                member.session.send(silenced(Rule(flow.table, flow.priority, flow.match)))
-            # The cookie is matched too, so that a copy just added in its place stays.
-            member.session.send(
-                flowmods.nicira_flow_mod(
-                    new_xid(),
-                    of.OFPFC_DELETE_STRICT,
-                    flow.table,
-                    flow.match + flowmods.match_cookie(flow.cookie),
-                    priority=flow.priority,
-                )
-            )
+            delete_stale(member, Rule(flow.table, flow.priority, flow.match), flow.cookie)
             yield
+
+
+def delete_stale(member: Member, rule: Rule, cookie: int) -> None:
+    """Delete a flow entry that a switch must not have."""
+    if cookie == SERVICE and not rule.priority:
+        # The table-miss rule of another run: its deletion must not be reported to us.
+        member.session.send(silenced(rule))
+    # The cookie is matched too, so that a copy just added in its place stays.
+    member.session.send(
+        flowmods.nicira_flow_mod(
+            new_xid(),
+            of.OFPFC_DELETE_STRICT,
+            rule.table,
+            rule.match + flowmods.match_cookie(cookie),
+            priority=rule.priority,
+        )
+    )

@@ -1,6 +1,7 @@
 """Asks the switches for the counters and copies of flows; only for use in POX's scheduler."""
 
 import time
+from functools import partial
 from typing import Callable
 
 import pox.openflow.libopenflow_01 as of
@@ -10,6 +11,7 @@ from edge.openflow import stats
 from edge.poxfixes import awake_since
 from edge.south.gather import ask
 from edge.south.member import Member
+from edge.switch.audit import Look
 from edge.switch.bigswitch import BigSwitch
 from edge.web.view import Installed
 
@@ -64,13 +66,21 @@ def ask_switches(
     entry = switch.flows.cookies.entry(cookie)
     holders = switch.flows.holders(entry) if entry is not None else []
 
+    looks: dict[Member, Look] = {}
+
+    def build(member: Member, xid: int) -> bytes:
+        looks[member] = switch.audit.begin_one_by_one(member)
+        looks[member].ask_for(cookie)
+        return stats.dump_flows(xid, cookie)
+
     def take(member: Member, kind: int, message: bytes) -> None:
         if kind != of.OFPT_STATS_REPLY:
             return
         installed.setdefault(member.index, None)
         for flow in stats.parse_flows(message):
             installed[member.index] = flow
-            if switch.flows.is_known(cookie):  # else it has ended meanwhile
-                member.counters.saw(cookie, flow.packets, flow.octets)
+        switch.audit.read(looks[member], message)
+        if not stats.is_more(message):
+            switch.audit.finish(looks[member])
 
-    ask([(member, lambda xid: stats.dump_flows(xid, cookie)) for member in holders], take, done)
+    ask([(member, partial(build, member)) for member in holders], take, done)
