@@ -26,7 +26,7 @@ from edge.switch.events import Requester
 from edge.switch.flows import Flows, flow_text, packet_kind
 from edge.switch.flowtable import FlowEntry, ModifiedState
 from edge.switch.portlist import PortList
-from edge.switch.refusals import Change, Refusals
+from edge.switch.refusals import OCTETS_EACH, Change, Refusals
 
 log = logging.getLogger("edge.switch")
 
@@ -172,6 +172,7 @@ class Modify(Change):
         self._flows = flows
         self._refusals = refusals
         self._before: dict[FlowEntry, ModifiedState] = {each: each.state() for each in entries}
+        self.octets += OCTETS_EACH * len(entries)
         self._match = match
         self._cookie = cookie
         self._actions = actions

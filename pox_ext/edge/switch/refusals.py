@@ -27,7 +27,7 @@ _MANY = 1000
 # remembered; beyond the second the controllers that make changes are held back.
 _MOST_OCTETS = 16 << 20
 _TOO_MANY_OCTETS = 48 << 20
-_OCTETS_EACH = 400  # a Change without its message takes; and what it remembers of a flow
+OCTETS_EACH = 400  # a Change without its message takes; and what it remembers of a flow
 
 
 class Change:
@@ -41,13 +41,13 @@ class Change:
     refusable: True if a switch may refuse it although it has passed all checks here
     refusers: the switches that have refused it; None before the first
     error: the OFPT_ERROR for the requester; None while no switch has refused it
-    octets: memory that it takes, in bytes, about (set by Refusals.track)
+    octets: memory that it takes, in bytes, about; without its message until Refusals.track
     """
 
     can_revert = False
     refusers: Optional[set[Member]] = None
     error: Optional[bytes] = None
-    octets = 0
+    octets = OCTETS_EACH
 
     def __init__(
         self, requester: Optional[Requester], message: bytes, refusable: bool = False
@@ -108,7 +108,7 @@ class Refusals:
         if self._octets > _MOST_OCTETS:
             # An error needs at least 64 bytes (OpenFlow 1.0.0, 5.4.4); Open vSwitch sends more.
             change.message = change.message[:64]
-        change.octets = len(change.message) + _OCTETS_EACH * (1 + len(change.entries()))
+        change.octets += len(change.message)
         self._octets += change.octets
         if self._octets > _TOO_MANY_OCTETS and change.requester is not None:
             change.requester.pause(self._when_confirmed)
