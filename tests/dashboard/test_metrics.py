@@ -57,12 +57,15 @@ def test_a_port_that_is_set_down_is_not_up(switch):
 
 
 def test_controllers_are_counted(switch):
+    closed = model.Connection("controller")
+    closed.closed = True  # its task has not forgotten it yet
     model.datapath(switch).upstreams = [
         model.Upstream("10.0.0.1", 6653, model.Connection("controller")),
         model.Upstream("10.0.0.2", 6653, None),
+        model.Upstream("10.0.0.3", 6653, closed),
     ]
     found = samples(switch)
-    assert (found["controllers"], found["controllers_connected"]) == (2, 1)
+    assert (found["controllers"], found["controllers_connected"]) == (3, 1)
 
 
 COUNTS = [

@@ -88,7 +88,8 @@ def numbers(datapath: Datapath) -> Numbers:
         "tunnels_unreached": sum(len(discovery.unreached(ip)) for ip in owned),
         "controllers": len(connections),
         "controllers_connected": sum(
-            connection is not None and connection.greeted for connection in connections
+            connection is not None and connection.greeted and not connection.closed
+            for connection in connections
         ),
         "ports": len(switch.portlist.ports),
         "ports_up": sum(
