@@ -228,6 +228,7 @@ def empty(bed, protected):
     """Delete all flows but those of the streams."""
     bed.controller.send(of.flow_mod(command=Command.DELETE), *protected)
     bed.controller.barrier(10)
+    bed.controller.flow_stats()  # the counters of all copies are known, whenever the audit looks
     bed.controller.take()
 
 
