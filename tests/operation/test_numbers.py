@@ -113,7 +113,7 @@ def test_a_larger_max_ports_takes_back_what_a_smaller_one_has_set(make_big_switc
     bed.controller.wait_until_connected()
     bed.wait_for_ports([1, 2, 4, 5, 17, 18])
     assert names_of(bed, 4, 5) == [names[4], names[5]]
-    assert re.search(r"20\(s1-eth20\).*\n +config: +NO_STP NO_FLOOD\n", show(one))
+    assert re.search(r"20\(s1-eth20\).*\n +config: +NO_STP NO_RECV_STP NO_FLOOD\n", show(one))
     bed.aggregator.kill()
     two.ovs.ofctl("del-flows", two.name)
     bed.aggregator.options.remove("--max_ports=16")

@@ -28,8 +28,8 @@ OUTPUTS = {
 }
 
 
-PORT_DOWN, NO_STP, NO_FLOOD = 0x01, 0x02, 0x10
-HELD_BACK = NO_FLOOD | NO_STP
+PORT_DOWN, NO_STP, NO_RECV_STP, NO_FLOOD = 0x01, 0x02, 0x08, 0x10
+HELD_BACK = NO_FLOOD | NO_STP | NO_RECV_STP
 
 
 def text(rules):
@@ -238,7 +238,7 @@ def no_flood(messages):
     mods = port_mods(messages)
     for number, _, config, mask in mods:
         above = 16 < number < of.Port.MAX
-        # NO_STP beside it says who has set it.
+        # The bits beside it say who has set it.
         assert config == mask == (HELD_BACK if above else NO_FLOOD)
     return [mod[0] for mod in mods]
 

@@ -323,6 +323,13 @@ def test_what_others_have_set_on_a_port_above_stays(config):
         assert after.port(20).config == config
 
 
+@pytest.mark.parametrize("config", [NO_FLOOD | NO_STP, 0x7E, 0x7F])
+def test_what_a_controller_had_set_on_a_port_stays_after_a_start(config):
+    after = WithMaxPorts(16, [PORT._replace(config=config), PORTS[2], LOCAL])
+    assert 2 not in after.did
+    assert after.believed == after.port().config == config
+
+
 def test_the_same_bits_set_by_a_controller_stay_while_this_program_runs(bridge):
     bridge.set(HELD_BACK, HELD_BACK)
     bridge.lose()

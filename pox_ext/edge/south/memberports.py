@@ -18,10 +18,13 @@ from edge.south.xids import new_xid
 
 _TUNNEL_NAME = re.compile(rb"tun\d+$")
 
-# Open vSwitch keeps OFPPC_NO_STP for a port and does nothing with it (its spanning tree is set in
-# its database).  So on a port above max_ports the two bits together say that this program has set
-# them.  Like OFPPC_NO_FLOOD, the mark outlives this program and is gone with the port.
-_HELD_BACK: int = of.OFPPC_NO_FLOOD | of.OFPPC_NO_STP
+# What is set on a port above max_ports.  OFPPC_NO_FLOOD keeps it out of floods.  The other two say
+# that this program has set it: Open vSwitch does nothing with OFPPC_NO_STP (its spanning tree is set
+# in its database), and what comes in there is dropped anyway.  Like OFPPC_NO_FLOOD, they outlive
+# this program and are gone with the port.  On a port that the big switch has, a controller may have
+# set them: it hardly sets these three, unless it sets all there are.
+_HELD_BACK: int = of.OFPPC_NO_FLOOD | of.OFPPC_NO_STP | of.OFPPC_NO_RECV_STP
+_EVERYTHING: int = _HELD_BACK | of.OFPPC_NO_RECV | of.OFPPC_NO_FWD | of.OFPPC_NO_PACKET_IN
 
 
 class Bits(NamedTuple):
@@ -365,7 +368,7 @@ class MemberPorts:
         if number in self._numbered:
             if before is not None and before.name == port.name:
                 return []  # if these bits are set, a controller has set them
-            if port.config & _HELD_BACK != _HELD_BACK:
+            if port.config & _EVERYTHING == _EVERYTHING or ~port.config & _HELD_BACK:
                 return []
             return [self.modify(number, Bits(0, _HELD_BACK), 0, new_xid())]
         if port.config & of.OFPPC_NO_FLOOD:
