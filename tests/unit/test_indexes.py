@@ -111,6 +111,14 @@ def test_what_a_user_has_written_wrongly_is_not_replaced(path):
         kept(path)
 
 
+def test_what_is_no_regular_file_is_refused_at_once(path):
+    """Nothing is ever read from this pipe, and without end from this device."""
+    os.mkfifo(path)
+    for each in (path, "/dev/zero"):
+        with pytest.raises(ValueError, match="not a regular file"):
+            kept(each)
+
+
 def test_what_a_user_has_changed_is_in_the_copy_too(path):
     kept(path).index(5)
     path.write_text('{"0x5": 9}')

@@ -19,10 +19,10 @@ from edge.south.xids import new_xid
 _TUNNEL_NAME = re.compile(rb"tun\d+$")
 
 # What is set on a port above max_ports.  OFPPC_NO_FLOOD keeps it out of floods.  The other two say
-# that this program has set it: Open vSwitch does nothing with OFPPC_NO_STP (its spanning tree is set
-# in its database), and what comes in there is dropped anyway.  Like OFPPC_NO_FLOOD, they outlive
-# this program and are gone with the port.  On a port that the big switch has, a controller may have
-# set them: it hardly sets these three, unless it sets all there are.
+# that this program has set it.  Open vSwitch does nothing with OFPPC_NO_STP (its spanning tree is
+# set in its database), and what comes in at such a port is dropped anyway.  Like OFPPC_NO_FLOOD,
+# they outlive this program and are gone with the port.  On a port that the big switch has, they may
+# be a controller's: it hardly sets these three, unless it sets all there are.
 _HELD_BACK: int = of.OFPPC_NO_FLOOD | of.OFPPC_NO_STP | of.OFPPC_NO_RECV_STP
 _EVERYTHING: int = _HELD_BACK | of.OFPPC_NO_RECV | of.OFPPC_NO_FWD | of.OFPPC_NO_PACKET_IN
 
