@@ -1,5 +1,6 @@
 """The socket by which scripts/aggregator.sh asks a running userspace network for tunnels."""
 
+import contextlib
 import socketserver
 import threading
 
@@ -22,13 +23,17 @@ class ControlSocket(socketserver.UnixStreamServer):
 
 class _Request(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        command, *words = self.rfile.readline().decode().split()
+        with contextlib.suppress(ConnectionError):  # who has asked has been ended by a signal
+            command, *words = self.rfile.readline().decode().split() or [""]
+            if command:
+                self.wfile.write(f"{self._answer(command, words)}\n".encode())
+
+    def _answer(self, command: str, words: list[str]) -> str:
         try:
             if command == "add":
                 self.server.tunnels.add(int(words[0]), words[1])
             else:
                 self.server.tunnels.remove()
-            answer = "ok"
         except Failure as failure:
-            answer = " ".join(str(failure).split())
-        self.wfile.write(f"{answer}\n".encode())
+            return " ".join(str(failure).split())
+        return "ok"

@@ -334,11 +334,20 @@ def tls_bad_files(pox):
         {"certificate": certificate, "private_key": key, "ca_cert": key},
         {"certificate": True, "private_key": key},
         {"certificate": ""},
+        {"certificate": certificate, "private_key": encrypted(key)},
     ):
         task = of_01.launch(port=0, address="127.0.0.1", **options)
         pox.core.scheduler.callLater(task.start)
     pox.call(int)
     return [pox.alive(), key, certificate]
+
+
+def encrypted(key):
+    """Return the path of the same key with a passphrase, for which OpenSSL would ask."""
+    path = key + ".encrypted"
+    command = ["openssl", "pkey", "-aes128", "-passout", "pass:word", "-in", key, "-out", path]
+    subprocess.run(command, check=True)
+    return path
 
 
 def test_tls_options_that_cannot_work_are_one_clear_line_each(certificate):
@@ -361,10 +370,28 @@ def test_tls_options_that_cannot_work_are_one_clear_line_each(certificate):
             f"--ca_cert={key}: {pem}",
             "--certificate needs the name of a file",
             "--certificate needs the name of a file",
+            f"--certificate={certificate} --private_key={key}.encrypted: the private key is "
+            "encrypted; one without a passphrase is needed",
         ],
     ):
         assert line.startswith(expected), told
-    assert len(told) == 9 == len(lines), outcome.log
+    assert len(told) == 10 == len(lines), outcome.log
+
+
+def no_such_port(pox):
+    from pox.openflow import of_01
+
+    pox.core.scheduler.callLater(of_01.launch(port=99999, address="127.0.0.1").start)
+    pox.call(int)
+    return pox.alive()
+
+
+def test_a_port_that_there_cannot_be_is_one_clear_line():
+    outcome = on_fixed(no_such_port)
+    assert outcome.result
+    assert outcome.log == (
+        "ERROR edge.pox: Cannot listen for switches on 127.0.0.1:99999: there is no such port\n"
+    )
 
 
 # -- the real command line

@@ -58,6 +58,9 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
         try:
             listener = _listener(self.address, self.port)
             break
+        except OverflowError:  # the port
+            log.error("Cannot listen for switches on %s: there is no such port", address)
+            return
         except OSError as e:
             if not notice(e):
                 log.error("Cannot listen for switches on %s: %s", address, e.strerror or e)
@@ -104,7 +107,7 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
 
 
 def _listener(address: str, port: int) -> socket.socket:
-    """A socket that listens.  Raises OSError."""
+    """A socket that listens.  Raises OSError, or OverflowError if there cannot be such a port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,7 +115,7 @@ def _listener(address: str, port: int) -> socket.socket:
         listener.listen(128)
         listener.setblocking(False)
         return listener
-    except OSError:
+    except (OSError, OverflowError):
         listener.close()
         raise
 
@@ -138,7 +141,7 @@ def _tls_context(listener: of_01.OpenFlow_01_Task) -> Optional[ssl.SSLContext]:
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with _naming(f"--certificate={certificate}" + (f" --private_key={key}" if key else "")):
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, _no_passphrase)
     if ca_cert is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         with _naming(f"--ca_cert={ca_cert}"):
@@ -146,11 +149,18 @@ def _tls_context(listener: of_01.OpenFlow_01_Task) -> Optional[ssl.SSLContext]:
     return context
 
 
+def _no_passphrase() -> bytes:
+    """Is called for an encrypted key. Without this, OpenSSL asks at the terminal, and POX waits."""
+    raise ValueError("the private key is encrypted; one without a passphrase is needed")
+
+
 @contextlib.contextmanager
 def _naming(options: str) -> Iterator[None]:
     """Name the options in an error about their files."""
     try:
         yield
+    except ValueError as e:
+        raise ValueError(f"{options}: {e}") from None
     except OSError as e:
         reason = e.strerror or str(e)
         if isinstance(e, ssl.SSLError):
