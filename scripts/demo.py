@@ -209,9 +209,9 @@ def run_outside(options: argparse.Namespace) -> int:
 
 def run_inside(options: argparse.Namespace) -> int:
     """Run the demo in the private namespace that `run_outside` has made."""
-    private_namespace.arrive()
     directory = StateDirectory().path
     try:
+        private_namespace.arrive()
         passed = show(options)
         signals.ignore()
         return 0 if passed else 1

@@ -1,5 +1,6 @@
 """scripts/demo.sh, as a user runs it."""
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -12,6 +13,7 @@ import tempfile
 
 import pytest
 
+import demo as demo_program
 from waiting import wait_until
 
 from .terminal import SCRIPTS, Terminal, processes_with
@@ -142,6 +144,16 @@ def test_a_sigint_to_the_whole_group_ends_it_without_a_traceback(demo, moment, s
     ended, text = terminal.wait()
     assert not re.search("Traceback|Exception|Error", text), text
     assert ended == status
+
+
+def test_a_sigint_while_the_program_arrives_is_no_traceback(monkeypatch):
+    """It may come as soon as the program takes signals: before it does anything else."""
+
+    def arrive():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_program.private_namespace, "arrive", arrive)
+    assert demo_program.run_inside(argparse.Namespace()) == 130
 
 
 def test_a_controller_that_ends_is_a_failure_in_a_line_and_leaves_the_logs(
