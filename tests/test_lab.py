@@ -424,7 +424,8 @@ class PlayedPort:
 
 
 @pytest.mark.parametrize("comes", [True, False])
-def test_a_stream_tells_a_late_frame_from_a_lost_one(comes):
+def test_a_stream_tells_a_late_frame_from_a_lost_one(comes, monkeypatch):
+    monkeypatch.setattr("lab.traffic.LATEST", 0.5)
     out, kept = PlayedPort(), []
 
     def send(frame):
