@@ -91,17 +91,30 @@ def test_what_is_read_is_written_at_once_and_unchanged(far, out):
 
 
 def test_nothing_stands_still_and_what_is_dropped_is_counted(far, out):
+    """Each gap has a line that says how long it is.
+
+    There is one gap, but at a terminal: the kernel may make room there when it finds the time.
+    """
     far.pause()
     for number in range(10_000):
         out.write(f"{number:99}\n")
     far.go_on()
-    before, notice, after = far.read_all(out).partition("WARNING:edge.pox:")
-    missing, _, after = after.partition(
-        " lines of the log are missing here: its reader did not read\n"
-    )
-    first, last = ([int(line) for line in part.split()] for part in (before, after))
-    assert first == list(range(len(first))) and last == list(range(10_000 - len(last), 10_000))
-    assert len(first) + int(missing) + len(last) == 10_000 and len(last) == 1000
+    due = notices = since = 0
+    for line in far.read_all(out).splitlines():
+        notice = re.fullmatch(
+            r"WARNING:edge\.pox:(\d+) lines of the log are missing here: its reader did not read",
+            line,
+        )
+        if notice:
+            due += int(notice[1])
+            notices += 1
+            since = 0
+        else:
+            assert int(line) == due
+            due += 1
+            since += 1
+    assert due == 10_000 and since >= 1000
+    assert notices == 1 or (far.kind == "terminal" and notices)
     out.write("again\n")
     assert far.read() == "again\n"
 
