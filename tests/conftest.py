@@ -1,5 +1,7 @@
 """Fixtures: the test lab, ready to use. lab/__init__.py describes the lab."""
 
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -20,6 +22,12 @@ from failure import Failure  # noqa: E402
 # Pure tests import POX's own libraries, such as pox.openflow.
 sys.path.append(find_pox())
 
+
+# Mininet makes all loggers that come after it loggers of its own, without the level INFO
+# (mininet/log.py).  Tests that import it must not take the component's lines away from others.
+with contextlib.suppress(ImportError):
+    import mininet.log  # noqa: F401
+logging.setLoggerClass(logging.Logger)
 
 # A shell that runs the tests in the background makes them, and every process that they start,
 # ignore Ctrl-C. Undo that.
