@@ -20,3 +20,12 @@ def test_an_end_while_pox_goes_up_does_not_have_to_be_waited_for(options, repair
     took = time.monotonic() - started
     assert pox.returncode == 0 and "Down." in log, log
     assert took < PROMPT if repaired else took > WAIT - 0.5, took
+
+
+def test_what_takes_a_second_at_the_end_is_not_cut_off():
+    pox = run_pox(["openflow.of_01", "--port=0", "ends_at_once", "--repaired", "--takes=1.5"])
+    try:
+        log, _ = pox.communicate(timeout=3 * WAIT)
+    finally:
+        pox.kill()
+    assert log.endswith("INFO:core:Down.\n")

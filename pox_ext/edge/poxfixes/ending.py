@@ -1,7 +1,10 @@
 """How POX's main thread waits for the end."""
 
 import threading
+import time
 from typing import Optional
+
+from pox.core import core
 
 LONGEST_WAIT = 0.5  # seconds between two looks whether POX has ended
 
@@ -15,9 +18,25 @@ class ShortWaits(threading.Condition):
     up). In the other, the kernel gives the signal to another thread; Python handles signals in the
     main thread alone, and that one sleeps on.
 
-    Here: the main thread looks twice a second.
+    Here: the main thread looks twice a second. It does not leave before POX is down: another thread
+    may be ending it, and would be cut off.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._down = False
+        core.addListenerByName("DownEvent", self._note)
+
+    def _note(self, event: object) -> None:
+        self._down = True
+
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Wait to be told, for half a second at most; return whether it was told."""
-        return super().wait(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
+        """Wait to be told, until half a second after POX is down; return whether it was told."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            was_down = self._down
+            if super().wait(max(0.0, min(left, LONGEST_WAIT))):
+                return True
+            if was_down or left <= LONGEST_WAIT and deadline is not None:
+                return False
