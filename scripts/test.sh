@@ -1,5 +1,6 @@
 #!/bin/bash
-# Checks the code, then runs all tests, two files of them at a time, and prints how much of the
+# Checks the code, then runs all tests, four files of them at a time since most of them wait most of
+# the time, and prints how much of the
 # component they have run (settings: pyproject.toml, ruff.toml, .shellcheckrc). Arguments go to
 # pytest, and then the coverage is not measured: `sudo scripts/test.sh tests/system -k tunnels -x`;
 # `-n 0` runs one test after the other.
@@ -33,7 +34,7 @@ check shellcheck "$EDGE_ROOT/.venv/bin/shellcheck" scripts/*.sh .ci/run
 
 coverage=()
 [ $# -gt 0 ] || coverage=(--cov --cov-config=pyproject.toml --cov-fail-under=0)
-"$EDGE_PYTHON" -m pytest -n 2 --dist loadfile "${coverage[@]}" "$@"
+"$EDGE_PYTHON" -m pytest -n 4 --dist loadfile "${coverage[@]}" "$@"
 status=$?
 
 if [ "${#coverage[@]}" -gt 0 ] && ! total=$("$EDGE_PYTHON" -m coverage report --format=total); then
