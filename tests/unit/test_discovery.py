@@ -38,6 +38,7 @@ class Switch:
         self.session = self
         self.tunnel_ip = None
         self.sent = 0
+        self.owed = None  # answers that the switch is too busy to give; None when it is not busy
 
     def __str__(self):
         return f"switch {self.index}"
@@ -55,6 +56,21 @@ class Switch:
         assert actions[2] == (of.ActionType.OUTPUT, struct.pack("!HH", self.ports.tunnel, 0))
         self.sent += 1
         self.network.under_way.append((self.index, destination, body[8 + length :]))
+
+    def request(self, build, answer, lost):
+        """Answer an echo request, now or when the switch is not busy any more."""
+        message = build(self.sent)
+        assert of.unpack(message).type == of.Type.ECHO_REQUEST
+        if self.owed is None:
+            answer(of.Type.ECHO_REPLY, message)
+        else:
+            self.owed.append((answer, lost))
+
+    def answer_all(self):
+        """It is not busy any more."""
+        owed, self.owed = self.owed, None
+        for answer, _ in owed:
+            answer(of.Type.ECHO_REPLY, b"")
 
 
 class Network:
@@ -289,6 +305,45 @@ def test_single_probes_that_are_lost_change_nothing():
         network.run(TICK)
         assert not any(unreached(network).values())
     assert len(probes) == 6 and min(probes.values()) > 6
+
+
+@pytest.mark.parametrize("busy", [1, 2], ids=["the sender", "the receiver"])
+def test_a_busy_switch_is_no_broken_tunnel(busy, caplog):
+    """No probe comes through, because a switch has much else to do. That is not judged until it
+    has answered.
+    """
+    network = Network(2)
+    network.run(5)
+    deliver = network.deliver
+    network.deliver = lambda destination, frame: (
+        (network.sender == 1 and destination == ip(2)) or deliver(destination, frame)
+    )
+    switch = network.switches[busy - 1]
+    switch.owed = []
+    network.run(30)
+    assert network.discovery.unreached(ip(2)) == [] and warnings(caplog) == []
+    assert len(switch.owed) == 1, "it is asked once"
+    network.deliver = deliver
+    network.run(ANSWER)  # the probes come first,
+    switch.answer_all()  # and then the answer
+    network.run(3 * LONGEST_RETRY)
+    assert network.discovery.unreached(ip(2)) == [] and warnings(caplog) == []
+
+
+def test_a_tunnel_is_broken_if_its_busy_switch_answers_and_no_probe_has_come(caplog):
+    network = Network(2)
+    network.run(5)
+    network.cut_off = {2}
+    sender, receiver = network.switches
+    receiver.owed = []
+    network.run(15)
+    assert network.discovery.unreached(ip(2)) == []
+    for _, lost in receiver.owed:
+        lost()  # its connection has ended; it has another one now
+    receiver.owed = None
+    network.run(3 * ANSWER)
+    assert network.discovery.unreached(ip(2)) == [sender]
+    assert len(warnings(caplog)) == 1
 
 
 def test_each_tunnel_is_used_before_a_switch_forgets_its_neighbour():

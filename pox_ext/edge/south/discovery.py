@@ -13,6 +13,9 @@ In the long run, the number of probes must not grow with the square of the numbe
 - From then on a few switches at a time, in turn, check that their tunnels to the IP still work.  If
   one does not, the tunnel counts as broken.  Some other tunnels from that switch, and some other
   tunnels to that IP, are then checked at once.
+- A switch that is busy, or that has much to tell on a slow line, is no broken tunnel.  A probe
+  counts as lost only when its sender has answered an echo request that was sent behind the probe,
+  and then its receiver another one.
 - These checks also keep the tunnels' neighbours.  A userspace switch forgets a neighbour to which
   it has sent nothing for 900 seconds, and the next frame to it is lost.
 - An owner that no other switch reaches any more probes its own IP, too: another switch may have
@@ -90,7 +93,8 @@ class _Target:
     One tunnel IP.
 
     unreached: the switches from which no probe has come through (yet)
-    unconfirmed: senders being re-checked, with the number of probes that they missed
+    unconfirmed: senders being re-checked, with the number of probes that they missed, TRIES at most
+    certain: those of them that have missed TRIES probes for certain (see Discovery._make_certain)
     retry: seconds from one round of probes to the next
     asked_since: since when it has been probed without finding an owner (seconds, monotonic)
     reported: True once the operator has been warned that it has no owner
@@ -103,6 +107,7 @@ class _Target:
         self.ip = ip
         self.unreached: dict[Member, None] = {}
         self.unconfirmed: dict[Member, int] = {}
+        self.certain: set[Member] = set()
         self.finding, self.checking = RoundRobin(), RoundRobin()
         self.retry = FIRST_RETRY
         self.sent = self.due = 0.0
@@ -114,6 +119,17 @@ class _Target:
     def wait(self) -> None:
         """All is well: be due again after LONGEST_RETRY, not in the same turn as other targets."""
         self.due = self.sent + LONGEST_RETRY - (self.sent - self._phase) % LONGEST_RETRY
+
+    def count_probes(self) -> list[Member]:
+        """Each unconfirmed sender has sent a probe; return those that have now sent TRIES."""
+        last = []
+        for sender, missing in self.unconfirmed.items():
+            self.certain.discard(sender)
+            if missing < TRIES:
+                self.unconfirmed[sender] = missing + 1
+                if missing + 1 == TRIES:
+                    last.append(sender)
+        return last
 
     def look_soon(self) -> None:
         """Probe it again soon: it may be reached from more switches now."""
@@ -222,6 +238,9 @@ class Discovery:
                 senders = self._senders(target, owner, [m for m in able if m is not owner])
             for sender in senders:
                 self._probe(sender, target.ip)
+            if owner is not None:
+                for sender in target.count_probes():
+                    self._make_certain(target, sender, owner)
             target.sent = now
             target.due = now + (ANSWER if target.unconfirmed else target.retry)
             target.retry = min(target.retry * 2, LONGEST_RETRY)
@@ -234,7 +253,7 @@ class Discovery:
 
         others: all switches with a tunnel port except the owner
         """
-        for sender in [m for m, missing in target.unconfirmed.items() if missing >= TRIES]:
+        for sender in [m for m in target.unconfirmed if m in target.certain]:
             self._broken(target, sender)
         senders = [m for m in target.unreached if m in others]
         reached = [m for m in others if m not in target.unreached]
@@ -258,9 +277,30 @@ class Discovery:
                 )
         if target.cut_off:
             senders = [*target.finding.take(senders, 2), owner]
-        for sender in target.unconfirmed:
-            target.unconfirmed[sender] += 1
         return senders + list(target.unconfirmed)
+
+    def _make_certain(self, target: _Target, sender: Member, owner: Member) -> None:
+        """
+        Find out whether the last probe is lost, or just late: both switches may be busy.
+
+        The sender answers when it has sent the probe, and then the owner when it has told us of all
+        that had come before.
+        """
+
+        def sent(kind: int, message: bytes) -> bool:
+            owner.session.request(messages.echo_request, told, unknown)
+            return True
+
+        def told(kind: int, message: bytes) -> bool:
+            if target.unconfirmed.get(sender) == TRIES:
+                target.certain.add(sender)
+            return True
+
+        def unknown() -> None:
+            if target.unconfirmed.get(sender) == TRIES:
+                target.unconfirmed[sender] -= 1  # the next probe decides
+
+        sender.session.request(messages.echo_request, sent, unknown)
 
     def _broken(self, target: _Target, sender: Member) -> None:
         """A tunnel is broken: have other tunnels at both of its ends checked."""
