@@ -8,7 +8,7 @@ bytes, only the frame is copied.
 
 import logging
 from collections import defaultdict
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
 
@@ -43,6 +43,32 @@ _LONGEST_KNOWN = 1 << 14
 _MOST_INS = 1024
 
 
+class _Out(NamedTuple):
+    """
+    How a packet-out is executed.
+
+    member: the switch of its in_port, or another one if that is not ready
+    head: what the packet-out for that switch has from buffer_id to the actions
+    direct: the same for the switch where the packet leaves, if that is another one
+    """
+
+    member: Member
+    head: bytes
+    direct: Optional[tuple[Member, bytes]]
+
+    def now(self) -> tuple[Member, bytes]:
+        """
+        Return the switch that executes it now, and the head for that.
+
+        Where the packet leaves, no burst is lost in a tunnel.  But the packet must not overtake a
+        change of the in_port's switch: its answer might come before the flow that it is to meet.
+        """
+        direct = self.direct
+        if direct is not None and self.member.session.settled and direct[0].liveness.ready:
+            return direct
+        return self.member, self.head
+
+
 class Packets:
     """
     Translates packet-ins and packet-outs.
@@ -75,9 +101,8 @@ class Packets:
         self._counts = counts
         self._probed = probed
         self._events = events
-        # The bytes of a controller's packet-out from buffer_id to the actions -> the switch that
-        # executes it, and these bytes in the packet-out for that switch.
-        self._outs: Cache[bytes, tuple[Member, bytes]] = Cache(_MOST_OUTS)
+        # By the bytes of a controller's packet-out from buffer_id to the actions.
+        self._outs: Cache[bytes, _Out] = Cache(_MOST_OUTS)
         # For each switch: reason, table, cookie and in_port of a packet-in from it -> in_port and
         # reason of the packet-in for controllers.
         self._ins: dict[Member, dict[bytes, bytes]] = defaultdict(dict)
@@ -110,14 +135,7 @@ class Packets:
             member = self._some_member(actions)
         if member is None:
             return True
-        local = self._inports.to_packet(member, in_port)
-        matched = self._inports.to_match(member, in_port)
-        if matched == local:
-            translated = self._flows.translated(actions, member)
-        else:
-            self._flows.allocate_keys(actions, (member,))
-            table = act.resubmit(TABLE_OPENFLOW, matched)
-            translated = translate(actions, member.translations.ingress._replace(table=table))
+        local, translated = self._for_member(member, in_port, actions)
         if len(data) > _LONGEST_TO_CONTROLLER and not _TO_CONTROLLER.isdisjoint(actions.outputs):
             raise OpenFlowError(of.OFPET_BAD_REQUEST, of.OFPBRC_BAD_LEN)
         if len(translated) + len(data) > messages.LONGEST_PACKET_OUT:
@@ -125,16 +143,41 @@ class Packets:
         if not self._topology.queue_keys.confirmed:
             # A service rule for a queue may not be on its switch yet, and the packet may need it.
             return False
+        head = messages.packet_out(0, local, translated, b"")[8:]
+        last = self._leaves_at(actions)
+        direct = None
+        if last is not None and last is not member:
+            direct = (
+                last,
+                messages.packet_out(0, *self._for_member(last, in_port, actions), b"")[8:],
+            )
+        out = _Out(member, head, direct)
+        member, sent = out.now()
         if log.isEnabledFor(logging.DEBUG):
             self._log_packet_out(member, actions)
         xid = self._refusals.track(Change(requester, message, actions.refusable))
-        sent = messages.packet_out(xid, local, translated, data)
-        member.session.send(sent)
+        member.session.send(messages.repeat_packet_out(xid, sent, data))
         if len(translated) <= _LONGEST_KNOWN and not actions.refusable:
             key = message[8 : len(message) - len(data)]
-            head = sent[8 : 16 + len(translated)]
-            self._outs.remember(key, (member, head), len(key) + len(head))
+            octets = len(direct[1]) if direct else 0
+            self._outs.remember(key, out, len(key) + len(head) + octets)
         return True
+
+    def _for_member(self, member: Member, in_port: int, actions: act.Actions) -> tuple[int, bytes]:
+        """Translate the in_port and the actions of a packet-out for a switch that executes it."""
+        local = self._inports.to_packet(member, in_port)
+        matched = self._inports.to_match(member, in_port)
+        if matched == local:
+            return local, self._flows.translated(actions, member)
+        self._flows.allocate_keys(actions, (member,))
+        table = act.resubmit(TABLE_OPENFLOW, matched)
+        return local, translate(actions, member.translations.ingress._replace(table=table))
+
+    def _leaves_at(self, actions: act.Actions) -> Optional[Member]:
+        """The switch where a packet leaves, if all outputs are ports of one ready switch."""
+        members = {self._topology.home(port) for port in actions.outputs}
+        member = members.pop() if len(members) == 1 and not actions.refusable else None
+        return member if member is not None and member.liveness.ready else None
 
     def packet_out_again(
         self, requester: Requester, message: bytes, behind: Optional[Member] = None
@@ -153,7 +196,7 @@ class Packets:
         known = self._outs.get(message[8:frame])
         if known is None:
             return False
-        member, head = known
+        member, head = known.now() if behind is None else (known.member, known.head)
         if not member.liveness.ready or (behind is not None and behind is not member):
             return False
         if 8 + len(head) + len(message) - frame > _LONGEST_KNOWN:
