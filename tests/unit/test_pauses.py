@@ -28,12 +28,17 @@ LONG = 100.0
 
 
 class Clock:
-    """The monotonic clock, and the hub, which looks at it as long as the process runs."""
+    """The monotonic clock, and the hub, which looks at it as long as the process runs.
+
+    The hub's scheduler is not POX's: that has a thread, which would go on with the descriptors that
+    close() closes, and that are others' soon.
+    """
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        self._hub = hub.RobustSelectHub(poxfixes.core.scheduler)
-        monkeypatch.setattr(poxfixes.core.scheduler, "_selectHub", self._hub)
+        scheduler = SimpleNamespace(cycle=None, _selectHub=None, _ready=(), _hasQuit=False)
+        self._hub = scheduler._selectHub = hub.RobustSelectHub(scheduler)
+        monkeypatch.setattr(poxfixes.core, "scheduler", scheduler)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.run(0)
 
