@@ -16,7 +16,7 @@ from edge.openflow.text import actions_text, match_text
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
 
-TURN = 0.001  # seconds of work, after which other threads have a turn
+TURN = 0.004  # seconds of work, after which other threads have a turn
 PAUSE = 0.0001  # seconds; the other threads take as many more as they want
 KEEP = 60.0  # seconds for which texts are kept after the last search
 MOST = 32 << 20  # characters of texts that are kept
