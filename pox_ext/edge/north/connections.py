@@ -23,6 +23,7 @@ from edge.openflow import messages
 from edge.openflow import nicira as nx
 from edge.openflow.errors import OpenFlowError
 from edge.poxfixes import Outbox, Serve, When, end_of_turn, patience_left, run_in_slices
+from edge.poxfixes.greeting import hello_failed, versions_offered
 from edge.poxfixes.ioworkers import READ_SIZE, RobustIOWorker
 from edge.poxfixes.outbox import CROWDED
 
@@ -195,11 +196,9 @@ class ControllerConnection(OFConnection):
 
     def close_if_answered(self) -> None:
         """Close a finished connection if all answers have been handed to the kernel."""
-        outbox = self.io_worker.outbox
-        assert outbox is not None
         if not self._held and not self._pauses:
-            outbox.flush()
-            if not outbox.backlog:
+            self._outbox.flush()
+            if not self._outbox.backlog:
                 self.close("by the controller")
 
     def set_role(self, role: int) -> None:
@@ -449,13 +448,9 @@ class ControllerConnection(OFConnection):
         if kind != of.OFPT_HELLO or version == 0:
             self.close("its first message is no hello")
             return
-        theirs = messages.parse_version_bitmap(message)
-        if theirs and not theirs & 1 << of.OFP_VERSION:
-            newest = theirs.bit_length() - 1
-            text = (
-                f"We support version 0x01, you support version 0x{newest:02x}, no common versions."
-            )
-            self.send(messages.pack_hello_failed(newest, text))
+        theirs = versions_offered(message)
+        if theirs and not theirs & 1 << of.OFP_VERSION:  # Open vSwitch accepts an empty bitmap
+            self.send(hello_failed(theirs))
             self.close("it does not speak OpenFlow 1.0")
             return
         self.greeted = True

@@ -291,9 +291,6 @@ _PORT_MOD = struct.Struct("!H6sLLL4x")
 _PACKET_OUT_HEAD = struct.Struct("!LHH")
 _VENDOR = struct.Struct("!LL")
 _ROLE = struct.Struct("!LLL")
-_HELLO_ELEMENT = struct.Struct("!HH")
-_ERROR_HEAD = struct.Struct("!BBHLHH")
-_VERSION_BITMAP = 1  # OFPHET_VERSIONBITMAP (OpenFlow 1.3.1, A.5.1)
 
 HELLO = _message(of.OFPT_HELLO, 0)
 # How many ports an OFPT_FEATURES_REPLY has room for.
@@ -313,39 +310,6 @@ def reply(request: bytes, kind: int, body: bytes) -> bytes:
 def echo_reply(request: bytes) -> bytes:
     """The OFPT_ECHO_REPLY to an OFPT_ECHO_REQUEST, in the request's version."""
     return request[:1] + bytes([of.OFPT_ECHO_REPLY]) + request[2:]
-
-
-def parse_version_bitmap(hello: bytes) -> Optional[int]:
-    """
-    The versions in an OFPT_HELLO's OFPHET_VERSIONBITMAP element, None if the hello has none.
-
-    Bit n stands for the version n.
-    """
-    offset = 8
-    while offset + 4 <= len(hello):
-        kind, length = _HELLO_ELEMENT.unpack_from(hello, offset)
-        if length < 4 or offset + length > len(hello):
-            return None
-        if kind == _VERSION_BITMAP and length >= 8:
-            return int.from_bytes(hello[offset + 4 : offset + 8], "big")
-        offset += -(-length // 8) * 8
-    return None
-
-
-def pack_hello_failed(version: int, text: str) -> bytes:
-    """OFPT_ERROR of type OFPET_HELLO_FAILED, code OFPHFC_INCOMPATIBLE, with an explanation."""
-    data = text.encode()
-    return (
-        _ERROR_HEAD.pack(
-            version,
-            of.OFPT_ERROR,
-            _ERROR_HEAD.size + len(data),
-            0,
-            of.OFPET_HELLO_FAILED,
-            of.OFPHFC_INCOMPATIBLE,
-        )
-        + data
-    )
 
 
 def pack_features(

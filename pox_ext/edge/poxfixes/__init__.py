@@ -7,7 +7,8 @@ of commit 20d291825de5e1038e4500382e842e4f95b5731a (branch halosaur).
                 of the process, timers fire before sockets are read
     listener    one failed accept() ends it; it waits for ever for handshakes; its TLS fails
     connection  bad bytes end a switch's connection; a switch that connects again is lost
-    greeting    any hello is taken for one of OpenFlow 1.0 (used by connection)
+    greeting    any hello is taken for one of OpenFlow 1.0 (used by connection; edge.north uses it
+                for controllers' hellos)
     loglimit    what anybody can cause again and again fills the log (used by connection)
     outbox      one closed switch ends the thread that sends what the kernel did not take
     ioworkers   one bad connection of a datapath ends the I/O of all; sending takes quadratic time;
