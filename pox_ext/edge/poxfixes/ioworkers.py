@@ -21,7 +21,7 @@ from pox.lib.recoco import Select, Sleep, Task
 
 from .hub import Serve, patience_left
 from .lack import LACKING, RETRY, behind, notice
-from .listener import ACCEPTED_AT_ONCE, PEER_GONE
+from .listener import accepted
 from .outbox import Outbox
 from .timers import after
 
@@ -447,28 +447,23 @@ class RobustServerWorker(RobustIOWorker, RecocoServerWorker):
 
     def _do_recv(self, loop: Optional[RobustIOLoop] = None) -> bool:
         """Accept some connections.  Return False to have a pause."""
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                sock, _ = self.socket.accept()
-            except (BlockingIOError, InterruptedError):
-                break
-            except Exception as e:
-                if isinstance(e, OSError) and e.errno in PEER_GONE:
-                    continue
-                if self.closed:
-                    return False
-                if not notice(e) and not self._complained:
-                    self.cannot_accept(e)
-                    self._complained = True
-                self._paused = True
+        try:
+            for sock in accepted(self.socket):
+                self._complained = False
+                try:
+                    self._do_accept(loop, sock)
+                except Exception as e:  # the client's connection ends, and nothing else
+                    sock.close()
+                    if not notice(e):
+                        _complain("A connection accepted by", self, e)
+        except Exception as e:
+            if self.closed:
                 return False
-            self._complained = False
-            try:
-                self._do_accept(loop, sock)
-            except Exception as e:  # the client's connection ends, and nothing else
-                sock.close()
-                if not notice(e):
-                    _complain("A connection accepted by", self, e)
+            if not notice(e) and not self._complained:
+                self.cannot_accept(e)
+                self._complained = True
+            self._paused = True
+            return False
         return True
 
     def _do_accept(self, loop: Optional[RobustIOLoop], socket: socket.socket) -> None:

@@ -80,30 +80,39 @@ def listen(self: of_01.OpenFlow_01_Task) -> Iterator[object]:
     failing = None  # the type of the last failure, which is logged once
     while core.running:
         yield Select([listener], [], [], 5)  # seconds, then to look at core.running
-        pause = False
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                sock, _ = listener.accept()
+        try:
+            for sock in accepted(listener):
                 failing = None
-            except (BlockingIOError, InterruptedError):
-                break
-            except Exception as e:
-                if isinstance(e, OSError) and e.errno in PEER_GONE:
-                    continue
-                if not notice(e) and type(e) is not failing:
-                    log.error("Cannot accept a switch on %s: %s", address, e)
-                    failing = type(e)
-                pause = True
-                break
-            try:
-                SwitchTask(sock, tls).start(fast=True)
-            except Exception as e:  # the switch's connection ends, and nothing else
-                sock.close()
-                if not notice(e):
-                    log.error("Cannot serve a switch on %s: %s: %s", address, type(e).__name__, e)
-        if pause:
+                try:
+                    SwitchTask(sock, tls).start(fast=True)
+                except Exception as e:  # the switch's connection ends, and nothing else
+                    sock.close()
+                    if not notice(e):
+                        name = type(e).__name__
+                        log.error("Cannot serve a switch on %s: %s: %s", address, name, e)
+        except Exception as e:
+            if not notice(e) and type(e) is not failing:
+                log.error("Cannot accept a switch on %s: %s", address, e)
+                failing = type(e)
             yield Sleep(RETRY)
     listener.close()
+
+
+def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept some of the connections that have come, and yield their sockets.
+
+    Raises what accept() raises, but for errors that concern one connection alone (PEER_GONE).
+    """
+    for _ in range(ACCEPTED_AT_ONCE):
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as e:
+            if e.errno in PEER_GONE:
+                continue
+            raise
+        yield sock
 
 
 def _listener(address: str, port: int) -> socket.socket:

@@ -36,7 +36,7 @@ from io import BytesIO
 from typing import Any, Callable, NamedTuple, Optional
 
 from edge.poxfixes.lack import RETRY, notice
-from edge.poxfixes.listener import ACCEPTED_AT_ONCE, PEER_GONE
+from edge.poxfixes.listener import accepted
 from edge.web.site import SECURITY_HEADERS, Response, error_response
 
 log = logging.getLogger("edge.dashboard")
@@ -233,21 +233,20 @@ class Server:
         self._loop.remove_reader(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        coming = accepted(self._listener)
+        while True:
             if len(self._connections) >= MOST_CONNECTIONS and self._slowest() is None:
                 self._pause()  # until one of them ends
                 return
             try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
+                sock = next(coming, None)
             except Exception as e:
-                if isinstance(e, OSError) and e.errno in PEER_GONE:
-                    continue
                 if not notice(e):
                     log.error("Cannot accept a browser: %s", e)
                 self._pause()
                 self._loop.call_later(RETRY, self._listen)
+                return
+            if sock is None:
                 return
             try:
                 self._admit(sock)
