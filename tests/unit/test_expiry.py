@@ -300,7 +300,7 @@ def test_its_time_was_up_on_a_switch_that_did_not_hear_of_the_change(clock):
 def test_on_no_switch_it_ends_when_all_are_taken_for_dead(bed, clock):
     for switch in bed.switches:
         switch.is_lost(clock.now)
-        bed.expiry.lost(switch, clock.now)
+        bed.expiry.lost(switch)
     bed.expiry.tick(clock.now + DEAD - 1)
     assert bed.ended == []
     bed.expiry.tick(clock.now + DEAD)
@@ -311,7 +311,7 @@ def test_a_switch_cannot_die_while_the_aggregator_is_paused(bed, clock, monkeypa
     """It could not come back in that time."""
     for switch in bed.switches:
         switch.is_lost(clock.now)
-        bed.expiry.lost(switch, clock.now)
+        bed.expiry.lost(switch)
     clock.now += DEAD + 100
     monkeypatch.setattr(module, "awake_since", lambda awake=clock.now: awake)
     bed.expiry.tick(clock.now)
@@ -534,7 +534,7 @@ def test_a_switch_that_is_lost_in_the_midst_of_it_is_not_sent_its_copies(crowd, 
     """When it is back it is found what it lacks. Until then it may hold all flows."""
     crowd.idle(1, EVERY)
     crowd.switches[0].is_lost(clock.now)
-    crowd.expiry.lost(crowd.switches[0], clock.now)
+    crowd.expiry.lost(crowd.switches[0])
     crowd.says(2)
     crowd.says(3)
     assert crowd.ended == [] and crowd.put == [] and crowd.expiry.lacking == {}
@@ -561,7 +561,7 @@ def test_many_hard_timeouts_are_up_in_slices(clock):
 def test_flows_of_a_lost_switch_are_looked_at_in_slices(crowd, clock):
     for switch in crowd.switches:
         switch.is_lost(clock.now)
-    crowd.expiry.lost(crowd.switches[0], clock.now)
+    crowd.expiry.lost(crowd.switches[0])
     crowd.expiry.tick(clock.now + DEAD)
     assert 0 < len(crowd.ended) < MANY
     clock.end_turns()

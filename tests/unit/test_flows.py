@@ -14,7 +14,7 @@ from edge import poxfixes
 from edge.north import connections
 from edge.openflow import messages
 from edge.switch import expiry, topology
-from edge.switch.flows import FLOWS_PER_SLICE
+from edge.switch.slices import FLOWS_PER_SLICE
 
 from .played import BARRIER, Bed, split
 

@@ -24,8 +24,8 @@ from edge.south.member import Member
 from edge.south.memberports import Bits
 from edge.south.session import State
 from edge.switch.changes import Add, Modify, PortMod
-from edge.switch.flows import FLOWS_PER_SLICE
 from edge.switch.flowtable import FlowEntry, with_output
+from edge.switch.slices import FLOWS_PER_SLICE
 
 
 class _Lengths(NamedTuple):

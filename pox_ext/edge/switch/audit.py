@@ -30,11 +30,12 @@ from edge.south.session import State
 from edge.south.translate import Ingress
 from edge.switch.census import PARTS
 from edge.switch.cookies import RUN_MASK
-from edge.switch.flows import FLOWS_PER_SLICE, Flows, Reinstaller
+from edge.switch.flows import Flows, Reinstaller
 from edge.switch.flowtable import FlowEntry
 from edge.switch.reconcile import sort_out
 from edge.switch.refusals import Refusals
 from edge.switch.resync import delete_stale
+from edge.switch.slices import for_each
 from edge.switch.topology import Topology
 
 ROUND = 50.0  # seconds in which all copies are looked at once
@@ -299,24 +300,24 @@ class Audit:
                 if cookie not in look.seen:
                     self._doubt(member, cookie)
         elif strays or len(look.seen) != look.expected:
-            run_in_slices(self._doubt_missing(look))
+            run_in_slices(
+                for_each(self._flows.cookies.all(), partial(self._doubt_if_missing, look))
+            )
         self._correct_others(look)
 
-    def _doubt_missing(self, look: Look) -> Iterator[None]:
-        """The answer has not as many copies as expected: doubt those that differ, in slices."""
+    def _doubt_if_missing(self, look: Look, cookie: int) -> None:
+        """The answer has not as many copies as expected: doubt this one if it differs."""
+        if cookie % look.parts != look.part:
+            return
         flows, member = self._flows, look.member
-        for number, cookie in enumerate(flows.cookies.all(), 1):
-            if cookie % look.parts == look.part:
-                entry = flows.cookies.entry(cookie)
-                if (
-                    entry is not None
-                    and (member in flows.homes(entry)) is not (cookie in look.seen)
-                    and entry in flows.table
-                    and entry.created <= look.asked_at
-                ):
-                    self._doubt(member, cookie)
-            if number % FLOWS_PER_SLICE == 0:
-                yield
+        entry = flows.cookies.entry(cookie)
+        if (
+            entry is not None
+            and (member in flows.homes(entry)) is not (cookie in look.seen)
+            and entry in flows.table
+            and entry.created <= look.asked_at
+        ):
+            self._doubt(member, cookie)
 
     def _correct_others(self, look: Look) -> None:
         """

@@ -216,7 +216,7 @@ class BigSwitch:
             self.flows.removals.lost(member)
             self.portlist.announce(member)
             self.topology.changed()
-            self.flows.expiry.lost(member, member.liveness.lost_at)
+            self.flows.expiry.lost(member)
             self._events.switch_lost(member.index, member.dpid, reason)
 
     def crowded(self, member: Member) -> None:

@@ -37,6 +37,7 @@ from edge.south.member import Member
 from edge.switch import garbage
 from edge.switch.cookies import RUN_MASK
 from edge.switch.flowtable import FlowEntry, FlowTable
+from edge.switch.slices import FLOWS_PER_SLICE, for_each, parts
 
 log = logging.getLogger("edge.expiry")
 
@@ -55,7 +56,6 @@ _BEHIND = 1  # seconds
 # A request for one flow costs as much as so many flows in a dump of all (see FLOW_COST in
 # north/statistics.py).
 _FLOWS_FOR_A_REQUEST = 16
-_FLOWS_PER_SLICE = 1000
 
 
 class EndFlows(Protocol):
@@ -183,26 +183,25 @@ class Expiry:
             self._unheld,
             self._watched,
             self._deadlines,
+            self._doubted,
         ]
-        before.append(self._doubted)
         self.lacking, self._doubted, self._over = {}, {}, {}
         self._shared = 0
         self._unheld, self._watched, self._deadlines = {}, {}, []
         self._unheld_due = math.inf
         return before
 
-    def lost(self, member: Member, now: float) -> None:
+    def lost(self, member: Member) -> None:
         """A switch is lost: some flows may be on no ready switch any more."""
         for lacking in self.lacking.values():
             lacking.discard(member)  # if it comes back without a copy, that is found then
-        run_in_slices(self._find_unheld(now))
+        lost_at = member.liveness.lost_at
 
-    def _find_unheld(self, now: float) -> Iterator[None]:
-        for number, entry in enumerate(list(self._table), 1):
+        def look_at(entry: FlowEntry) -> None:
             if entry.idle_timeout and entry in self._table and not self._ready(entry):
-                self._leave_unheld(entry, now + max(entry.idle_timeout, DEAD))
-            if number % _FLOWS_PER_SLICE == 0:
-                yield
+                self._leave_unheld(entry, lost_at + max(entry.idle_timeout, DEAD))
+
+        run_in_slices(for_each(list(self._table), look_at))
 
     def _ready(self, entry: FlowEntry) -> list[Member]:
         return [member for member in self._homes(entry) if member.liveness.ready]
@@ -231,7 +230,8 @@ class Expiry:
         To be called some ten times a second.
         """
         if self.lacking and now - self._news > _NO_NEWS:
-            run_in_slices(self._put_all_back())
+            # The switches do not answer soon enough.
+            run_in_slices(for_each(list(self.lacking), self._put_back_lacking))
         if not self._ending:
             self._ending = True
             run_in_slices(self._end_overdue(now))
@@ -246,23 +246,23 @@ class Expiry:
                         over.append(entry)
                     else:
                         self._watch(entry)  # a MODIFY has restarted the timeout
-                if len(over) >= _FLOWS_PER_SLICE:
+                if len(over) >= FLOWS_PER_SLICE:
                     self._end(over, of.OFPRR_HARD_TIMEOUT)
                     over = []
                     yield
             self._end(over, of.OFPRR_HARD_TIMEOUT)
             if self._unheld_due <= now:
                 self._unheld_due = math.inf
-                for number, (entry, idle_end) in enumerate(list(self._unheld.items()), 1):
-                    if entry in self._unheld:
-                        self._end_unheld(entry, idle_end, now)
-                    if number % _FLOWS_PER_SLICE == 0:
-                        yield
+                yield from for_each(
+                    list(self._unheld.items()), lambda item: self._end_unheld(*item, now)
+                )
         finally:
             self._ending = False
 
     def _end_unheld(self, entry: FlowEntry, idle_end: float, now: float) -> None:
         """End a flow of which no ready switch has a copy, if none that has may come back."""
+        if entry not in self._unheld:
+            return
         if idle_end <= now:
             holders = [member for member in self._homes(entry) if _may_hold(member, entry, now)]
             if not holders:
@@ -381,13 +381,6 @@ class Expiry:
                 self._put_back(entry, member)
                 self.put_on(entry, member)
 
-    def _put_all_back(self) -> Iterator[None]:
-        """Put back all copies that have ended: the switches do not answer soon enough."""
-        for number, entry in enumerate(list(self.lacking), 1):
-            self._put_back_lacking(entry)
-            if number % _FLOWS_PER_SLICE == 0:
-                yield
-
     def _ask(self, entries: Collection[FlowEntry]) -> None:
         """
         Ask the switches that hold these flows when they last used them.
@@ -432,12 +425,11 @@ class Expiry:
         doubtful = question.unanswered.union(
             member for member in question.asked if member.liveness.stalled_at > question.asked_at
         )
-        entries = list(question.entries.values())
         self._news = math.inf  # nothing more is waited for
         try:
-            for start in range(0, len(entries), _FLOWS_PER_SLICE):
+            for part in parts(list(question.entries.values())):
                 over: list[FlowEntry] = []
-                for entry in entries[start : start + _FLOWS_PER_SLICE]:
+                for entry in part:
                     if entry not in self._table:
                         continue
                     if self._is_idle(entry, question, doubtful):

@@ -8,7 +8,7 @@ on every switch.
 import logging
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple, Optional
 
 import pox.openflow.libopenflow_01 as of
@@ -31,11 +31,11 @@ from edge.switch.expiry import Expiry
 from edge.switch.flowtable import FlowEntry, FlowTable
 from edge.switch.inports import InPorts
 from edge.switch.removals import Removals
+from edge.switch.slices import FLOWS_PER_SLICE, for_each, parts
 from edge.switch.topology import Topology, Unchanged
 
 log = logging.getLogger("edge.switch")
 
-FLOWS_PER_SLICE = 1000  # flows handled in one slice of work that no controller waits for
 LARGEST_COUNT = (1 << 64) - 1  # the largest value of a counter in OpenFlow
 _EARLY = 0.5  # seconds by which a switch's clock may be ahead of ours
 _NO_ROOM = "has no room for all flows; those that it evicts are removed from all switches"
@@ -229,15 +229,16 @@ class Flows:
         unchanged: the actions whose translation has stayed the same on each switch.  A switch that
             is not in it has connected since; its sync sends it the right actions.
         """
+
+        def renew_copies(entry: FlowEntry) -> None:
+            for member in self.holders(entry):
+                same = unchanged.get(member)
+                if same is not None and entry.actions.wire not in same:
+                    self.renew_copy(entry, member)
+
         self._renewals += 1
         try:
-            for number, entry in enumerate(list(self.table), 1):
-                for member in self.holders(entry):
-                    same = unchanged.get(member)
-                    if same is not None and entry.actions.wire not in same:
-                        self.renew_copy(entry, member)
-                if number % FLOWS_PER_SLICE == 0:
-                    yield
+            yield from for_each(list(self.table), renew_copies)
         finally:
             self._renewals -= 1
 
@@ -358,14 +359,14 @@ class Flows:
 
         def end_all() -> Iterator[None]:
             try:
-                for start in range(0, len(entries), FLOWS_PER_SLICE):
-                    part: list[FlowEntry] = []
-                    for entry in entries[start : start + FLOWS_PER_SLICE]:
+                for part in parts(entries):
+                    present: list[FlowEntry] = []
+                    for entry in part:
                         if entry in self.table:
-                            part.append(entry)
+                            present.append(entry)
                         else:
-                            part += self.table.exact(entry.match, entry.priority, out_port)
-                    self.end(part, reason)
+                            present += self.table.exact(entry.match, entry.priority, out_port)
+                    self.end(present, reason)
                     yield
             finally:
                 done()
@@ -385,7 +386,7 @@ class Flows:
         )
 
     def _waited_for(
-        self, entries: list[FlowEntry], lacking: Mapping[FlowEntry, Collection[Member]]
+        self, entries: Sequence[FlowEntry], lacking: Mapping[FlowEntry, Collection[Member]]
     ) -> dict[tuple[Member, ...], list[FlowEntry]]:
         """
         These flows, by the switches that have a copy of them.
@@ -427,7 +428,7 @@ class Flows:
         told_of = [entry for entry in entries if entry.flags & of.OFPFF_SEND_FLOW_REM]
         if len(told_of) + len(self.removals) > FLOWS_PER_SLICE:
             others = [entry for entry in entries if not entry.flags & of.OFPFF_SEND_FLOW_REM]
-            run_in_slices(self._released(others))
+            run_in_slices(for_each(others, self._release_if_known))
             self.removals.begin_in_slices(
                 told_of, reason, lambda part: self._waited_for(part, lacking)
             )
@@ -441,12 +442,9 @@ class Flows:
                 self.removals.begin(group, holders, reason)
         garbage.let_go(before)
 
-    def _released(self, entries: list[FlowEntry]) -> Iterator[None]:
-        for number, entry in enumerate(entries, 1):
-            if entry in self.cookies:  # else all was released since
-                self.release(entry)
-            if number % FLOWS_PER_SLICE == 0:
-                yield
+    def _release_if_known(self, entry: FlowEntry) -> None:
+        if entry in self.cookies:  # else all was released since
+            self.release(entry)
 
     def _tell_removed(self, entry: FlowEntry, reason: int, ended: float) -> None:
         """Send the controllers the FLOW_REMOVED of a flow, whose final counters are known."""

@@ -9,16 +9,16 @@ that.
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple, Optional
 
 from edge.poxfixes import run_in_slices
 from edge.south.member import Member
 from edge.switch.flowtable import FlowEntry
+from edge.switch.slices import for_each, parts
 
 # How long a switch may take from one FLOW_REMOVED to the next, once it has executed the deletions.
 LONGEST_WAIT = 2.0  # seconds
-_FLOWS_PER_SLICE = 1000
 
 
 class _End(NamedTuple):
@@ -136,13 +136,13 @@ class Removals:
             for entry in entries:
                 awaited.fresh[entry] = None
         if not members:
-            run_in_slices(self._counted_down(entries))
+            run_in_slices(for_each(entries, self._count_down))
 
     def begin_in_slices(
         self,
         entries: list[FlowEntry],
         reason: int,
-        waited_for: Callable[[list[FlowEntry]], Mapping[tuple[Member, ...], list[FlowEntry]]],
+        waited_for: Callable[[Sequence[FlowEntry]], Mapping[tuple[Member, ...], list[FlowEntry]]],
     ) -> None:
         """
         The same for any number of flows.
@@ -153,8 +153,7 @@ class Removals:
         self._coming += len(entries)
 
         def steps() -> Iterator[None]:
-            for start in range(0, len(entries), _FLOWS_PER_SLICE):
-                part = entries[start : start + _FLOWS_PER_SLICE]
+            for part in parts(entries):
                 self._coming -= len(part)
                 for members, group in waited_for(part).items():
                     self.begin(group, members, reason, ended)
@@ -188,7 +187,7 @@ class Removals:
         awaited = self._awaited.pop(member, None)
         if awaited is not None:
             epochs = [*awaited.epochs, _Epoch(awaited.fresh)]
-            run_in_slices(self._counted_down(_taken_out(epochs)))
+            run_in_slices(for_each(_taken_out(epochs), self._count_down))
 
     def tick(self, now: float) -> None:
         """
@@ -222,17 +221,11 @@ class Removals:
 
         def answered() -> None:
             if epoch.quiet_since == quiet_since:
-                run_in_slices(self._counted_down(_taken_out([epoch])))
+                run_in_slices(for_each(_taken_out([epoch]), self._count_down))
             else:
                 epoch.asked = False
 
         member.session.barrier(answered)
-
-    def _counted_down(self, entries: Iterable[FlowEntry]) -> Iterator[None]:
-        for number, entry in enumerate(entries, 1):
-            self._count_down(entry)
-            if number % _FLOWS_PER_SLICE == 0:
-                yield
 
     def _count_down(self, entry: FlowEntry) -> None:
         """One switch less is waited for."""

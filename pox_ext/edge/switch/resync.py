@@ -13,9 +13,10 @@ from edge.poxfixes import When, run_in_slices
 from edge.south.member import Member
 from edge.south.rules import SERVICE, Rule, silenced
 from edge.south.xids import new_xid
-from edge.switch.flows import FLOWS_PER_SLICE, Flows, Reinstaller
+from edge.switch.flows import Flows, Reinstaller
 from edge.switch.flowtable import FlowEntry
 from edge.switch.reconcile import Difference, Wanted, difference, sort_out
+from edge.switch.slices import FLOWS_PER_SLICE
 
 log = logging.getLogger("edge.member")
 
