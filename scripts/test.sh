@@ -1,9 +1,8 @@
 #!/bin/bash
 # Checks the code, then runs all tests, four files of them at a time since most of them wait most of
-# the time, and prints how much of the
-# component they have run (settings: pyproject.toml, ruff.toml, .shellcheckrc). Arguments go to
-# pytest, and then the coverage is not measured: `sudo scripts/test.sh tests/system -k tunnels -x`;
-# `-n 0` runs one test after the other.
+# the time, and prints how much of the component they have run (settings: pyproject.toml, ruff.toml,
+# .shellcheckrc). Arguments go to pytest, and then the coverage is not measured:
+# `sudo scripts/test.sh tests/system -k tunnels -x`; `-n 0` runs one test after the other.
 # The last line on stdout is pytest's summary. The exit status is 0 only when the checks and the
 # tests have passed and the coverage is not below its floor; each that failed is a line on stderr.
 set -u

@@ -13,6 +13,7 @@ from edge.openflow import nicira as nx
 from edge.openflow.text import action_text, match_text
 from edge.web import view
 from edge.web.queries import Query
+from edge.web.search import Texts
 
 from . import model
 from .model import read
@@ -25,7 +26,9 @@ def overview(switch):
 
 
 def flows(switch, **query):
-    return read(view.flows(switch, FIRST._replace(**query)))
+    wanted = FIRST._replace(**query)
+    found = Texts().find(switch, list(switch.flows.table), wanted.search)
+    return read(view.flows(switch, wanted, found))
 
 
 def matches_of(answer):
@@ -273,7 +276,7 @@ def test_a_search_finds_the_cookie_that_a_flow_has_on_the_switches(switch):
 
 def test_flows_may_come_and_go_while_they_are_read(switch):
     entries = [model.add_flow(switch, model.match(in_port=number)) for number in range(1, 11)]
-    reading = view.flows(switch, FIRST)
+    reading = view.flows(switch, FIRST, entries)
     for _ in range(5):
         next(reading)
     for entry in (entries[1], entries[8]):

@@ -1,5 +1,6 @@
 """How POX's main thread waits for the end."""
 
+import math
 import threading
 import time
 from typing import Optional
@@ -32,11 +33,11 @@ class ShortWaits(threading.Condition):
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Wait to be told, until half a second after POX is down; return whether it was told."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            left = deadline - time.monotonic()
             was_down = self._down
             if super().wait(max(0.0, min(left, LONGEST_WAIT))):
                 return True
-            if was_down or left <= LONGEST_WAIT and deadline is not None:
+            if was_down or left <= LONGEST_WAIT:
                 return False

@@ -258,12 +258,17 @@ class RobustSelectHub:
         that follow each other within SELDOM count only if they are longer than LONG_PAUSE. Only the
         scheduler's thread may call this.
         """
-        now = time.monotonic()
-        if now > self._overdue:
-            self._paused(now)
+        self._now()
         return self._awake_since
 
     # -- inside
+
+    def _now(self) -> float:
+        """Return the monotonic time, and notice a pause that has ended."""
+        now = time.monotonic()
+        if now > self._overdue:
+            self._paused(now)
+        return now
 
     def _paused(self, now: float) -> None:
         """No socket has been read for more than PAUSE, until now."""
@@ -307,9 +312,7 @@ class RobustSelectHub:
         if longest:
             while timers and not timers[0][2].live:
                 heapq.heappop(timers)
-            now = time.monotonic()
-            if now > self._overdue:
-                self._paused(now)
+            now = self._now()
             if self._catching_up:
                 longest = 0.0
             elif timers:
@@ -327,15 +330,11 @@ class RobustSelectHub:
             events = self._bad_descriptors(e)
         else:
             self._sleeping = self._poll_failed = False
-        now = time.monotonic()
-        if now > self._overdue:
-            self._paused(now)
+        now = self._now()
         self._overdue = now + PAUSE
         if events:
             self._dispatch(events)
-            now = time.monotonic()
-            if now > self._overdue:
-                self._paused(now)
+            now = self._now()
         if self._catching_up:
             idle = not events and not self._scheduler._ready
             self._catching_up = not idle and now < self._catch_up_until

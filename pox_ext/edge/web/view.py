@@ -33,7 +33,6 @@ from edge.south.rules import KEY_ALL, KEY_DISCOVERY, KEY_FLOOD, KEY_QUEUES
 from edge.switch.bigswitch import BigSwitch
 from edge.switch.flowtable import FlowEntry
 from edge.web.queries import Query
-from edge.web.search import Texts
 
 Json = dict[str, object]
 Pieces = Generator[None, None, Json]
@@ -210,14 +209,12 @@ def entries(switch: BigSwitch) -> Generator[None, None, list[FlowEntry]]:
     return list(switch.flows.table)
 
 
-def flows(switch: BigSwitch, query: Query, found: Optional[list[FlowEntry]] = None) -> Pieces:
+def flows(switch: BigSwitch, query: Query, found: list[FlowEntry]) -> Pieces:
     """
     A page of the flows found, sorted: query.limit of them after the first query.offset.
 
-    found: what Texts.find() has found; if it is not given, query.search is looked for now
+    found: what Texts.find() has found for query.search
     """
-    if found is None:
-        found = Texts().find(switch, list(switch.flows.table), query.search)
     keys: list[tuple[float, FlowEntry]] = []
     for entry in found:
         yield
